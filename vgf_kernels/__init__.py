@@ -1,0 +1,11 @@
+"""vgf-kernels: a fast flow backend for Value Gradient Flow (arXiv 2604.14265).
+
+The functions live in the frontends: `vgf_kernels.torch`, `vgf_kernels.numpy`; the definition in
+`vgf_kernels.reference`. Importing this package imports none of torch, JAX or Triton.
+"""
+
+from .config import FlowConfig
+from .mlp import MLP
+
+__version__ = "0.1.0"
+__all__ = ["MLP", "FlowConfig", "__version__"]

@@ -1,0 +1,85 @@
+"""How particles move: the settings of one flow."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Settings of the discrete value gradient flow (VGF, arXiv 2604.14265). Frozen and hashable.
+
+    Attributes:
+        num_steps: flow steps L >= 0; 0 leaves the particles where they are. This is VGF's test-time
+            transport budget, free to change from call to call.
+        learning_rate: step size of the optimizer, > 0, in units of the action.
+        alpha: temperature of the value, > 0. Small alpha follows the value, large alpha spreads particles.
+        aggregate: how an ensemble of critics becomes one value: "mean" or "min".
+        kernel: "rbf" couples the particles of a state (SVGD); None moves each on its own.
+        bandwidth: "median" (the median heuristic, per state) or a float, the sigma of the RBF kernel.
+        bandwidth_grad: also differentiate through the median, as the official implementation does.
+        optimizer: "adam" (b1 .9, b2 .999, eps 1e-8, moments zero at every call) or "sgd".
+        clip: (low, high) bounds applied to the actions after every step, or None.
+
+    Raises:
+        ValueError: a field is out of range; the message says which and what is expected.
+    """
+
+    num_steps: int = 1
+    learning_rate: float = 0.1
+    alpha: float = 1.0
+    aggregate: str = "mean"
+    kernel: str | None = "rbf"
+    bandwidth: str | float = "median"
+    bandwidth_grad: bool = False
+    optimizer: str = "adam"
+    clip: tuple[float, float] | None = (-1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_steps, bool) or int(self.num_steps) != self.num_steps or self.num_steps < 0:
+            raise ValueError(f"num_steps: expected an integer >= 0, got {self.num_steps!r}")
+        check_positive("learning_rate", self.learning_rate)
+        check_positive("alpha", self.alpha)
+        check_choice("aggregate", self.aggregate, ("mean", "min"))
+        check_choice("kernel", self.kernel, ("rbf", None))
+        check_choice("optimizer", self.optimizer, ("adam", "sgd"))
+        if isinstance(self.bandwidth, str):
+            check_choice("bandwidth", self.bandwidth, ("median",), also="or a positive float (sigma)")
+        else:
+            check_positive("bandwidth", self.bandwidth)
+        if not isinstance(self.bandwidth_grad, bool):
+            raise ValueError(f"bandwidth_grad: expected True or False, got {self.bandwidth_grad!r}")
+        if self.bandwidth_grad and self.bandwidth != "median":
+            raise ValueError(
+                f"bandwidth_grad=True differentiates through the median, but bandwidth is {self.bandwidth!r}; "
+                'use bandwidth="median" or bandwidth_grad=False'
+            )
+        object.__setattr__(self, "clip", check_clip(self.clip))
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless value is a finite number > 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: tuple, also: str = "") -> None:
+    """Raise ValueError unless value is one of choices."""
+    if value not in choices:
+        names = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{name}: expected one of {names}{' ' + also if also else ''}, got {value!r}")
+
+
+def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return clip as a pair of floats, or None. Raises ValueError if it is not (low, high) with low < high."""
+    if clip is None:
+        return None
+    try:
+        low, high = (float(bound) for bound in clip)
+    except (TypeError, ValueError):
+        raise ValueError(f"clip: expected (low, high) or None, got {clip!r}") from None
+    if not low < high:
+        raise ValueError(f"clip: expected low < high, got {clip!r}; swap the bounds or pass None for no clip")
+    return (low, high)

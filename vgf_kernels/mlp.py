@@ -1,0 +1,218 @@
+"""The networks the engines run: an ensemble of equal multi-layer perceptrons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .config import check_choice
+
+ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
+NORMS = ("pre", "post", "none")
+
+
+class Layer(NamedTuple):
+    """One Dense layer and the layer norm that follows it. W [in, out]; b, scale, bias [out].
+
+    `scale` and `bias` are None where no norm follows.
+    """
+
+    W: Any
+    b: Any
+    scale: Any = None
+    bias: Any = None
+
+
+class MLP:
+    """E equal MLPs: a critic ensemble (last width 1) or, with E = 1, a velocity field (last width A).
+
+    Hidden layers are Dense -> norm -> activation (norm "pre"), Dense -> activation -> norm ("post") or
+    Dense -> activation ("none"); the last Dense has neither.
+
+    Build one with `from_layers`, `from_torch` or `from_flax`. An MLP made by `from_torch` is a live view of
+    the module: parameter changes are noticed at the next call. All others hold a snapshot of their own.
+
+    Attributes:
+        widths: (in, hidden..., out).
+        ensemble: E, the number of members.
+        activation: one of "relu", "gelu" (tanh form), "gelu_erf", "silu", "mish", "tanh", "elu".
+        norm: "pre", "post" or "none".
+        norm_eps: epsilon of the layer norms (flax uses 1e-6, torch 1e-5).
+    """
+
+    def __init__(self, source, *, activation: str, norm: str, norm_eps: float) -> None:
+        check_choice("activation", activation, ACTIVATIONS)
+        check_choice("norm", norm, NORMS)
+        if not (math.isfinite(norm_eps) and norm_eps >= 0):
+            raise ValueError(f"norm_eps: expected a finite number >= 0, got {norm_eps!r}")
+        self._source = source
+        self.activation = activation
+        self.norm = norm
+        self.norm_eps = float(norm_eps)
+        members = source.members()
+        self.ensemble = len(members)
+        self.widths = _check_members(members, norm)
+        self.packed: dict[str, Any] = {}  # engine name -> its own packed copy of the weights
+
+    # ---- constructors
+
+    @classmethod
+    def from_layers(
+        cls,
+        members: Sequence[Sequence[Mapping[str, Any]]],
+        *,
+        activation: str = "relu",
+        norm: str = "none",
+        norm_eps: float = 1e-6,
+    ) -> MLP:
+        """An MLP from arrays; they are copied.
+
+        Args:
+            members: E lists of layer dicts with `W [in, out]`, `b [out]` and, where a norm follows, `scale`
+                and `bias` [out]. A single list of dicts is an ensemble of one.
+
+        Raises:
+            ValueError: widths do not chain, members differ, a key is missing or unknown.
+            TypeError: an array is not floating point, or the dtypes differ.
+        """
+        from .sources import ArraySource
+
+        return cls(ArraySource.from_dicts(members), activation=activation, norm=norm, norm_eps=norm_eps)
+
+    @classmethod
+    def from_torch(
+        cls, module, *, activation: str | None = None, norm: str | None = None, norm_eps: float | None = None
+    ) -> MLP:
+        """A live view of a torch module, or of a list of equal modules (an ensemble).
+
+        The module's Linear, LayerNorm and activation submodules are read in order of registration. The
+        keywords are needed only where the module does not say (for example F.relu called in `forward`).
+        Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next call;
+        a submodule replaced by another needs a new MLP.
+
+        Raises:
+            ValueError: the module is not a plain MLP, or the members differ; the message says where.
+        """
+        from .sources import TorchSource
+
+        source = TorchSource.from_modules(module, activation=activation, norm=norm, norm_eps=norm_eps)
+        return cls(source, activation=source.activation, norm=source.norm, norm_eps=source.norm_eps)
+
+    @classmethod
+    def from_flax(
+        cls, tree: Mapping[str, Any], *, activation: str = "relu", norm: str | None = None, norm_eps: float = 1e-6
+    ) -> MLP:
+        """An MLP from a flax parameter tree, such as the official agent's; the arrays are copied.
+
+        Args:
+            tree: `Dense_i` {kernel, bias} and `LayerNorm_i` {scale, bias}, bare or under `params`,
+                `value_net` (leading ensemble axis E, or none for one member) or `mlp`.
+            norm: None means "pre" where the tree has LayerNorm entries, else "none".
+
+        Raises:
+            ValueError: the tree has no Dense_0, or layers are missing or do not fit.
+        """
+        from .sources import ArraySource
+
+        members, has_norm = ArraySource.members_from_flax(tree)
+        norm = norm if norm is not None else ("pre" if has_norm else "none")
+        return cls(ArraySource(members), activation=activation, norm=norm, norm_eps=norm_eps)
+
+    # ---- ways back
+
+    def to_torch(self):
+        """A new torch module with a copy of the weights: nn.Sequential, or an nn.ModuleList of E of them."""
+        from .sources import to_torch
+
+        return to_torch(self)
+
+    def to_flax(self) -> dict[str, Any]:
+        """The parameter tree of the official agent: `value_net` with a leading E axis (last width 1), else `mlp`."""
+        from .sources import to_flax
+
+        return to_flax(self)
+
+    # ---- what engines ask
+
+    @property
+    def members(self) -> list[list[Layer]]:
+        """The current weights: E lists of layers. Arrays are the source's own; do not write to them."""
+        return self._source.members()
+
+    @property
+    def framework(self) -> str:
+        """Where the weights live: "numpy" or "torch"."""
+        return self._source.framework
+
+    @property
+    def dtype(self) -> str:
+        """Name of the weights' dtype, for example "float32"."""
+        return self._source.dtype()
+
+    @property
+    def device(self) -> str:
+        """Device of the weights: "cpu", "cuda:0", ..."""
+        return self._source.device()
+
+    def version(self) -> tuple:
+        """A token that changes when the source reports a change (parameter identity and version counters)."""
+        return self._source.version()
+
+    @property
+    def frozen(self) -> bool:
+        """True where the weights cannot change, so engines need not look for changes."""
+        return self._source.frozen
+
+    def freeze(self) -> MLP:
+        """A snapshot that never changes: for serving, where looking for changed weights would cost time."""
+        from .sources import ArraySource
+
+        return MLP(
+            ArraySource.from_members(self.members), activation=self.activation, norm=self.norm, norm_eps=self.norm_eps
+        )
+
+    def __repr__(self) -> str:
+        chain = " -> ".join(str(w) for w in self.widths)
+        return f"MLP({self.ensemble} x [{chain}], {self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework})"
+
+
+def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
+    """The widths shared by all members. Raises ValueError where they do not chain or differ."""
+    if not members:
+        raise ValueError("members: expected at least one member, got none")
+    widths = _check_member(members[0], norm, 0)
+    for index, member in enumerate(members[1:], start=1):
+        other = _check_member(member, norm, index)
+        if other != widths:
+            raise ValueError(f"members must be equal: member 0 has widths {widths}, member {index} has {other}")
+    return widths
+
+
+def _check_member(layers: list[Layer], norm: str, index: int) -> tuple[int, ...]:
+    if len(layers) < 2:
+        raise ValueError(f"member {index}: expected at least one hidden layer and an output layer, got {len(layers)}")
+    widths = []
+    for i, layer in enumerate(layers):
+        where = f"member {index}, layer {i}"
+        shape = tuple(layer.W.shape)
+        if len(shape) != 2 or 0 in shape:
+            raise ValueError(f"{where}: expected W [in, out] with positive widths, got shape {shape}")
+        if widths and shape[0] != widths[-1]:
+            raise ValueError(f"{where}: widths do not chain: the layer before gives {widths[-1]}, W takes {shape[0]}")
+        hidden = i + 1 < len(layers)
+        wants_norm = hidden and norm != "none"
+        for name, vector, wanted in (
+            ("b", layer.b, True),
+            ("scale", layer.scale, wants_norm),
+            ("bias", layer.bias, wants_norm),
+        ):
+            if wanted and vector is None:
+                raise ValueError(f"{where}: {name} is missing (norm={norm!r})")
+            if not wanted and vector is not None:
+                reason = f"norm is {norm!r}" if hidden else "the last layer has no norm"
+                raise ValueError(f"{where}: {name} was given but {reason}")
+            if vector is not None and tuple(vector.shape) != (shape[1],):
+                raise ValueError(f"{where}: expected {name} [{shape[1]}], got shape {tuple(vector.shape)}")
+        widths = [*widths, shape[1]] if widths else [shape[0], shape[1]]
+    return tuple(widths)

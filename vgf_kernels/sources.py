@@ -1,0 +1,347 @@
+"""Where an MLP's weights come from: arrays of its own, or a torch module that keeps changing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .mlp import MLP, Layer
+
+LAYER_KEYS = ("W", "b", "scale", "bias")
+
+
+class ArraySource:
+    """Weights held as read-only NumPy arrays, or as torch tensors on a GPU. They never change."""
+
+    frozen = True
+
+    def __init__(self, members: list[list[Layer]]) -> None:
+        self._members = members
+        self.framework = "numpy" if isinstance(members[0][0].W, np.ndarray) else "torch"
+
+    @classmethod
+    def from_dicts(cls, members) -> ArraySource:
+        if isinstance(members, Mapping) or not isinstance(members, Sequence) or len(members) == 0:
+            raise ValueError(f"members: expected a list of lists of layer dicts, got {type(members).__name__}")
+        if isinstance(members[0], Mapping):
+            members = [members]
+        return cls._checked([[_layer_from_dict(layer, e, i) for i, layer in enumerate(m)] for e, m in enumerate(members)])
+
+    @classmethod
+    def from_members(cls, members: list[list[Layer]]) -> ArraySource:
+        if isinstance(members[0][0].W, np.ndarray):
+            return cls(members)
+
+        def snapshot(tensor):
+            if tensor is None:
+                return None
+            if tensor.device.type != "cpu":
+                return tensor.detach().clone()
+            return _own(tensor.detach().numpy())
+
+        return cls([[Layer(*map(snapshot, layer)) for layer in member] for member in members])
+
+    @classmethod
+    def _checked(cls, members) -> ArraySource:
+        dtypes = {str(a.dtype) for m in members for layer in m for a in layer if a is not None}
+        if len(dtypes) > 1:
+            raise TypeError(f"weights: expected one dtype, got {sorted(dtypes)}; cast them to the same")
+        return cls(members)
+
+    @classmethod
+    def members_from_flax(cls, tree: Mapping[str, Any]) -> tuple[list[list[Layer]], bool]:
+        """The members of a flax parameter tree, and whether it has layer norms."""
+        for key in ("params", "value_net", "mlp"):
+            if isinstance(tree, Mapping) and key in tree:
+                tree = tree[key]
+        if not isinstance(tree, Mapping) or "Dense_0" not in tree:
+            found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
+            raise ValueError(f"from_flax: expected a tree with Dense_0, Dense_1, ..., got {found}")
+        depth = sum(1 for name in tree if name.startswith("Dense_"))
+        has_norm = any(name.startswith("LayerNorm_") for name in tree)
+        layers = []
+        for i in range(depth):
+            try:
+                dense = tree[f"Dense_{i}"]
+                arrays = [np.asarray(dense["kernel"]), np.asarray(dense["bias"])]
+                if has_norm and i + 1 < depth:
+                    norm = tree[f"LayerNorm_{i}"]
+                    arrays += [np.asarray(norm["scale"]), np.asarray(norm["bias"])]
+            except KeyError as missing:
+                raise ValueError(f"from_flax: layer {i} lacks {missing}") from None
+            layers.append(arrays)
+        if layers[0][0].ndim == 2:
+            layers = [[a[None] for a in arrays] for arrays in layers]
+        ensemble = layers[0][0].shape[0]
+        members = [[Layer(*(_own(a[e]) for a in arrays)) for arrays in layers] for e in range(ensemble)]
+        return cls._checked(members)._members, has_norm
+
+    def members(self) -> list[list[Layer]]:
+        return self._members
+
+    def version(self) -> tuple:
+        return ()
+
+    def dtype(self) -> str:
+        return str(self._members[0][0].W.dtype).removeprefix("torch.")
+
+    def device(self) -> str:
+        return "cpu" if self.framework == "numpy" else str(self._members[0][0].W.device)
+
+
+def _own(array) -> np.ndarray:
+    array = np.array(array, order="C")
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        raise TypeError(f"weights: expected a floating-point array, got {array.dtype}")
+    array.setflags(write=False)
+    return array
+
+
+def _layer_from_dict(layer: Mapping[str, Any], member: int, index: int) -> Layer:
+    where = f"member {member}, layer {index}"
+    if not isinstance(layer, Mapping):
+        raise ValueError(f"{where}: expected a dict with W, b (and scale, bias), got {type(layer).__name__}")
+    unknown = set(layer) - set(LAYER_KEYS)
+    if unknown:
+        raise ValueError(f"{where}: unknown keys {sorted(unknown)}; expected {LAYER_KEYS}")
+    for key in ("W", "b"):
+        if layer.get(key) is None:
+            raise ValueError(f"{where}: {key} is missing")
+    return Layer(*(None if layer.get(key) is None else _own(layer[key]) for key in LAYER_KEYS))
+
+
+class TorchSource:
+    """A live view of torch modules. Parameters are looked up in their modules at every call."""
+
+    framework = "torch"
+    frozen = False
+
+    def __init__(self, chains: list[list[tuple]], activation: str, norm: str, norm_eps: float) -> None:
+        self._chains = chains  # per member, per layer: (Linear, LayerNorm or None)
+        self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
+
+    @classmethod
+    def from_modules(cls, modules, *, activation, norm, norm_eps) -> TorchSource:
+        import torch
+
+        if isinstance(modules, torch.nn.Module) and not isinstance(modules, torch.nn.ModuleList):
+            modules = [modules]
+        modules = list(modules)
+        if not modules or not all(isinstance(m, torch.nn.Module) for m in modules):
+            raise ValueError("from_torch: expected an nn.Module or a non-empty list of them")
+        read = [_read_module(m, activation, norm, norm_eps) for m in modules]
+        settings = {r[1:] for r in read}
+        if len(settings) > 1:
+            raise ValueError(f"members must be equal: (activation, norm, eps) are {sorted(settings)}")
+        source = cls([r[0] for r in read], *read[0][1:])
+        for module, layers in zip(modules, source.members()):
+            _check_forward(module, layers, source)
+        return source
+
+    def tensors(self) -> list:
+        """All parameters in layer order; None for an absent bias or affine norm."""
+        flat = []
+        for chain in self._chains:
+            for linear, norm in chain:
+                flat.append(linear._parameters["weight"])
+                flat.append(linear._parameters["bias"])
+                if norm is not None:
+                    flat.append(norm._parameters["weight"])
+                    flat.append(norm._parameters["bias"])
+        return flat
+
+    def members(self) -> list[list[Layer]]:
+        return [[_layer_from_modules(*pair) for pair in chain] for chain in self._chains]
+
+    def version(self) -> tuple:
+        return tuple((p.data_ptr(), p._version) for p in self.tensors() if p is not None)
+
+    def dtype(self) -> str:
+        return str(self._chains[0][0][0].weight.dtype).removeprefix("torch.")
+
+    def device(self) -> str:
+        return str(self._chains[0][0][0].weight.device)
+
+
+def _layer_from_modules(linear, norm) -> Layer:
+    weight = linear._parameters["weight"].detach()
+    bias = linear._parameters["bias"]
+    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach()
+    if norm is None:
+        return Layer(weight.t(), bias)
+    scale, shift = norm._parameters["weight"], norm._parameters["bias"]
+    scale = weight.new_ones(weight.shape[0]) if scale is None else scale.detach()
+    shift = weight.new_zeros(weight.shape[0]) if shift is None else shift.detach()
+    return Layer(weight.t(), bias, scale, shift)
+
+
+def _activation_name(module) -> str | None:
+    import torch.nn as nn
+
+    if isinstance(module, nn.GELU):
+        return "gelu" if module.approximate == "tanh" else "gelu_erf"
+    if isinstance(module, nn.ELU):
+        if module.alpha != 1.0:
+            raise ValueError(f"from_torch: ELU is supported with alpha=1 only, got {module.alpha}")
+        return "elu"
+    names = {nn.ReLU: "relu", nn.SiLU: "silu", nn.Mish: "mish", nn.Tanh: "tanh"}
+    return names.get(type(module))
+
+
+def _read_module(module, activation, norm, norm_eps) -> tuple:
+    """(chain, activation, norm, eps) of one module. Raises ValueError where it is not a plain MLP."""
+    import torch.nn as nn
+
+    chain: list[list] = []
+    order = ""  # one letter a leaf: L linear, N norm, A activation
+    activations, eps = set(), set()
+    for name, leaf in module.named_modules():
+        if next(leaf.children(), None) is not None:
+            continue
+        if isinstance(leaf, nn.Linear):
+            if leaf._parameters.get("weight") is None:
+                raise ValueError(f"from_torch: {name!r} has a parametrized weight; remove the parametrization first")
+            chain.append([leaf, None])
+            order += "L"
+        elif isinstance(leaf, nn.LayerNorm):
+            if not chain or tuple(leaf.normalized_shape) != (chain[-1][0].out_features,):
+                raise ValueError(f"from_torch: LayerNorm {name!r} does not follow a Linear of its width")
+            chain[-1][1] = leaf
+            eps.add(leaf.eps)
+            order += "N"
+        elif (found := _activation_name(leaf)) is not None:
+            activations.add(found)
+            order += "A"
+        elif isinstance(leaf, nn.Identity) or (isinstance(leaf, nn.Dropout) and leaf.p == 0):
+            continue
+        else:
+            raise ValueError(
+                f"from_torch: {name!r} is a {type(leaf).__name__}; expected Linear, LayerNorm and "
+                "relu, gelu, silu, mish, tanh or elu modules. Use MLP.from_layers for anything else"
+            )
+    if len(chain) < 2:
+        raise ValueError(f"from_torch: expected at least two Linear layers, found {len(chain)}")
+    for before, after in zip(chain, chain[1:]):
+        if before[0].out_features != after[0].in_features:
+            raise ValueError(
+                f"from_torch: widths do not chain ({before[0].out_features} -> {after[0].in_features}); "
+                "for twin networks in one module pass them as a list: MLP.from_torch([m.q1, m.q2])"
+            )
+    if len(activations) > 1 or len(eps) > 1:
+        raise ValueError(f"from_torch: expected one activation and one eps, got {sorted(activations)}, {sorted(eps)}")
+    activation = activation or (activations.pop() if activations else None)
+    if activation is None:
+        raise ValueError('from_torch: no activation module found; name it: MLP.from_torch(m, activation="relu")')
+    norm = norm or _norm_of(order)
+    norm_eps = norm_eps if norm_eps is not None else (eps.pop() if eps else 1e-5)
+    return [tuple(pair) for pair in chain], activation, norm, norm_eps
+
+
+def _norm_of(order: str) -> str:
+    """The norm placement of a leaf order such as LNALNAL. A shared or functional activation leaves no A per layer."""
+    import re
+
+    if "N" not in order:
+        return "none"
+    if re.fullmatch(r"(LNA)+L", order):
+        return "pre"
+    if re.fullmatch(r"(LAN)+L", order):
+        return "post"
+    raise ValueError(
+        f"from_torch: cannot tell where the norms stand from the order {order} (L linear, N norm, A activation); "
+        'say it: norm="pre" or norm="post"'
+    )
+
+
+def _check_forward(module, layers: list[Layer], source: TorchSource) -> None:
+    """Raise ValueError where the module's own forward differs from the MLP read from it.
+
+    nn.Sequential is what it lists; other modules are tried on one random input. A forward that takes more
+    than one tensor cannot be tried.
+    """
+    import torch
+
+    if isinstance(module, torch.nn.Sequential):
+        return
+    from .reference.mlp import forward
+
+    weight = layers[0].W
+    x = torch.linspace(-1, 1, 3 * weight.shape[0], dtype=weight.dtype, device=weight.device).reshape(3, -1)
+    with torch.no_grad():
+        try:
+            got = module(x)
+        except TypeError:
+            return
+    if not isinstance(got, torch.Tensor):
+        return
+    arrays = [Layer(*(None if a is None else a.double().cpu().numpy() for a in layer)) for layer in layers]
+    wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps)
+    got = got.double().cpu().numpy().reshape(-1)
+    if got.size != wanted.size or not np.allclose(got, wanted.reshape(-1), rtol=1e-2, atol=1e-3):
+        raise ValueError(
+            f"from_torch: {type(module).__name__}.forward does not compute the MLP its submodules spell "
+            f"(activation {source.activation!r}, norm {source.norm!r}); expected a plain chain of its layers"
+        )
+
+
+def to_torch(mlp: MLP):
+    """See MLP.to_torch."""
+    import torch
+    from torch import nn
+
+    makers = {
+        "relu": nn.ReLU,
+        "gelu": lambda: nn.GELU(approximate="tanh"),
+        "gelu_erf": nn.GELU,
+        "silu": nn.SiLU,
+        "mish": nn.Mish,
+        "tanh": nn.Tanh,
+        "elu": nn.ELU,
+    }
+
+    def tensor(array):
+        return array.detach().clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+
+    def sequential(layers: list[Layer]):
+        modules: list[nn.Module] = []
+        for i, layer in enumerate(layers):
+            inner, outer = layer.W.shape
+            linear = nn.Linear(inner, outer)
+            linear.weight = nn.Parameter(tensor(layer.W).t().contiguous())
+            linear.bias = nn.Parameter(tensor(layer.b))
+            modules.append(linear)
+            if i + 1 == len(layers):
+                break
+            tail = [makers[mlp.activation]()]
+            if layer.scale is not None:
+                norm = nn.LayerNorm(outer, eps=mlp.norm_eps)
+                norm.weight, norm.bias = nn.Parameter(tensor(layer.scale)), nn.Parameter(tensor(layer.bias))
+                tail.insert(0 if mlp.norm == "pre" else 1, norm)
+            modules += tail
+        return nn.Sequential(*modules)
+
+    nets = [sequential(layers) for layers in mlp.members]
+    return nets[0] if len(nets) == 1 else nn.ModuleList(nets)
+
+
+def to_flax(mlp: MLP) -> dict[str, Any]:
+    """See MLP.to_flax."""
+
+    def numpy(array):
+        return np.array(array) if isinstance(array, np.ndarray) else array.detach().cpu().numpy().copy()
+
+    members = mlp.members
+    tree: dict[str, Any] = {}
+    for i in range(len(members[0])):
+        stacked = [
+            None if arrays[0] is None else np.stack([numpy(a) for a in arrays])
+            for arrays in zip(*(member[i] for member in members))
+        ]
+        if mlp.ensemble == 1:
+            stacked = [None if a is None else a[0] for a in stacked]
+        tree[f"Dense_{i}"] = {"kernel": stacked[0], "bias": stacked[1]}
+        if stacked[2] is not None:
+            tree[f"LayerNorm_{i}"] = {"scale": stacked[2], "bias": stacked[3]}
+    return {"value_net" if mlp.widths[-1] == 1 else "mlp": tree}
