@@ -1,0 +1,67 @@
+// Which instruction set runs: the fastest the machine has, or the one VGF_CPU_ISA names.
+#include <cstdlib>
+#include <stdexcept>
+
+#include "kernels.hpp"
+#include "vgf/cpu.hpp"
+
+namespace vgf::cpu {
+
+namespace scalar {
+extern const Kernels kKernels;
+}
+#if VGF_X86
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace avx512 {
+extern const Kernels kKernels;
+}
+#endif
+
+namespace {
+
+// Fastest first.
+std::vector<const Kernels*> runnable() {
+  std::vector<const Kernels*> found;
+#if VGF_X86
+  __builtin_cpu_init();
+  const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    found.push_back(&avx512::kKernels);
+  if (fma) found.push_back(&avx2::kKernels);
+#endif
+  found.push_back(&scalar::kKernels);
+  return found;
+}
+
+const Kernels& choose() {
+  const auto found = runnable();
+  const char* forced = std::getenv("VGF_CPU_ISA");
+  if (!forced || !*forced) return *found.front();
+  std::string names;
+  for (const Kernels* k : found) {
+    if (std::string(forced) == k->name) return *k;
+    names += (names.empty() ? "" : ", ") + std::string(k->name);
+  }
+  throw std::runtime_error("VGF_CPU_ISA: expected one of " + names + " (what this machine runs), got \"" + forced +
+                           "\"; unset it to use the fastest");
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+const char* isa() { return kernels().name; }
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Kernels* k : runnable()) names.push_back(k->name);
+  return names;
+}
+
+}  // namespace vgf::cpu

@@ -1,0 +1,3 @@
+#define VGF_ISA scalar
+#include "vec_scalar.hpp"
+#include "../tile/kernels.inl"

@@ -1,0 +1,47 @@
+// 8 floats in a ymm register.
+//
+// instruction          latency  per cycle (Zen 3-5 and Skylake)
+// vfmadd231ps ymm      4        2
+// vbroadcastss m32     load     2 loads of 32 bytes
+// vmaxps, vcmpps       1-4      2
+// vdivps               10-11    1 in 5
+#pragma once
+
+#include <immintrin.h>
+
+#include "../../math/scalar.hpp"
+
+namespace vgf::cpu::avx2 {
+
+struct V {
+  static constexpr int kWidth = 8;
+  __m256 v;
+  V() = default;
+  VGF_INLINE V(__m256 x) : v(x) {}
+  VGF_INLINE explicit V(float x) : v(_mm256_set1_ps(x)) {}
+  static VGF_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
+  VGF_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+};
+
+VGF_INLINE V operator+(V a, V b) { return _mm256_add_ps(a.v, b.v); }
+VGF_INLINE V operator-(V a, V b) { return _mm256_sub_ps(a.v, b.v); }
+VGF_INLINE V operator*(V a, V b) { return _mm256_mul_ps(a.v, b.v); }
+VGF_INLINE V operator/(V a, V b) { return _mm256_div_ps(a.v, b.v); }
+VGF_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+VGF_INLINE V max(V a, V x) { return _mm256_max_ps(a.v, x.v); }
+VGF_INLINE V min(V a, V x) { return _mm256_min_ps(a.v, x.v); }
+VGF_INLINE V abs(V x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v); }
+VGF_INLINE V sqrt(V x) { return _mm256_sqrt_ps(x.v); }
+VGF_INLINE V if_greater(V a, V b, V yes, V no) {
+  return _mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ));
+}
+VGF_INLINE V pow2(V n) {
+  return _mm256_castsi256_ps(
+      _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23));
+}
+
+// 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.
+constexpr int kGemmRows = 6;
+constexpr int gemm_panels(int) { return 1; }
+
+}  // namespace vgf::cpu::avx2

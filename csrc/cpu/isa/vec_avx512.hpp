@@ -1,0 +1,82 @@
+// 16 floats in a zmm register.
+//
+// instruction          latency  per cycle (Zen 5; Ice Lake and later in brackets)
+// vfmadd231ps zmm      4        2 (2 server, 1 client)
+// vbroadcastss m32     load     2 loads of 64 bytes (2)
+// vmaxps, vcmpps       2-4      2 (1)
+// vdivps               13-16    1 in 10 (1 in 16)
+// vpermt2ps, vshufps   1-4      2 (1)
+#pragma once
+
+#include <immintrin.h>
+
+#include "../../math/scalar.hpp"
+
+namespace vgf::cpu::avx512 {
+
+struct V {
+  static constexpr int kWidth = 16;
+  __m512 v;
+  V() = default;
+  VGF_INLINE V(__m512 x) : v(x) {}
+  VGF_INLINE explicit V(float x) : v(_mm512_set1_ps(x)) {}
+  static VGF_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+  VGF_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
+};
+
+VGF_INLINE V operator+(V a, V b) { return _mm512_add_ps(a.v, b.v); }
+VGF_INLINE V operator-(V a, V b) { return _mm512_sub_ps(a.v, b.v); }
+VGF_INLINE V operator*(V a, V b) { return _mm512_mul_ps(a.v, b.v); }
+VGF_INLINE V operator/(V a, V b) { return _mm512_div_ps(a.v, b.v); }
+VGF_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+VGF_INLINE V max(V a, V x) { return _mm512_max_ps(a.v, x.v); }
+VGF_INLINE V min(V a, V x) { return _mm512_min_ps(a.v, x.v); }
+VGF_INLINE V abs(V x) { return _mm512_abs_ps(x.v); }
+VGF_INLINE V sqrt(V x) { return _mm512_sqrt_ps(x.v); }
+VGF_INLINE V if_greater(V a, V b, V yes, V no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v);
+}
+VGF_INLINE V pow2(V n) {
+  return _mm512_castsi512_ps(
+      _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23));
+}
+
+// in[row * 16 + column] -> out[column * 16 + row]: four rounds of pairwise interleaving.
+VGF_INLINE void transpose16(const float* in, float* out) {
+  __m512 r[16], t[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + 16 * i);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; i++) {
+    t[i] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_f32x4(r[i], r[i + 4], 0xdd);
+    t[i + 8] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_f32x4(r[i + 8], r[i + 12], 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; i++) {
+    _mm512_storeu_ps(out + 16 * i, _mm512_shuffle_f32x4(t[i], t[i + 8], 0x88));
+    _mm512_storeu_ps(out + 16 * (i + 8), _mm512_shuffle_f32x4(t[i], t[i + 8], 0xdd));
+    _mm512_storeu_ps(out + 16 * (i + 4), _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0x88));
+    _mm512_storeu_ps(out + 16 * (i + 12), _mm512_shuffle_f32x4(t[i + 4], t[i + 12], 0xdd));
+  }
+}
+
+#define VGF_HAS_TRANSPOSE
+// Register tile of a product: rows per pass, and panels side by side for a pass of `rows`.
+constexpr int kGemmRows = 14;
+constexpr int gemm_panels(int rows) { return rows <= 6 ? 4 : 2; }
+
+}  // namespace vgf::cpu::avx512

@@ -1,0 +1,98 @@
+// The seam between the engine (baseline C++) and the micro-kernels (one copy per instruction set).
+//
+// A tile is up to kTileRows particles. Two layouts hold its numbers:
+//   k-major   a[k * stride + row], one cache line a unit: what a product broadcasts from
+//   row-major z[row * stride + column]: what layer norm sums over
+// Widths are padded to whole panels of kPanel columns; weights in the padding are zero, so it stays harmless.
+#pragma once
+
+#include "vgf/types.hpp"
+
+namespace vgf::cpu {
+
+constexpr int kPanel = 16;     // columns in a weight panel: one cache line
+constexpr int kTileRows = 14;  // 14 x 2 accumulators + 2 weights + 1 broadcast fill AVX-512's 32 registers
+constexpr int kRowStride = 16;
+
+// c = init + a * w for a tile. Each element is summed over k in ascending order with one accumulator, so a row's
+// result depends neither on the tile's height nor on its neighbours.
+struct Gemm {
+  const float* a;  // k-major [depth][a_stride]
+  long a_stride;
+  int rows, depth;
+  const float* w;  // first panel: w[k * kPanel + column]
+  long panel_stride;
+  int panels;
+  const float* init;  // row-major like c; stride 0 repeats one row (a bias); null: zeros
+  long init_stride;
+  float* c;  // row-major [rows][c_stride], panels * kPanel columns written
+  long c_stride;
+};
+
+// What follows a hidden Dense layer: norm and activation.
+struct HiddenForward {
+  int rows, width;
+  Activation activation;
+  Norm norm;
+  float eps;
+  float* z;  // row-major [rows][stride]: in, the Dense output; out, what the backward pass wants: the normalised
+             // values (pre) or the Dense output itself (post, none)
+  float* work;  // row-major [rows][stride], for post
+  long stride;
+  const float *scale, *bias;  // [padded width]
+  float *mean, *rstd;         // [rows]
+  float* out;                 // k-major [padded width][kRowStride]
+};
+
+struct HiddenBackward {
+  int rows, width;
+  Activation activation;
+  Norm norm;
+  const float* dy;  // row-major gradient of the layer's output; stride 0 repeats one row (the head's weights)
+  long dy_stride;
+  const float* z;  // as HiddenForward left it
+  float* work;     // row-major
+  long stride;
+  const float *scale, *bias, *mean, *rstd;
+  float* out;  // k-major gradient of the Dense output
+};
+
+// The particles of one state, struct of arrays: x[a * stride + i]. Lanes past N hold finite numbers.
+struct Pairwise {
+  const float *x, *dq;
+  long stride;
+  int n, dims;
+  int begin, end;  // the particles i to compute
+  float gamma, inverse_alpha;
+  float* k;      // [stride] work
+  float* phi;    // like x
+  float* d2k;    // sum over (i, j) of d2 k, or null where it is not wanted
+};
+
+struct Adam {
+  const float* phi;
+  float *x, *first, *second;
+  int count;  // multiple of kPanel
+  float learning_rate, first_correction, second_correction;  // 1 / (1 - beta^t)
+  bool adam;
+  Clip clip;
+};
+
+struct Kernels {
+  const char* name;
+  void (*gemm)(const Gemm&);
+  void (*hidden_forward)(const HiddenForward&);
+  void (*hidden_backward)(const HiddenBackward&);
+  // out[row] = b + sum_k a[k][row] w[k]; all kRowStride lanes are written
+  void (*head)(const float* a, int depth, const float* w, float b, float* out);
+  // out[j - begin] = squared distance of particle i to particle j, for j in [begin, end); begin is a multiple of
+  // kPanel, out is padded to one
+  void (*distances)(const float* x, long stride, int dims, int i, int begin, int end, float* out);
+  void (*pairwise)(const Pairwise&);
+  void (*adam)(const Adam&);
+};
+
+// The fastest kernels this machine runs, or those VGF_CPU_ISA names.
+const Kernels& kernels();
+
+}  // namespace vgf::cpu

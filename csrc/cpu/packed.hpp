@@ -1,0 +1,46 @@
+// The engine's copy of an MLP's weights.
+//
+// forward panels of layer l  [out / 16][in][16]   c[16 columns] += a[k] * panel[k]
+// backward panels of layer l [in / 16][out][16]   the same of W transposed; all but the last layer
+// b, scale, bias             padded to whole panels with zeros
+// head                       the last layer's only column, where out = 1
+#pragma once
+
+#include <memory>
+
+#include "vgf/cpu.hpp"
+
+namespace vgf::cpu {
+
+inline long padded(long width) { return (width + 15) / 16 * 16; }
+
+struct PackedLayer {
+  int in, out;
+  const float *forward, *backward, *b, *scale, *bias, *head;
+};
+
+class PackedMlp {
+ public:
+  PackedMlp(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, int threads);
+
+  const MlpSpec& spec() const { return spec_; }
+  bool gradient() const { return gradient_; }
+  std::size_t bytes() const { return floats_ * sizeof(float); }
+  const PackedLayer& layer(int member, int l) const { return layers_[member * spec_.layers() + l]; }
+  long max_width() const { return max_width_; }  // padded, over all layers but the input
+  int input() const { return spec_.widths.front(); }
+  int output() const { return spec_.widths.back(); }
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  MlpSpec spec_;
+  bool gradient_;
+  long max_width_ = 0;
+  std::size_t floats_ = 0;
+  std::unique_ptr<float, Free> memory_;
+  std::vector<PackedLayer> layers_;
+};
+
+}  // namespace vgf::cpu

@@ -1,0 +1,44 @@
+// Threads. `run_team` calls fn on several threads at once (SPMD); members meet at sync().
+//
+// One pool of parked workers serves the process. A second caller that finds it busy runs alone, so concurrent
+// callers never oversubscribe. A forked child starts with a new, empty pool.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+namespace vgf::cpu {
+
+class Barrier {
+ public:
+  explicit Barrier(int size) : size_(size) {}
+  void wait();
+
+ private:
+  const int size_;
+  std::atomic<int> arrived_{0};
+  std::atomic<std::uint32_t> generation_{0};
+};
+
+struct Member {
+  int rank = 0, size = 1;
+  Barrier* barrier = nullptr;
+  void sync() const {
+    if (barrier) barrier->wait();
+  }
+  // Calls f(i) for this member's share of [0, count).
+  template <class F>
+  void share(std::int64_t count, F f) const {
+    for (std::int64_t i = rank; i < count; i += size) f(i);
+  }
+};
+
+// fn(member) on up to `threads` threads, the caller being rank 0. Returns when all are done; rethrows the first
+// exception. A member that throws must do so before any other waits for it at a barrier.
+void run_team(int threads, const std::function<void(const Member&)>& fn);
+
+// Grow-only scratch memory of the calling thread, aligned to 64 bytes. The previous pointer dies with the next call.
+float* thread_scratch(std::size_t floats);
+
+}  // namespace vgf::cpu

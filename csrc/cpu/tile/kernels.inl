@@ -1,0 +1,15 @@
+// Instantiates the micro-kernels for the instruction set VGF_ISA, whose vector type `V` is already included.
+#include "../kernels.hpp"
+#include "gemm.inl"
+#include "hidden.inl"
+#include "pairwise.inl"
+
+#define VGF_STRING_(x) #x
+#define VGF_STRING(x) VGF_STRING_(x)
+
+namespace vgf::cpu::VGF_ISA {
+
+extern const Kernels kKernels;
+const Kernels kKernels = {VGF_STRING(VGF_ISA), gemm, hidden_forward, hidden_backward, head, distances, pairwise, adam};
+
+}  // namespace vgf::cpu::VGF_ISA
