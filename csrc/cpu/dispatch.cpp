@@ -56,6 +56,16 @@ const Kernels& kernels() {
   return chosen;
 }
 
+bool skipping() {
+  static const bool on = [] {
+    const char* dense = std::getenv("VGF_CPU_DENSE");
+    if (!dense || !*dense || std::string(dense) == "0") return true;
+    if (std::string(dense) == "1") return false;
+    throw std::runtime_error(std::string("VGF_CPU_DENSE: expected 0 or 1, got \"") + dense + "\"");
+  }();
+  return on;
+}
+
 const char* isa() { return kernels().name; }
 
 std::vector<std::string> supported_isas() {

@@ -14,12 +14,20 @@ constexpr int kPanel = 16;     // columns in a weight panel: one cache line
 constexpr int kTileRows = 14;  // 14 x 2 accumulators + 2 weights + 1 broadcast fill AVX-512's 32 registers
 constexpr int kRowStride = 16;
 
-// c = init + a * w for a tile. Each element is summed over k in ascending order with one accumulator, so a row's
-// result depends neither on the tile's height nor on its neighbours.
+// The units of a layer that some row of the tile switches on, ascending. The others are zero in every row, so a
+// product may leave them out, and so may the gradient that would flow back into them.
+struct Active {
+  int count;
+  int* unit;
+};
+
+// c = init + a * w for a tile, over the listed k only. Each element is summed over ascending k with one accumulator,
+// and a k left out would have added zero: a row's result depends neither on the tile's height nor on its neighbours.
 struct Gemm {
   const float* a;  // k-major [depth][a_stride]
   long a_stride;
-  int rows, depth;
+  int rows;
+  Active k;
   const float* w;  // first panel: w[k * kPanel + column]
   long panel_stride;
   int panels;
@@ -27,6 +35,7 @@ struct Gemm {
   long init_stride;
   float* c;  // row-major [rows][c_stride], panels * kPanel columns written
   long c_stride;
+  const Active* columns;  // null: all; else only these are wanted, and the others become zero
 };
 
 // What follows a hidden Dense layer: norm and activation.
@@ -42,6 +51,7 @@ struct HiddenForward {
   const float *scale, *bias;  // [padded width]
   float *mean, *rstd;         // [rows]
   float* out;                 // k-major [padded width][kRowStride]
+  Active* active;             // filled for relu (not followed by a norm); null: not wanted
 };
 
 struct HiddenBackward {
@@ -94,5 +104,8 @@ struct Kernels {
 
 // The fastest kernels this machine runs, or those VGF_CPU_ISA names.
 const Kernels& kernels();
+
+// Whether units that are off are left out; VGF_CPU_DENSE=1 turns that off, to measure or to check what it saves.
+bool skipping();
 
 }  // namespace vgf::cpu

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "ranges.hpp"
 
@@ -54,6 +55,7 @@ Unit::Unit(const Call& call, const Member& member, float* shared, float* own)
     : call_(call),
       member_(member),
       kernels_(kernels()),
+      skipping_(skipping()),
       n_(static_cast<int>(call.sizes.N)),
       dims_(call.sizes.A),
       chunks_per_state_((n_ + kChunk - 1) / kChunk) {
@@ -77,6 +79,12 @@ Unit::Unit(const Call& call, const Member& member, float* shared, float* own)
   mean_ = alone.take(static_cast<long>(call.max_hidden) * kRowStride);
   rstd_ = alone.take(static_cast<long>(call.max_hidden) * kRowStride);
   scratch_ = alone.take(static_cast<long>(std::max<std::size_t>(bandwidth_scratch(n_), call.stride)));
+  const long most_units = std::max<long>({call.max_width, call.sizes.O, dims_ + 1});
+  static_assert(sizeof(int) == sizeof(float), "the carver counts in floats");
+  all_ = reinterpret_cast<int*>(alone.take(most_units));
+  active_ = reinterpret_cast<int*>(alone.take(call.max_hidden * call.max_width + kPanel));  // written a vector at a time
+  active_count_ = reinterpret_cast<int*>(alone.take(call.max_hidden));
+  if (own) std::iota(all_, all_ + most_units, 0);
   shared_floats_ = team.used();
   own_floats_ = alone.used();
 }
@@ -161,9 +169,9 @@ void Unit::observe(Net& net, const float* obs, int slot) {
     for (int k = 0; k < width; k++)
       for (int s = 0; s < states_; s++) input_[k * kRowStride + s] = obs[(first_ + s) * width + k];
     const PackedLayer& layer = net.mlp->layer(static_cast<int>(e), 0);
-    kernels_.gemm({input_, kRowStride, states_, width, layer.forward, static_cast<long>(layer.in) * kPanel,
+    kernels_.gemm({input_, kRowStride, states_, all(width), layer.forward, static_cast<long>(layer.in) * kPanel,
                    static_cast<int>(padded(layer.out) / kPanel), layer.b, 0,
-                   net.observed + e * states_ * call_.row_stride, call_.row_stride});
+                   net.observed + e * states_ * call_.row_stride, call_.row_stride, nullptr});
   });
   member_.sync();
 }
@@ -175,33 +183,40 @@ void Unit::gather(const Tile& tile) {
       input_[a * kRowStride + r - tile.begin] = x_[at(r / n_, a) + r % n_];
 }
 
-// Runs the hidden layers of member e on input_ [inputs][rows]; returns the last activations, k-major.
-const float* Unit::forward(const Net& net, int e, const Tile& tile, int inputs) {
+// The units of hidden layer l that are on in the tile that went forward last.
+Active Unit::active_units(const MlpSpec& spec, int l) const {
+  return skips(spec) ? Active{active_count_[l], active_ + l * call_.max_width} : all(spec.widths[l + 1]);
+}
+
+// Runs the hidden layers of member e on input_ [inputs][rows]; returns the last activations.
+Unit::Activations Unit::forward(const Net& net, int e, const Tile& tile, int inputs) {
   const MlpSpec& spec = net.mlp->spec();
   const int rows = tile.rows();
   const float* a = input_;
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     float* z = z_ + static_cast<long>(l) * kTileRows * call_.row_stride;
-    Gemm g{a, kRowStride, rows, layer.in, layer.forward, static_cast<long>(layer.in) * kPanel,
-           static_cast<int>(padded(layer.out) / kPanel), layer.b, 0, z, call_.row_stride};
+    Gemm g{a, kRowStride, rows, l > 0 ? active_units(spec, l - 1) : all(inputs), layer.forward, static_cast<long>(layer.in) * kPanel,
+           static_cast<int>(padded(layer.out) / kPanel), layer.b, 0, z, call_.row_stride, nullptr};
     if (l == 0) {
       for (int r = 0; r < rows; r++)
         std::memcpy(z + r * call_.row_stride,
                     net.observed + (static_cast<long>(e) * states_ + (tile.begin + r) / n_) * call_.row_stride,
                     padded(layer.out) * sizeof(float));
-      g.depth = inputs;
       g.w += static_cast<long>(call_.sizes.O) * kPanel;
       g.init = z;
       g.init_stride = call_.row_stride;
     }
     kernels_.gemm(g);
     float* out = a_[l % 2];
+    Active active{0, active_ + l * call_.max_width};
     kernels_.hidden_forward({rows, layer.out, spec.activation, spec.norm, spec.norm_eps, z, work_, call_.row_stride,
-                             layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, out});
+                             layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, out,
+                             skips(spec) ? &active : nullptr});
+    active_count_[l] = active.count;
     a = out;
   }
-  return a;
+  return {a, active_units(spec, spec.hidden() - 1)};
 }
 
 // Pulls the head's weights back through member e to the actions; follows forward on the same tile.
@@ -217,8 +232,12 @@ void Unit::backward(const Net& net, int e, const Tile& tile) {
                               layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, a_[0]});
     const long panel_stride = static_cast<long>(layer.out) * kPanel;
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + dims_;
-    kernels_.gemm({a_[0], kRowStride, rows, layer.out, layer.backward + first * panel_stride, panel_stride,
-                   static_cast<int>(padded(end) / kPanel) - first, nullptr, 0, dy_, call_.row_stride});
+    // Without a norm the gradient of a unit that is off is zero; where the layer below is off, none is wanted.
+    const Active k = spec.norm == Norm::none ? active_units(spec, l) : all(layer.out);
+    const Active columns = l > 0 ? active_units(spec, l - 1) : Active{};
+    kernels_.gemm({a_[0], kRowStride, rows, k, layer.backward + first * panel_stride, panel_stride,
+                   static_cast<int>(padded(end) / kPanel) - first, nullptr, 0, dy_, call_.row_stride,
+                   l > 0 && skips(spec) ? &columns : nullptr});
     dy = dy_;
     dy_stride = call_.row_stride;
   }
@@ -238,9 +257,9 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
     for (int step = 0; step < euler_steps; step++) {
       std::fill(input_ + dims_ * kRowStride, input_ + (dims_ + 1) * kRowStride,
                 static_cast<float>(step) / static_cast<float>(euler_steps));
-      const float* a = forward(policy, 0, tile, dims_ + 1);
-      kernels_.gemm({a, kRowStride, tile.rows(), last.in, last.forward, static_cast<long>(last.in) * kPanel,
-                     static_cast<int>(padded(last.out) / kPanel), last.b, 0, dy_, call_.row_stride});
+      const Activations hidden = forward(policy, 0, tile, dims_ + 1);
+      kernels_.gemm({hidden.a, kRowStride, tile.rows(), hidden.active, last.forward, static_cast<long>(last.in) * kPanel,
+                     static_cast<int>(padded(last.out) / kPanel), last.b, 0, dy_, call_.row_stride, nullptr});
       for (int i = 0; i < dims_; i++)
         for (int r = 0; r < tile.rows(); r++)
           input_[i * kRowStride + r] += dy_[r * call_.row_stride + i] / static_cast<float>(euler_steps);
@@ -262,7 +281,7 @@ void Unit::evaluate(const Net& critic) {
     const Tile tile = this->tile(static_cast<int>(task / ensemble));
     const int e = static_cast<int>(task % ensemble);
     gather(tile);
-    const float* a = forward(critic, e, tile, dims_);
+    const float* a = forward(critic, e, tile, dims_).a;
     const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());
     float q[kRowStride];
     kernels_.head(a, last.in, last.head, last.b[0], q);
@@ -278,7 +297,7 @@ void Unit::gradient(const Net& critic, Aggregate aggregate) {
     const Tile tile = this->tile(static_cast<int>(task / ensemble));
     const int e = static_cast<int>(task % ensemble);
     gather(tile);
-    const float* a = forward(critic, e, tile, dims_);
+    const float* a = forward(critic, e, tile, dims_).a;
     const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());
     float q[kRowStride];
     kernels_.head(a, last.in, last.head, last.b[0], q);

@@ -76,7 +76,16 @@ class Unit {
   void load(const float* from, float* to);
   void store(const float* from, float* out) const;
   void gather(const Tile&);
-  const float* forward(const Net&, int e, const Tile&, int inputs);
+  struct Activations {
+    const float* a;  // k-major
+    Active active;
+  };
+  Active all(int count) const { return {count, all_}; }
+  bool skips(const MlpSpec& spec) const {
+    return skipping_ && spec.activation == Activation::relu && spec.norm != Norm::post;
+  }
+  Active active_units(const MlpSpec&, int l) const;
+  Activations forward(const Net&, int e, const Tile&, int inputs);
   void backward(const Net&, int e, const Tile&);
   void combine(int ensemble, Aggregate, int s);
 
@@ -85,6 +94,7 @@ class Unit {
   const Call& call_;
   const Member& member_;
   const Kernels& kernels_;
+  const bool skipping_;
   const int n_, dims_;
   long shared_floats_, own_floats_;
   std::int64_t first_ = 0;
@@ -95,6 +105,7 @@ class Unit {
   Bandwidth* bandwidth_;
   // this member's own
   float *input_, *a_[2], *z_, *work_, *dy_, *mean_, *rstd_, *scratch_;
+  int *all_, *active_, *active_count_;  // 0, 1, 2, ...; per hidden layer: its active units and their number
 };
 
 }  // namespace vgf::cpu

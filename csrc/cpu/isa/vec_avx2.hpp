@@ -20,6 +20,14 @@ struct V {
   VGF_INLINE V(__m256 x) : v(x) {}
   VGF_INLINE explicit V(float x) : v(_mm256_set1_ps(x)) {}
   static VGF_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
+  struct Select {
+    __m256i lane;
+    __m256 high;
+  };
+  static VGF_INLINE Select selection(const int* lanes) {
+    const __m256i lane = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes));
+    return {lane, _mm256_castsi256_ps(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32(7)))};
+  }
   VGF_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 
@@ -35,6 +43,21 @@ VGF_INLINE V sqrt(V x) { return _mm256_sqrt_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ));
 }
+// Lane i of the result is lane lanes[i] of a and b side by side.
+VGF_INLINE V permute(V a, V b, V::Select s) {
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a.v, s.lane), _mm256_permutevar8x32_ps(b.v, s.lane), s.high);
+}
+// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns their number.
+VGF_INLINE int list_nonzero(V x, int first, int* out) {
+  float lanes[V::kWidth];
+  x.store(lanes);
+  int count = 0;
+  for (int i = 0; i < V::kWidth; i++) {
+    out[count] = first + i;
+    count += !(lanes[i] == 0.0f);
+  }
+  return count;
+}
 VGF_INLINE V pow2(V n) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23));
@@ -43,5 +66,7 @@ VGF_INLINE V pow2(V n) {
 // 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
+constexpr int packed_width(int) { return 1; }
+constexpr double kPackingPays = 0.7;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2

@@ -21,6 +21,8 @@ struct V {
   VGF_INLINE V(__m512 x) : v(x) {}
   VGF_INLINE explicit V(float x) : v(_mm512_set1_ps(x)) {}
   static VGF_INLINE V load(const float* p) { return _mm512_loadu_ps(p); }
+  using Select = __m512i;
+  static VGF_INLINE Select selection(const int* lanes) { return _mm512_loadu_si512(lanes); }
   VGF_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
 };
 
@@ -35,6 +37,15 @@ VGF_INLINE V abs(V x) { return _mm512_abs_ps(x.v); }
 VGF_INLINE V sqrt(V x) { return _mm512_sqrt_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v);
+}
+// Lane i of the result is lane lanes[i] of a and b side by side.
+VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
+// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns their number.
+VGF_INLINE int list_nonzero(V x, int first, int* out) {
+  const __mmask16 mask = _mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+  return __builtin_popcount(mask);
 }
 VGF_INLINE V pow2(V n) {
   return _mm512_castsi512_ps(
@@ -78,5 +89,7 @@ VGF_INLINE void transpose16(const float* in, float* out) {
 // Register tile of a product: rows per pass, and panels side by side for a pass of `rows`.
 constexpr int kGemmRows = 14;
 constexpr int gemm_panels(int rows) { return rows <= 6 ? 4 : 2; }
+constexpr int packed_width(int rows) { return rows <= 6 ? 4 : rows <= 12 ? 2 : 1; }
+constexpr double kPackingPays = 0.85;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx512

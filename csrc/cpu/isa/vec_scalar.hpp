@@ -16,6 +16,10 @@ struct V {
   VGF_INLINE V(Raw x) : v(x) {}
   VGF_INLINE explicit V(float x) : v(Raw{x, x, x, x}) {}
   static VGF_INLINE V load(const float* p) { return Raw(*reinterpret_cast<const Unaligned*>(p)); }
+  struct Select {
+    const int* lanes;
+  };
+  static VGF_INLINE Select selection(const int* lanes) { return {lanes}; }
   VGF_INLINE void store(float* p) const { *reinterpret_cast<Unaligned*>(p) = v; }
 };
 
@@ -33,10 +37,29 @@ VGF_INLINE V sqrt(V x) {
   for (int i = 0; i < V::kWidth; i++) r.v[i] = __builtin_sqrtf(x.v[i]);
   return r;
 }
+// Lane i of the result is lane lanes[i] of a and b side by side.
+VGF_INLINE V permute(V a, V b, V::Select s) {
+  V r;
+  for (int i = 0; i < V::kWidth; i++) r.v[i] = s.lanes[i] < V::kWidth ? a.v[s.lanes[i]] : b.v[s.lanes[i] - V::kWidth];
+  return r;
+}
+// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns their number.
+VGF_INLINE int list_nonzero(V x, int first, int* out) {
+  float lanes[V::kWidth];
+  x.store(lanes);
+  int count = 0;
+  for (int i = 0; i < V::kWidth; i++) {
+    out[count] = first + i;
+    count += !(lanes[i] == 0.0f);
+  }
+  return count;
+}
 VGF_INLINE V pow2(V n) { return V::Raw((__builtin_convertvector(n.v, V::Bits) + 127) << 23); }
 
 // 3 rows x 4 vectors of accumulators.
 constexpr int kGemmRows = 3;
 constexpr int gemm_panels(int) { return 1; }
+constexpr int packed_width(int) { return 2; }
+constexpr double kPackingPays = 0;  // never: a permutation is four scalar moves here
 
 }  // namespace vgf::cpu::scalar

@@ -11,7 +11,6 @@ namespace vgf::cpu::VGF_ISA {
 
 // 1 for the first kPanel entries, then 0: kMask + kPanel - n has ones in the first n places.
 alignas(64) static const float kMask[2 * kPanel] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-constexpr int kPer = kPanel / V::kWidth;
 
 static VGF_INLINE float sum_lanes(V x) {
   float lane[V::kWidth];
@@ -30,15 +29,24 @@ static VGF_INLINE void for_columns(int width, F f) {
   for (int c = 0; c < padded; c += V::kWidth) f(c);
 }
 
-// Fills k-major `out` block by block from f(row, column) -> V.
+// Fills k-major `out` block by block from f(row, column) -> V. Lists in `active`, where it is given, the units that are
+// not zero in every row; no value may be negative then, so that a sum over rows tells (NaN counts as active).
 template <class F>
-static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f) {
+static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active* active = nullptr) {
   alignas(64) float block[kPanel * kPanel] = {};
+  int count = 0;
   const int padded = (width + kPanel - 1) / kPanel * kPanel;
   for (int c = 0; c < padded; c += kPanel) {
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
       for (int v = 0; v < kPer; v++) f(r, c + v * V::kWidth).store(block + r * kPanel + v * V::kWidth);
+    if (active) {
+      for (int v = 0; v < kPanel; v += V::kWidth) {
+        V sum = V::load(block + v);
+        for (int r = 1; r < rows; r++) sum = sum + V::load(block + r * kPanel + v);
+        count += list_nonzero(sum, c + v, active->unit + count);
+      }
+    }
 #ifdef VGF_HAS_TRANSPOSE
     transpose16(block, out + c * kRowStride);
 #else
@@ -46,49 +54,57 @@ static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f) {
       for (int r = 0; r < kRowStride; r++) out[(c + i) * kRowStride + r] = block[r * kPanel + i];
 #endif
   }
+  if (active) active->count = count;
+}
+
+// The sum of f(column) over whole vectors of [0, width), a multiple of kPanel. Four running sums hide the latency.
+template <class F>
+static VGF_INLINE V sum_columns(int width, F f) {
+  V sum[4] = {V(0.0f), V(0.0f), V(0.0f), V(0.0f)};
+  int c = 0;
+  for (; c + 4 * V::kWidth <= width; c += 4 * V::kWidth)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) sum[i] = sum[i] + f(c + i * V::kWidth);
+  for (; c < width; c += V::kWidth) sum[0] = sum[0] + f(c);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 // Mean and 1/std of the first `width` of z, in two passes; columns past them hold anything finite.
 static VGF_INLINE void moments(const float* z, int width, float eps, float* mean, float* rstd) {
-  const int whole = width / kPanel * kPanel, tail = width - whole;
-  const float* mask = kMask + kPanel - tail;
-  V sum[kPer], square[kPer];
-  for (int v = 0; v < kPer; v++) sum[v] = square[v] = V(0.0f);
-  for (int c = 0; c < whole; c += kPanel)
-    for (int v = 0; v < kPer; v++) sum[v] = sum[v] + V::load(z + c + v * V::kWidth);
-  if (tail)
-    for (int v = 0; v < kPer; v++)
-      sum[v] = fma(V::load(mask + v * V::kWidth), V::load(z + whole + v * V::kWidth), sum[v]);
-  for (int v = 1; v < kPer; v++) sum[0] = sum[0] + sum[v];
-  const float m = sum_lanes(sum[0]) / width;
-  for (int c = 0; c < whole; c += kPanel)
-    for (int v = 0; v < kPer; v++) {
-      V d = V::load(z + c + v * V::kWidth) - V(m);
-      square[v] = fma(d, d, square[v]);
-    }
-  if (tail)
-    for (int v = 0; v < kPer; v++) {
-      V d = V::load(mask + v * V::kWidth) * (V::load(z + whole + v * V::kWidth) - V(m));
-      square[v] = fma(d, d, square[v]);
-    }
-  for (int v = 1; v < kPer; v++) square[0] = square[0] + square[v];
+  const int whole = width / kPanel * kPanel;
+  const float* mask = kMask + kPanel - (width - whole);
+  V sum = sum_columns(whole, [&](int c) { return V::load(z + c); });
+  for (int c = whole; c < width; c += V::kWidth) sum = fma(V::load(mask + c - whole), V::load(z + c), sum);
+  const float m = sum_lanes(sum) / width;
+  V square = sum_columns(whole, [&](int c) {
+    V d = V::load(z + c) - V(m);
+    return d * d;
+  });
+  for (int c = whole; c < width; c += V::kWidth) {
+    V d = V::load(mask + c - whole) * (V::load(z + c) - V(m));
+    square = fma(d, d, square);
+  }
   *mean = m;
-  *rstd = 1.0f / __builtin_sqrtf(sum_lanes(square[0]) / width + eps);
+  *rstd = 1.0f / __builtin_sqrtf(sum_lanes(square) / width + eps);
 }
 
 template <class Act>
 static void forward(const HiddenForward& h) {
   const auto scaled = [&](V normalised, int c) { return fma(normalised, V::load(h.scale + c), V::load(h.bias + c)); };
   if (h.norm == Norm::none) {
-    fill_k_major(h.rows, h.width, h.out, [&](int r, int c) { return Act::apply(V::load(h.z + r * h.stride + c)); });
+    fill_k_major(
+        h.rows, h.width, h.out, [&](int r, int c) { return Act::apply(V::load(h.z + r * h.stride + c)); }, h.active);
   } else if (h.norm == Norm::pre) {
     for (int r = 0; r < h.rows; r++) moments(h.z + r * h.stride, h.width, h.eps, h.mean + r, h.rstd + r);
-    fill_k_major(h.rows, h.width, h.out, [&](int r, int c) {
-      float* z = h.z + r * h.stride + c;
-      V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
-      normalised.store(z);
-      return Act::apply(scaled(normalised, c));
-    });
+    fill_k_major(
+        h.rows, h.width, h.out,
+        [&](int r, int c) {
+          float* z = h.z + r * h.stride + c;
+          V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
+          normalised.store(z);
+          return Act::apply(scaled(normalised, c));
+        },
+        h.active);
   } else {
     for (int r = 0; r < h.rows; r++) {
       float* y = h.work + r * h.stride;
