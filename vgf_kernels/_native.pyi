@@ -7,7 +7,7 @@ All pointers are addresses of contiguous float32 arrays unless said otherwise. E
 from collections.abc import Sequence
 
 def isa() -> str:
-    """The instruction set in use: "avx512", "avx2" or "scalar". Raises RuntimeError if VGF_CPU_ISA names
+    """The instruction set in use: "avx512bf16", "avx512", "avx2" or "scalar". Raises RuntimeError if VGF_CPU_ISA names
     an unknown or unsupported one."""
 
 def supported_isas() -> list[str]:
@@ -29,10 +29,12 @@ class PackedMLP:
         weights: Sequence[tuple[int, int, int, int, int, int]],
         gradient: bool,
         threads: int,
+        precision: str = "fp32",
     ) -> None:
         """weights: E * depth tuples (W, stride_in, stride_out, b, scale, bias), member-major: W's element
         strides along in and out (so torch's [out, in] needs no copy), then pointers to [out] vectors; 0 means
-        zeros for b and bias, ones for scale. gradient: also pack what value_and_grad and flow need."""
+        zeros for b and bias, ones for scale. gradient: also pack what value_and_grad and flow need.
+        precision "bf16": products between hidden layers in bfloat16, sums and everything else in float32."""
 
     @property
     def nbytes(self) -> int: ...

@@ -17,6 +17,20 @@ extern const Kernels kKernels;
 namespace avx512 {
 extern const Kernels kKernels;
 }
+namespace avx512bf16 {
+extern void (*const kGemmPairs)(const Gemm&);
+extern void (*const kGemmRows16)(const Gemm&);
+const Kernels& kernels() {
+  static const Kernels all = [] {
+    Kernels k = avx512::kKernels;
+    k.name = "avx512bf16";
+    k.gemm_pairs = kGemmPairs;
+    k.gemm_rows16 = kGemmRows16;
+    return k;
+  }();
+  return all;
+}
+}  // namespace avx512bf16
 #endif
 
 namespace {
@@ -27,9 +41,10 @@ std::vector<const Kernels*> runnable() {
 #if VGF_X86
   __builtin_cpu_init();
   const bool fma = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-    found.push_back(&avx512::kKernels);
+  const bool wide = fma && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (wide && __builtin_cpu_supports("avx512bf16")) found.push_back(&avx512bf16::kernels());
+  if (wide) found.push_back(&avx512::kKernels);
   if (fma) found.push_back(&avx2::kKernels);
 #endif
   found.push_back(&scalar::kKernels);

@@ -91,6 +91,12 @@ struct Adam {
 struct Kernels {
   const char* name;
   void (*gemm)(const Gemm&);
+  // The same in bfloat16 with float32 sums. A lane holds a pair of neighbouring k, and Gemm::k counts pairs.
+  void (*gemm_pairs)(const Gemm&);
+  // In bfloat16 over the listed k: `w` is [k][2 * kPanel] bfloat16 a panel (see gemm_rows16.inl) and `a` holds the
+  // listed units in pairs, as to_pairs makes them. `init` must not be null.
+  void (*gemm_rows16)(const Gemm&);
+  void (*to_pairs)(const float* a, const Active& k, float* out);
   void (*hidden_forward)(const HiddenForward&);
   void (*hidden_backward)(const HiddenBackward&);
   // out[row] = b + sum_k a[k][row] w[k]; all kRowStride lanes are written

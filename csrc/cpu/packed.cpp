@@ -24,6 +24,33 @@ void fill_panel(float* to, const float* from, std::ptrdiff_t stride_k, std::ptrd
   }
 }
 
+std::uint16_t to_bf16(float x) {  // to nearest even
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  if (x != x) return 0x7fc0;
+  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// A forward panel of 32 columns in bfloat16, ordered as gemm_rows16.inl wants them.
+void fill_rows16(float* to, const LayerWeights& from, int depth, int first, int columns) {
+  auto* place = reinterpret_cast<std::uint16_t*>(to);
+  for (int k = 0; k < depth; k++)
+    for (int i = 0; i < 2 * kPanel; i++) {
+      const int c = first + i / 8 * 4 + i % 4 + (i % 8 < 4 ? 0 : kPanel);
+      *place++ = c < columns ? to_bf16(from.W[k * from.stride_in + c * from.stride_out]) : 0;
+    }
+}
+
+// A backward panel of 16 columns in pairs of neighbouring k of W transposed.
+void fill_pairs(float* to, const LayerWeights& from, int depth, int first, int columns) {
+  auto* place = reinterpret_cast<std::uint16_t*>(to);
+  for (int k = 0; k < depth; k += 2)
+    for (int c = first; c < first + kPanel; c++)
+      for (int half = 0; half < 2; half++)
+        *place++ =
+            c < columns && k + half < depth ? to_bf16(from.W[c * from.stride_in + (k + half) * from.stride_out]) : 0;
+}
+
 void fill_vector(float* to, const float* from, int count, float missing) {
   for (int i = 0; i < count; i++) to[i] = from ? from[i] : missing;
   std::fill(to + count, to + padded(count), 0.0f);
@@ -31,7 +58,8 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 }  // namespace
 
-PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient, int threads)
+PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient, Precision precision,
+                     int threads)
     : spec_(spec), gradient_(gradient) {
   const int depth = spec.layers();
   if (depth < 2 || weights.size() != static_cast<std::size_t>(spec.ensemble) * depth)
@@ -42,6 +70,7 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
 
   struct Place {
     std::size_t forward, backward, b, scale, bias, head;
+    bool bf16;
   };
   std::vector<Place> places;
   const auto take = [&](std::size_t count) {
@@ -54,8 +83,9 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
       const std::size_t in = spec.widths[l], out = spec.widths[l + 1];
       const bool last = l + 1 == depth;
       Place p;
-      p.forward = take(padded(out) * in);
-      p.backward = gradient && !last ? take(padded(in) * out) : 0;
+      p.bf16 = precision == Precision::bf16 && l > 0 && !last;
+      p.forward = take(p.bf16 ? (out + 31) / 32 * in * kPanel : padded(out) * in);
+      p.backward = gradient && !last ? take(padded(in) * (p.bf16 ? (out + 1) / 2 : out)) : 0;
       p.b = take(padded(out));
       p.scale = take(padded(out));
       p.bias = take(padded(out));
@@ -74,12 +104,18 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
       const Place& p = places[i];
       const LayerWeights& from = weights[i];
       PackedLayer& layer = layers_[i];
-      layer = {in, out, base + p.forward, nullptr, base + p.b, base + p.scale, base + p.bias, nullptr};
-      for (int c = 0; c < out; c += kPanel)
-        fill_panel(base + p.forward + static_cast<long>(c) * in, from.W, from.stride_in, from.stride_out, in, c, out);
+      layer = {in, out, base + p.forward, nullptr, base + p.b, base + p.scale, base + p.bias, nullptr, p.bf16};
+      if (p.bf16)
+        for (int c = 0; c < out; c += 2 * kPanel)
+          fill_rows16(base + p.forward + static_cast<long>(c) / 2 * in, from, in, c, out);
+      else
+        for (int c = 0; c < out; c += kPanel)
+          fill_panel(base + p.forward + static_cast<long>(c) * in, from.W, from.stride_in, from.stride_out, in, c, out);
       if (p.backward) {
         layer.backward = base + p.backward;
-        for (int c = 0; c < in; c += kPanel)
+        for (int c = 0; p.bf16 && c < in; c += kPanel)
+          fill_pairs(base + p.backward + static_cast<long>(c) * ((out + 1) / 2), from, out, c, in);
+        for (int c = 0; !p.bf16 && c < in; c += kPanel)
           fill_panel(base + p.backward + static_cast<long>(c) * out, from.W, from.stride_out, from.stride_in, out, c,
                      in);
       }
@@ -95,8 +131,8 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
-                                      int threads) {
-  return std::make_shared<const PackedMlp>(spec, weights, gradient, threads);
+                                      Precision precision, int threads) {
+  return std::make_shared<const PackedMlp>(spec, weights, gradient, precision, threads);
 }
 
 std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }

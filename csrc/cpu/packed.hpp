@@ -2,6 +2,9 @@
 //
 // forward panels of layer l  [out / 16][in][16]   c[16 columns] += a[k] * panel[k]
 // backward panels of layer l [in / 16][out][16]   the same of W transposed; all but the last layer
+// In bf16, layers between hidden ones hold instead
+// forward16  [out / 32][in][32] bfloat16, columns ordered as gemm_rows16.inl says
+// backward16 [in / 16][out / 2][16] pairs of bfloat16: neighbouring k of W transposed
 // b, scale, bias             padded to whole panels with zeros
 // head                       the last layer's only column, where out = 1
 #pragma once
@@ -16,12 +19,13 @@ inline long padded(long width) { return (width + 15) / 16 * 16; }
 
 struct PackedLayer {
   int in, out;
-  const float *forward, *backward, *b, *scale, *bias, *head;
+  const float *forward, *backward, *b, *scale, *bias, *head;  // a bfloat16 layout fills the same places
+  bool bf16;
 };
 
 class PackedMlp {
  public:
-  PackedMlp(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, int threads);
+  PackedMlp(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
 
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }

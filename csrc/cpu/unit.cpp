@@ -66,6 +66,7 @@ Unit::Unit(const Call& call, const Member& member, float* shared, float* own)
   for (float** piece : {&x_, &dq_, &phi_, &first_moment_, &second_moment_}) *piece = team.take(particles);
   q_ = team.take(static_cast<long>(call.max_ensemble) * call.states_per_unit * n_);
   dq_members_ = team.take(call.max_ensemble * particles);
+  for (float*& z : z_together_) z = team.take(kTileRows * call.row_stride);
   d2k_ = team.take(static_cast<long>(call.states_per_unit) * chunks_per_state_);
   bandwidth_ = reinterpret_cast<Bandwidth*>(team.take(call.states_per_unit * sizeof(Bandwidth) / sizeof(float)));
 
@@ -73,6 +74,7 @@ Unit::Unit(const Call& call, const Member& member, float* shared, float* own)
   input_ = alone.take(static_cast<long>(std::max(call.sizes.O, dims_ + 1)) * kRowStride);
   a_[0] = alone.take(call.max_width * kRowStride);
   a_[1] = alone.take(call.max_width * kRowStride);
+  pairs_ = alone.take((call.max_width + 1) / 2 * kRowStride);
   z_ = alone.take(call.max_hidden * kTileRows * call.row_stride);
   work_ = alone.take(kTileRows * call.row_stride);
   dy_ = alone.take(kTileRows * call.row_stride);
@@ -188,8 +190,34 @@ Active Unit::active_units(const MlpSpec& spec, int l) const {
   return skips(spec) ? Active{active_count_[l], active_ + l * call_.max_width} : all(spec.widths[l + 1]);
 }
 
-// Runs the hidden layers of member e on input_ [inputs][rows]; returns the last activations.
-Unit::Activations Unit::forward(const Net& net, int e, const Tile& tile, int inputs) {
+// The same for a bfloat16 product, whose pairing of k follows the list: where states share tiles, a list of what some
+// state switches on would let one state change another's rounding.
+Active Unit::gathered_units(const MlpSpec& spec, int l) const {
+  return 2 * n_ > kTileRows ? active_units(spec, l) : all(spec.widths[l + 1]);
+}
+
+// The product g -> z. Together: every member computes its share of the panels, and all get all of them. Two shared
+// buffers take turns, so one meeting a product is enough.
+void Unit::product(Gemm g, bool rows16, bool together, float* z) {
+  const auto run = rows16 ? kernels_.gemm_rows16 : kernels_.gemm;
+  g.c = z;
+  if (!together) return run(g);
+  const int width = rows16 ? 2 * kPanel : kPanel, panels = g.panels;
+  const int first = panels * member_.rank / member_.size, end = panels * (member_.rank + 1) / member_.size;
+  float* shared = z_together_[meetings_++ % 2];
+  g.panels = end - first;
+  g.w += first * g.panel_stride;
+  g.init += first * width;
+  g.c = shared + first * width;
+  if (g.panels > 0) run(g);
+  member_.sync();
+  for (int r = 0; r < g.rows; r++)
+    std::memcpy(z + r * call_.row_stride, shared + r * call_.row_stride, panels * width * sizeof(float));
+}
+
+// Runs the hidden layers of member e on input_ [inputs][rows]; returns the last activations. Together: all members of
+// the team run the same tile and share its products.
+Unit::Activations Unit::forward(const Net& net, int e, const Tile& tile, int inputs, bool together) {
   const MlpSpec& spec = net.mlp->spec();
   const int rows = tile.rows();
   const float* a = input_;
@@ -207,7 +235,13 @@ Unit::Activations Unit::forward(const Net& net, int e, const Tile& tile, int inp
       g.init = z;
       g.init_stride = call_.row_stride;
     }
-    kernels_.gemm(g);
+    if (layer.bf16) {
+      g.k = gathered_units(spec, l - 1);
+      kernels_.to_pairs(a, g.k, pairs_);
+      g.a = pairs_;
+      g.panels = (layer.out + 2 * kPanel - 1) / (2 * kPanel);
+    }
+    product(g, layer.bf16, together, z);
     float* out = a_[l % 2];
     Active active{0, active_ + l * call_.max_width};
     kernels_.hidden_forward({rows, layer.out, spec.activation, spec.norm, spec.norm_eps, z, work_, call_.row_stride,
@@ -230,14 +264,22 @@ void Unit::backward(const Net& net, int e, const Tile& tile) {
     const float* z = z_ + static_cast<long>(l) * kTileRows * call_.row_stride;
     kernels_.hidden_backward({rows, layer.out, spec.activation, spec.norm, dy, dy_stride, z, work_, call_.row_stride,
                               layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, a_[0]});
-    const long panel_stride = static_cast<long>(layer.out) * kPanel;
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + dims_;
     // Without a norm the gradient of a unit that is off is zero; where the layer below is off, none is wanted.
-    const Active k = spec.norm == Norm::none ? active_units(spec, l) : all(layer.out);
     const Active columns = l > 0 ? active_units(spec, l - 1) : Active{};
-    kernels_.gemm({a_[0], kRowStride, rows, k, layer.backward + first * panel_stride, panel_stride,
-                   static_cast<int>(padded(end) / kPanel) - first, nullptr, 0, dy_, call_.row_stride,
-                   l > 0 && skips(spec) ? &columns : nullptr});
+    Gemm g{a_[0], kRowStride, rows, spec.norm == Norm::none ? active_units(spec, l) : all(layer.out), layer.backward,
+           static_cast<long>(layer.out) * kPanel, static_cast<int>(padded(end) / kPanel) - first, nullptr, 0, dy_,
+           call_.row_stride, l > 0 && skips(spec) ? &columns : nullptr};
+    if (layer.bf16) {
+      kernels_.to_pairs(a_[0], all(layer.out), pairs_);
+      g.a = pairs_;
+      g.k = all((layer.out + 1) / 2);
+      g.panel_stride = static_cast<long>(g.k.count) * kPanel;
+      kernels_.gemm_pairs(g);
+    } else {
+      g.w += first * g.panel_stride;
+      kernels_.gemm(g);
+    }
     dy = dy_;
     dy_stride = call_.row_stride;
   }
@@ -251,26 +293,33 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
   load(noise);
   const Range range("sample", static_cast<std::int64_t>(states_) * n_);
   const PackedLayer& last = policy.mlp->layer(0, policy.mlp->spec().hidden());
-  member_.share(call_.tiles, [&](std::int64_t t) {
+  const bool together = member_.size > call_.tiles;
+  const auto run = [&](std::int64_t t) {
     const Tile tile = this->tile(static_cast<int>(t));
     gather(tile);
+    if (together) member_.sync();  // all have read the noise before anyone writes particles
     for (int step = 0; step < euler_steps; step++) {
       std::fill(input_ + dims_ * kRowStride, input_ + (dims_ + 1) * kRowStride,
                 static_cast<float>(step) / static_cast<float>(euler_steps));
-      const Activations hidden = forward(policy, 0, tile, dims_ + 1);
+      const Activations hidden = forward(policy, 0, tile, dims_ + 1, together);
       kernels_.gemm({hidden.a, kRowStride, tile.rows(), hidden.active, last.forward, static_cast<long>(last.in) * kPanel,
                      static_cast<int>(padded(last.out) / kPanel), last.b, 0, dy_, call_.row_stride, nullptr});
       for (int i = 0; i < dims_; i++)
         for (int r = 0; r < tile.rows(); r++)
           input_[i * kRowStride + r] += dy_[r * call_.row_stride + i] / static_cast<float>(euler_steps);
     }
+    if (together && member_.rank > 0) return;
     for (int i = 0; i < dims_; i++)
       for (int r = tile.begin; r < tile.end; r++) {
         float x = input_[i * kRowStride + r - tile.begin];
         if (clip.on) x = x < clip.low ? clip.low : x > clip.high ? clip.high : x;  // NaN stays
         x_[at(r / n_, i) + r % n_] = x;
       }
-  });
+  };
+  if (together)
+    for (int t = 0; t < call_.tiles; t++) run(t);
+  else
+    member_.share(call_.tiles, run);
   member_.sync();
 }
 

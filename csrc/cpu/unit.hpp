@@ -85,7 +85,9 @@ class Unit {
     return skipping_ && spec.activation == Activation::relu && spec.norm != Norm::post;
   }
   Active active_units(const MlpSpec&, int l) const;
-  Activations forward(const Net&, int e, const Tile&, int inputs);
+  Active gathered_units(const MlpSpec&, int l) const;
+  Activations forward(const Net&, int e, const Tile&, int inputs, bool together = false);
+  void product(Gemm, bool rows16, bool together, float* z);
   void backward(const Net&, int e, const Tile&);
   void combine(int ensemble, Aggregate, int s);
 
@@ -99,12 +101,13 @@ class Unit {
   long shared_floats_, own_floats_;
   std::int64_t first_ = 0;
   int states_ = 0, chunks_per_state_;
+  unsigned meetings_ = 0;  // products computed together so far
 
   // shared by the team
-  float *observed_[3], *x_, *dq_, *phi_, *first_moment_, *second_moment_, *q_, *dq_members_, *d2k_;
+  float *observed_[3], *x_, *dq_, *phi_, *first_moment_, *second_moment_, *q_, *dq_members_, *d2k_, *z_together_[2];
   Bandwidth* bandwidth_;
   // this member's own
-  float *input_, *a_[2], *z_, *work_, *dy_, *mean_, *rstd_, *scratch_;
+  float *input_, *a_[2], *pairs_, *z_, *work_, *dy_, *mean_, *rstd_, *scratch_;
   int *all_, *active_, *active_count_;  // 0, 1, 2, ...; per hidden layer: its active units and their number
 };
 

@@ -41,7 +41,8 @@ struct PackedHandle {
 };
 
 PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::string& activation, const std::string& norm,
-                  float norm_eps, const std::vector<Weights>& weights, bool gradient, int threads) {
+                  float norm_eps, const std::vector<Weights>& weights, bool gradient, int threads,
+                  const std::string& precision) {
   MlpSpec spec;
   spec.widths = widths;
   spec.ensemble = ensemble;
@@ -59,8 +60,9 @@ PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::strin
   std::vector<LayerWeights> layers;
   for (const auto& [w, stride_in, stride_out, b, scale, bias] : weights)
     layers.push_back({in(w), stride_in, stride_out, in(b), in(scale), in(bias)});
+  const auto held = named<Precision>("precision", {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}}, precision);
   const py::gil_scoped_release free;
-  return {cpu::pack(spec, layers, gradient, threads)};
+  return {cpu::pack(spec, layers, gradient, held, threads)};
 }
 
 FlowOptions flow_options(int num_steps, double learning_rate, double alpha, const std::string& agg,
@@ -98,7 +100,8 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<PackedHandle>(m, "PackedMLP")
       .def(py::init(&pack), py::arg("widths"), py::arg("ensemble"), py::arg("activation"), py::arg("norm"),
-           py::arg("norm_eps"), py::arg("weights"), py::arg("gradient"), py::arg("threads"))
+           py::arg("norm_eps"), py::arg("weights"), py::arg("gradient"), py::arg("threads"),
+           py::arg("precision") = "fp32")
       .def_property_readonly("nbytes", [](const PackedHandle& p) { return cpu::packed_bytes(*p.packed); })
       .def_property_readonly("gradient", [](const PackedHandle& p) { return cpu::has_gradient(*p.packed); });
 

@@ -12,7 +12,7 @@
 
 #include "../../math/scalar.hpp"
 
-namespace vgf::cpu::avx512 {
+namespace vgf::cpu::VGF_ISA {
 
 struct V {
   static constexpr int kWidth = 16;
@@ -37,6 +37,34 @@ VGF_INLINE V abs(V x) { return _mm512_abs_ps(x.v); }
 VGF_INLINE V sqrt(V x) { return _mm512_sqrt_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v);
+}
+// A lane below may hold a pair of bfloat16, the first in its low half.
+VGF_INLINE V low_half(V pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair.v), 16)); }
+VGF_INLINE V high_half(V pair) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pair.v), _mm512_set1_epi32(-65536)));
+}
+#if defined(__AVX512BF16__)
+VGF_INLINE V dot(V x, V w, V sum) { return _mm512_dpbf16_ps(sum.v, (__m512bh)x.v, (__m512bh)w.v); }
+#else
+VGF_INLINE V dot(V x, V w, V sum) { return fma(high_half(x), high_half(w), fma(low_half(x), low_half(w), sum)); }
+#endif
+// Rounds to nearest even; NaN stays NaN.
+VGF_INLINE __m512i round_bits(V x) {
+  const __m512i bits = _mm512_castps_si512(x.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+}
+VGF_INLINE V pair(V first, V second) {
+  const __m512i high = _mm512_and_si512(round_bits(second), _mm512_set1_epi32(-65536));
+  return _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_srli_epi32(round_bits(first), 16)));
+}
+// Of 16-bit numbers r[8 q + i], s[8 q + i] (q: 128-bit lane): pairs (r, s) of i = 0..3, and of i = 4..7.
+VGF_INLINE V interleave_low(V r, V s) {
+  return _mm512_castsi512_ps(_mm512_unpacklo_epi16(_mm512_castps_si512(r.v), _mm512_castps_si512(s.v)));
+}
+VGF_INLINE V interleave_high(V r, V s) {
+  return _mm512_castsi512_ps(_mm512_unpackhi_epi16(_mm512_castps_si512(r.v), _mm512_castps_si512(s.v)));
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
@@ -92,4 +120,4 @@ constexpr int gemm_panels(int rows) { return rows <= 6 ? 4 : 2; }
 constexpr int packed_width(int rows) { return rows <= 6 ? 4 : rows <= 12 ? 2 : 1; }
 constexpr double kPackingPays = 0.85;  // of a layer's column vectors
 
-}  // namespace vgf::cpu::avx512
+}  // namespace vgf::cpu::VGF_ISA

@@ -37,17 +37,25 @@ static VGF_INLINE void finish(const Gemm& g, int row, int vector, const V (&sum)
     for (int n = 0; n < N; n++) sum[m][n].store(c + m * g.c_stride + n * V::kWidth);
 }
 
-template <int M, int N>
+// What one lane holds: a float32, or a pair of bfloat16 multiplied and summed at once.
+struct Single {
+  static VGF_INLINE V add(V x, V w, V sum) { return fma(x, w, sum); }
+};
+struct Pair {
+  static VGF_INLINE V add(V x, V w, V sum) { return dot(x, w, sum); }
+};
+
+template <class Lane, int M, int N>
 static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N]) {
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++) {
     V x(a[m]);
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++) sum[m][n] = fma(x, b[n], sum[m][n]);
+    for (int n = 0; n < N; n++) sum[m][n] = Lane::add(x, b[n], sum[m][n]);
   }
 }
 
-template <int M, int P>
+template <class Lane, int M, int P>
 static void gemm_pass(const Gemm& g, int row, int panel) {
   constexpr int N = P * kPer;
   const float* w[P];
@@ -59,7 +67,7 @@ static void gemm_pass(const Gemm& g, int row, int panel) {
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = V::load(w[n / kPer] + k * kPanel + n % kPer * V::kWidth);
-    accumulate(g.a + k * g.a_stride + row, b, sum);
+    accumulate<Lane>(g.a + k * g.a_stride + row, b, sum);
   }
   finish(g, row, panel * kPer, sum);
 }
@@ -70,7 +78,7 @@ struct Packing {
   int select[V::kWidth];     // which of their 2 * width columns stands in each place
 };
 
-template <int M, int N>
+template <class Lane, int M, int N>
 static void packed_pass(const Gemm& g, int row, const Packing* packing, int at) {
   const float *low[N], *high[N];
   V::Select select[N];
@@ -91,7 +99,7 @@ static void packed_pass(const Gemm& g, int row, const Packing* packing, int at) 
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + k * kPanel), V::load(high[n] + k * kPanel), select[n]);
-    accumulate(g.a + k * g.a_stride + row, b, sum);
+    accumulate<Lane>(g.a + k * g.a_stride + row, b, sum);
   }
   finish(g, row, at, sum);
 }
@@ -110,25 +118,27 @@ static VGF_INLINE void with_rows(int rows, F f) {
   f(Rows<M>{});
 }
 
+template <class Lane>
 static void gemm_panels_of(const Gemm& g, int rows, int row, int panel, int panels) {
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, P = gemm_panels(M);
     int p = 0;
-    for (; p + P <= panels; p += P) gemm_pass<M, P>(g, row, panel + p);
+    for (; p + P <= panels; p += P) gemm_pass<Lane, M, P>(g, row, panel + p);
     if constexpr (P > 2)
-      for (; p + 2 <= panels; p += 2) gemm_pass<M, 2>(g, row, panel + p);
+      for (; p + 2 <= panels; p += 2) gemm_pass<Lane, M, 2>(g, row, panel + p);
     if constexpr (P > 1)
-      for (; p < panels; p++) gemm_pass<M, 1>(g, row, panel + p);
+      for (; p < panels; p++) gemm_pass<Lane, M, 1>(g, row, panel + p);
   });
 }
 
+template <class Lane>
 static void packed_vectors(const Gemm& g, int rows, int row, const Packing* packing, int count) {
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, N = packed_width(M);
     int n = 0;
-    for (; n + N <= count; n += N) packed_pass<M, N>(g, row, packing + n, n);
+    for (; n + N <= count; n += N) packed_pass<Lane, M, N>(g, row, packing + n, n);
     if constexpr (N > 1)
-      for (; n < count; n++) packed_pass<M, 1>(g, row, packing + n, n);
+      for (; n < count; n++) packed_pass<Lane, M, 1>(g, row, packing + n, n);
   });
 }
 
@@ -139,6 +149,7 @@ static VGF_INLINE void spread(const Packing* spreading, int vectors, float* row)
 }
 
 // False where too many columns are wanted for packing to pay.
+template <class Lane>
 static bool gemm_packed(const Gemm& g) {
   const Active& columns = *g.columns;
   const int all = g.panels * kPer;
@@ -169,21 +180,22 @@ static bool gemm_packed(const Gemm& g) {
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
   for (int pass = 0; pass < passes; pass++) {
     const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-    packed_vectors(g, end - row, row, packing, vectors);
+    packed_vectors<Lane>(g, end - row, row, packing, vectors);
   }
   for (int r = 0; r < g.rows; r++) spread(spreading, all, g.c + r * g.c_stride);
   return true;
 }
 
+template <class Lane>
 static void gemm(const Gemm& g) {
-  if (g.columns && gemm_packed(g)) return;
+  if (g.columns && gemm_packed<Lane>(g)) return;
   // Rows in passes of near-equal height; panels outside, so that a panel stays in L1 for all passes.
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
   const int step = passes == 1 ? g.panels : 1;
   for (int panel = 0; panel < g.panels; panel += step)
     for (int pass = 0; pass < passes; pass++) {
       const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-      gemm_panels_of(g, end - row, row, panel, step);
+      gemm_panels_of<Lane>(g, end - row, row, panel, step);
     }
 }
 

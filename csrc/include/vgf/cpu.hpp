@@ -21,7 +21,10 @@ std::vector<std::string> supported_isas();
 std::uint64_t fingerprint(const std::vector<std::pair<const void*, std::size_t>>& buffers, int threads);
 
 class PackedMlp;  // an immutable copy of an MLP's weights in the engine's layout
-std::shared_ptr<const PackedMlp> pack(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, int threads);
+// bf16: products between hidden layers take bfloat16 weights and activations and sum in float32; the first and last
+// layer, norms, kernel and update stay float32.
+std::shared_ptr<const PackedMlp> pack(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision,
+                                      int threads);
 std::size_t packed_bytes(const PackedMlp&);
 bool has_gradient(const PackedMlp&);
 
