@@ -5,7 +5,8 @@ The functions live in the frontends: `vgf_kernels.torch`, `vgf_kernels.numpy`; t
 """
 
 from .config import FlowConfig
+from .engines import Backend, backends
 from .mlp import MLP
 
 __version__ = "0.1.0"
-__all__ = ["MLP", "FlowConfig", "__version__"]
+__all__ = ["MLP", "Backend", "FlowConfig", "__version__", "backends"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +12,8 @@ from .config import check_choice
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")
+_handles = itertools.count(2)
+_by_handle: weakref.WeakValueDictionary[int, MLP] = weakref.WeakValueDictionary()
 
 
 class Layer(NamedTuple):
@@ -53,7 +57,27 @@ class MLP:
         members = source.members()
         self.ensemble = len(members)
         self.widths = _check_members(members, norm)
+        self._register()
+
+    def _register(self) -> None:
         self.packed: dict[str, Any] = {}  # engine name -> its own packed copy of the weights
+        self.handle = next(_handles)  # stands for this MLP where only numbers may pass
+        _by_handle[self.handle] = self
+
+    @staticmethod
+    def from_handle(handle: int) -> MLP:
+        """The living MLP with this `handle`. Raises RuntimeError where it lives no more."""
+        mlp = _by_handle.get(handle)
+        if mlp is None:
+            raise RuntimeError("the MLP of a compiled graph is gone; keep it for as long as the graph is called")
+        return mlp
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("packed", "handle")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._register()
 
     # ---- constructors
 
@@ -88,8 +112,8 @@ class MLP:
 
         The module's Linear, LayerNorm and activation submodules are read in order of registration. The
         keywords are needed only where the module does not say (for example F.relu called in `forward`).
-        Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next call;
-        a submodule replaced by another needs a new MLP.
+        Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
+        call; a submodule replaced by another needs a new MLP.
 
         Raises:
             ValueError: the module is not a plain MLP, or the members differ; the message says where.
@@ -101,7 +125,12 @@ class MLP:
 
     @classmethod
     def from_flax(
-        cls, tree: Mapping[str, Any], *, activation: str = "relu", norm: str | None = None, norm_eps: float = 1e-6
+        cls,
+        tree: Mapping[str, Any],
+        *,
+        activation: str = "relu",
+        norm: str | None = None,
+        norm_eps: float = 1e-6,
     ) -> MLP:
         """An MLP from a flax parameter tree, such as the official agent's; the arrays are copied.
 
@@ -128,7 +157,7 @@ class MLP:
         return to_torch(self)
 
     def to_flax(self) -> dict[str, Any]:
-        """The parameter tree of the official agent: `value_net` with a leading E axis (last width 1), else `mlp`."""
+        """The official agent's tree: `value_net` with a leading E axis (last width 1), else `mlp`."""
         from .sources import to_flax
 
         return to_flax(self)
@@ -137,8 +166,18 @@ class MLP:
 
     @property
     def members(self) -> list[list[Layer]]:
-        """The current weights: E lists of layers. Arrays are the source's own; do not write to them."""
-        return self._source.members()
+        """The current weights: E lists of layers. Arrays are the source's own; do not write to them.
+
+        Raises:
+            ValueError: the module's parameters no longer have the shapes they had when the MLP was made.
+        """
+        members = self._source.members()
+        if not self.frozen and _check_members(members, self.norm) != self.widths:
+            raise ValueError(
+                f"the module's widths have changed: expected {self.widths}, got "
+                f"{_check_members(members, self.norm)}; make a new MLP with MLP.from_torch"
+            )
+        return members
 
     @property
     def framework(self) -> str:
@@ -155,6 +194,23 @@ class MLP:
         """Device of the weights: "cpu", "cuda:0", ..."""
         return self._source.device()
 
+    def tensors(self) -> list:
+        """The parameters a live MLP reads at every call, in a fixed order; empty for a frozen one."""
+        return self._source.tensors()
+
+    def with_tensors(self, tensors: Sequence[Any]) -> MLP:
+        """This MLP with other values for `tensors()`, sharing the packed copies: for compiled graphs."""
+        view = object.__new__(MLP)
+        view.__dict__.update(self.__dict__, _source=self._source.with_tensors(tensors))
+        return view
+
+    def member(self, index: int) -> MLP:
+        """An ensemble of one: a snapshot of one member's current weights."""
+        from .sources import ArraySource
+
+        source = ArraySource.from_members([self.members[index]])
+        return MLP(source, activation=self.activation, norm=self.norm, norm_eps=self.norm_eps)
+
     def version(self) -> tuple:
         """A token that changes when the source reports a change (parameter identity and version counters)."""
         return self._source.version()
@@ -169,12 +225,16 @@ class MLP:
         from .sources import ArraySource
 
         return MLP(
-            ArraySource.from_members(self.members), activation=self.activation, norm=self.norm, norm_eps=self.norm_eps
+            ArraySource.from_members(self.members),
+            activation=self.activation,
+            norm=self.norm,
+            norm_eps=self.norm_eps,
         )
 
     def __repr__(self) -> str:
         chain = " -> ".join(str(w) for w in self.widths)
-        return f"MLP({self.ensemble} x [{chain}], {self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework})"
+        settings = f"{self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework}"
+        return f"MLP({self.ensemble} x [{chain}], {settings})"
 
 
 def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
@@ -185,21 +245,27 @@ def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
     for index, member in enumerate(members[1:], start=1):
         other = _check_member(member, norm, index)
         if other != widths:
-            raise ValueError(f"members must be equal: member 0 has widths {widths}, member {index} has {other}")
+            raise ValueError(
+                f"members must be equal: member 0 has widths {widths}, member {index} has {other}"
+            )
     return widths
 
 
 def _check_member(layers: list[Layer], norm: str, index: int) -> tuple[int, ...]:
     if len(layers) < 2:
-        raise ValueError(f"member {index}: expected at least one hidden layer and an output layer, got {len(layers)}")
-    widths = []
+        raise ValueError(
+            f"member {index}: expected at least one hidden layer and an output layer, got {len(layers)}"
+        )
+    widths: list[int] = []
     for i, layer in enumerate(layers):
         where = f"member {index}, layer {i}"
         shape = tuple(layer.W.shape)
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"{where}: expected W [in, out] with positive widths, got shape {shape}")
         if widths and shape[0] != widths[-1]:
-            raise ValueError(f"{where}: widths do not chain: the layer before gives {widths[-1]}, W takes {shape[0]}")
+            raise ValueError(
+                f"{where}: widths do not chain: the layer before gives {widths[-1]}, W takes {shape[0]}"
+            )
         hidden = i + 1 < len(layers)
         wants_norm = hidden and norm != "none"
         for name, vector, wanted in (

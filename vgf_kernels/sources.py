@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,10 +25,17 @@ class ArraySource:
     @classmethod
     def from_dicts(cls, members) -> ArraySource:
         if isinstance(members, Mapping) or not isinstance(members, Sequence) or len(members) == 0:
-            raise ValueError(f"members: expected a list of lists of layer dicts, got {type(members).__name__}")
+            raise ValueError(
+                f"members: expected a list of lists of layer dicts, got {type(members).__name__}"
+            )
         if isinstance(members[0], Mapping):
             members = [members]
-        return cls._checked([[_layer_from_dict(layer, e, i) for i, layer in enumerate(m)] for e, m in enumerate(members)])
+        for e, member in enumerate(members):
+            if isinstance(member, (Mapping, str)) or not isinstance(member, Sequence) or len(member) == 0:
+                raise ValueError(f"member {e}: expected a list of layer dicts, got {member!r:.80}")
+        return cls._checked(
+            [[_layer_from_dict(layer, e, i) for i, layer in enumerate(m)] for e, m in enumerate(members)]
+        )
 
     @classmethod
     def from_members(cls, members: list[list[Layer]]) -> ArraySource:
@@ -81,6 +89,9 @@ class ArraySource:
     def members(self) -> list[list[Layer]]:
         return self._members
 
+    def tensors(self) -> list:
+        return []
+
     def version(self) -> tuple:
         return ()
 
@@ -119,7 +130,16 @@ class TorchSource:
     frozen = False
 
     def __init__(self, chains: list[list[tuple]], activation: str, norm: str, norm_eps: float) -> None:
-        self._chains = chains  # per member, per layer: (Linear, LayerNorm or None)
+        self._chains = chains  # per member, per layer: the parameter tables of (Linear, LayerNorm or None)
+        self._slots = [
+            (table, key)
+            for chain in chains
+            for layer in chain
+            for table in layer
+            if table is not None
+            for key in ("weight", "bias")
+        ]
+        self._fixed: list | None = None  # with_tensors: read these instead of the modules' parameters
         self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
 
     @classmethod
@@ -135,50 +155,63 @@ class TorchSource:
         settings = {r[1:] for r in read}
         if len(settings) > 1:
             raise ValueError(f"members must be equal: (activation, norm, eps) are {sorted(settings)}")
-        source = cls([r[0] for r in read], *read[0][1:])
+        tables = [[(linear._parameters, norm and norm._parameters) for linear, norm in r[0]] for r in read]
+        source = cls(tables, *read[0][1:])
         for module, layers in zip(modules, source.members()):
             _check_forward(module, layers, source)
         return source
 
     def tensors(self) -> list:
-        """All parameters in layer order; None for an absent bias or affine norm."""
-        flat = []
-        for chain in self._chains:
-            for linear, norm in chain:
-                flat.append(linear._parameters["weight"])
-                flat.append(linear._parameters["bias"])
-                if norm is not None:
-                    flat.append(norm._parameters["weight"])
-                    flat.append(norm._parameters["bias"])
-        return flat
+        """All parameters in layer order; an absent bias or affine norm is left out."""
+        if self._fixed is not None:
+            return self._fixed
+        return [table[key] for table, key in self._slots if table[key] is not None]
+
+    def with_tensors(self, tensors: Sequence[Any]) -> TorchSource:
+        """The same layers with other values for `tensors()`."""
+        source = TorchSource(self._chains, self.activation, self.norm, self.norm_eps)
+        source._fixed = list(tensors)
+        return source
 
     def members(self) -> list[list[Layer]]:
-        return [[_layer_from_modules(*pair) for pair in chain] for chain in self._chains]
+        tensors = iter(self.tensors())
+
+        def read(table):
+            return [None if table[key] is None else next(tensors).detach() for key in ("weight", "bias")]
+
+        def layer(linear, norm):
+            return _torch_layer(read(linear), norm and read(norm))
+
+        return [[layer(*tables) for tables in chain] for chain in self._chains]
 
     def version(self) -> tuple:
-        return tuple((p.data_ptr(), p._version) for p in self.tensors() if p is not None)
+        tensors = self.tensors()
+        try:
+            writes = [p._version for p in tensors]
+        except RuntimeError:  # inference tensors count no writes
+            writes = []
+        return [p.data_ptr() for p in tensors], [p.stride() for p in tensors], writes
 
     def dtype(self) -> str:
-        return str(self._chains[0][0][0].weight.dtype).removeprefix("torch.")
+        return str(self.tensors()[0].dtype).removeprefix("torch.")
 
     def device(self) -> str:
-        return str(self._chains[0][0][0].weight.device)
+        return str(self.tensors()[0].device)
 
 
-def _layer_from_modules(linear, norm) -> Layer:
-    weight = linear._parameters["weight"].detach()
-    bias = linear._parameters["bias"]
-    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach()
+def _torch_layer(linear, norm) -> Layer:
+    weight, bias = linear
+    bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     if norm is None:
         return Layer(weight.t(), bias)
-    scale, shift = norm._parameters["weight"], norm._parameters["bias"]
-    scale = weight.new_ones(weight.shape[0]) if scale is None else scale.detach()
-    shift = weight.new_zeros(weight.shape[0]) if shift is None else shift.detach()
+    scale, shift = norm
+    scale = weight.new_ones(weight.shape[0]) if scale is None else scale
+    shift = weight.new_zeros(weight.shape[0]) if shift is None else shift
     return Layer(weight.t(), bias, scale, shift)
 
 
 def _activation_name(module) -> str | None:
-    import torch.nn as nn
+    from torch import nn
 
     if isinstance(module, nn.GELU):
         return "gelu" if module.approximate == "tanh" else "gelu_erf"
@@ -192,7 +225,7 @@ def _activation_name(module) -> str | None:
 
 def _read_module(module, activation, norm, norm_eps) -> tuple:
     """(chain, activation, norm, eps) of one module. Raises ValueError where it is not a plain MLP."""
-    import torch.nn as nn
+    from torch import nn
 
     chain: list[list] = []
     order = ""  # one letter a leaf: L linear, N norm, A activation
@@ -202,7 +235,9 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
             continue
         if isinstance(leaf, nn.Linear):
             if leaf._parameters.get("weight") is None:
-                raise ValueError(f"from_torch: {name!r} has a parametrized weight; remove the parametrization first")
+                raise ValueError(
+                    f"from_torch: {name!r} has a parametrized weight; remove the parametrization first"
+                )
             chain.append([leaf, None])
             order += "L"
         elif isinstance(leaf, nn.LayerNorm):
@@ -223,24 +258,31 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
             )
     if len(chain) < 2:
         raise ValueError(f"from_torch: expected at least two Linear layers, found {len(chain)}")
-    for before, after in zip(chain, chain[1:]):
+    for before, after in itertools.pairwise(chain):
         if before[0].out_features != after[0].in_features:
             raise ValueError(
                 f"from_torch: widths do not chain ({before[0].out_features} -> {after[0].in_features}); "
                 "for twin networks in one module pass them as a list: MLP.from_torch([m.q1, m.q2])"
             )
     if len(activations) > 1 or len(eps) > 1:
-        raise ValueError(f"from_torch: expected one activation and one eps, got {sorted(activations)}, {sorted(eps)}")
+        raise ValueError(
+            f"from_torch: expected one activation and one eps, got {sorted(activations)}, {sorted(eps)}"
+        )
     activation = activation or (activations.pop() if activations else None)
     if activation is None:
-        raise ValueError('from_torch: no activation module found; name it: MLP.from_torch(m, activation="relu")')
+        raise ValueError(
+            'from_torch: no activation module found; name it: MLP.from_torch(m, activation="relu")'
+        )
     norm = norm or _norm_of(order)
     norm_eps = norm_eps if norm_eps is not None else (eps.pop() if eps else 1e-5)
     return [tuple(pair) for pair in chain], activation, norm, norm_eps
 
 
 def _norm_of(order: str) -> str:
-    """The norm placement of a leaf order such as LNALNAL. A shared or functional activation leaves no A per layer."""
+    """The norm placement of a leaf order such as LNALNAL.
+
+    A shared or functional activation leaves no A per layer.
+    """
     import re
 
     if "N" not in order:
@@ -250,8 +292,8 @@ def _norm_of(order: str) -> str:
     if re.fullmatch(r"(LAN)+L", order):
         return "post"
     raise ValueError(
-        f"from_torch: cannot tell where the norms stand from the order {order} (L linear, N norm, A activation); "
-        'say it: norm="pre" or norm="post"'
+        f"from_torch: cannot tell where the norms stand from the order {order} "
+        '(L linear, N norm, A activation); say it: norm="pre" or norm="post"'
     )
 
 
@@ -291,7 +333,7 @@ def to_torch(mlp: MLP):
     import torch
     from torch import nn
 
-    makers = {
+    makers: dict[str, Any] = {
         "relu": nn.ReLU,
         "gelu": lambda: nn.GELU(approximate="tanh"),
         "gelu_erf": nn.GELU,
@@ -302,7 +344,9 @@ def to_torch(mlp: MLP):
     }
 
     def tensor(array):
-        return array.detach().clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+        return (
+            array.detach().clone() if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(array))
+        )
 
     def sequential(layers: list[Layer]):
         modules: list[nn.Module] = []

@@ -1,0 +1,282 @@
+"""The CPU engine: addresses and sizes for the compiled module, and its packed copies of the weights."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+from .config import FlowConfig
+from .mlp import MLP
+
+try:
+    from . import _native
+
+    missing = None  # why the compiled module is absent
+except ImportError as error:
+    missing = f"the compiled module vgf_kernels._native cannot be imported ({error}); reinstall the package"
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def isa() -> str:
+    """The instruction set in use. Raises RuntimeError where VGF_CPU_ISA names one that cannot run."""
+    return _native.isa()
+
+
+class CpuEngine:
+    """The public functions on checked float32 CPU arrays of one frontend.
+
+    Args:
+        arrays: how the frontend makes and addresses its arrays; see vgf_kernels.numpy.arrays.
+        precision: "fp32" or None; "bf16" multiplies in bfloat16 between hidden layers, and sums in float32.
+    """
+
+    def __init__(self, arrays: Any, precision: str | None) -> None:
+        self._arrays = arrays
+        self._precision = precision or "fp32"
+
+    def value(self, critic, obs, actions):
+        q = self._empty(critic.ensemble, *actions.shape[:2])
+        threads = self._arrays.threads()
+        obs, actions = self._in(obs, actions)
+        _native.value(
+            self._packed(critic, False, threads), *self._at(obs, actions, q), *_sizes(obs, actions), threads
+        )
+        return q
+
+    def value_and_grad(self, critic, obs, actions, aggregate):
+        q, dq = self._empty(critic.ensemble, *actions.shape[:2]), self._empty(*actions.shape)
+        threads = self._arrays.threads()
+        obs, actions = self._in(obs, actions)
+        packed = self._packed(critic, True, threads)
+        _native.value_and_grad(
+            packed, *self._at(obs, actions, q, dq), *_sizes(obs, actions), aggregate, threads
+        )
+        return q, dq
+
+    def jacobian(self, critic, obs, actions):
+        """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
+        q = self._empty(critic.ensemble, *actions.shape[:2])
+        dq = self._empty(critic.ensemble, *actions.shape)
+        threads = self._arrays.threads()
+        obs, actions = self._in(obs, actions)
+        for e, packed in enumerate(_packed_members(critic, self._precision, threads)):
+            at, sizes = self._at(obs, actions, q[e], dq[e]), _sizes(obs, actions)
+            _native.value_and_grad(packed, *at, *sizes, "mean", threads)
+        return q, dq
+
+    def direction(self, critic, obs, particles, config):
+        phi = self._empty(*particles.shape)
+        threads = self._arrays.threads()
+        obs, particles = self._in(obs, particles)
+        packed = self._packed(critic, True, threads)
+        _native.direction(
+            packed, *self._at(obs, particles, phi), *_sizes(obs, particles), _options(config), threads
+        )
+        return phi
+
+    def flow(self, critic, obs, particles, config, trajectory):
+        steps = (config.num_steps + 1,) if trajectory else ()
+        out = self._empty(*steps, *particles.shape)
+        threads = self._arrays.threads()
+        obs, particles = self._in(obs, particles)
+        packed = self._packed(critic, True, threads)
+        at, sizes = self._at(obs, particles, out), _sizes(obs, particles)
+        _native.flow(packed, *at, trajectory, *sizes, _options(config), threads)
+        return out
+
+    def sample(self, policy, obs, noise, num_steps, clip):
+        out = self._empty(*noise.shape)
+        threads = self._arrays.threads()
+        obs, noise = self._in(obs, noise)
+        packed = self._packed(policy, False, threads)
+        _native.sample(packed, *self._at(obs, noise, out), *_sizes(obs, noise), num_steps, clip, threads)
+        return out
+
+    def act(
+        self, critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise
+    ):
+        out = self._empty(noise.shape[0], noise.shape[2])
+        threads = self._arrays.threads()
+        obs, noise = self._in(obs, noise)
+        picks = self._in(select_noise) if select != "max" else ()
+        at_picks = self._at(*picks) or (0,)
+        _native.act(
+            self._packed(critic, config.num_steps > 0, threads), self._packed(policy, False, threads),
+            *self._at(obs, noise), *at_picks, *self._at(out), *_sizes(obs, noise),
+            euler_steps, _options(config), select, temperature, aggregate, threads,
+        )  # fmt: skip
+        return out
+
+    def td_target(
+        self,
+        critic,
+        target_critic,
+        policy,
+        next_obs,
+        noise,
+        reward,
+        mask,
+        discount,
+        euler_steps,
+        config,
+        aggregate,
+        reduce,
+    ):
+        out = self._empty(noise.shape[0])
+        threads = self._arrays.threads()
+        next_obs, noise, reward, mask = self._in(next_obs, noise, reward, mask)
+        _native.td_target(
+            self._packed(critic, config.num_steps > 0, threads), self._packed(target_critic, False, threads),
+            self._packed(policy, False, threads), *self._at(next_obs, noise, reward, mask, out),
+            *_sizes(next_obs, noise), discount, euler_steps, _options(config), aggregate, reduce, threads,
+        )  # fmt: skip
+        return out
+
+    def update(self, particles, dq, first_moment, second_moment, step, config):
+        """One step of transport, numbered from 1. The moments, contiguous, are updated in place."""
+        out = self._empty(*particles.shape)
+        particles, dq = self._in(particles, dq)
+        at = self._at(particles, dq, first_moment, second_moment, out)
+        _native.update(*at, step, *particles.shape, _options(config), self._arrays.threads())
+        return out
+
+    def _packed(self, mlp, gradient, threads):
+        return _packed(mlp, gradient, self._precision, threads)
+
+    def _empty(self, *shape: int):
+        return self._arrays.empty(shape)
+
+    def _in(self, *arrays) -> tuple:
+        """Contiguous versions; hold them for as long as their addresses are in use."""
+        return tuple([self._arrays.contiguous(a) for a in arrays])
+
+    def _at(self, *arrays) -> tuple[int, ...]:
+        return tuple([self._arrays.address(a) for a in arrays])
+
+
+def _sizes(obs, particles) -> tuple[int, int, int, int]:
+    b, n, a = particles.shape
+    return b, n, obs.shape[1], a
+
+
+@functools.lru_cache(maxsize=256)
+def _options(config: FlowConfig):
+    return _native.FlowOptions(
+        int(config.num_steps), config.learning_rate, config.alpha, config.aggregate, config.kernel,
+        config.bandwidth, config.bandwidth_grad, config.optimizer, config.clip,
+    )  # fmt: skip
+
+
+# ---- packed weights
+
+
+class _Packing(NamedTuple):
+    """The engine's copies of an MLP's weights, and what tells whether they are still up to date."""
+
+    copies: list  # one PackedMLP of all members, or one for each member
+    gradient: bool
+    version: tuple
+    buffers: list[tuple[int, int]]  # (address, bytes) of the weights that were packed
+    fingerprint: int
+
+    def serves(self, mlp: MLP, gradient: bool, version: tuple, threads: int) -> bool:
+        """Whether the copies are up to date and hold what is needed."""
+        if gradient and not self.gradient:
+            return False
+        if mlp.frozen:
+            return True
+        return version == self.version and _native.fingerprint(self.buffers, threads) == self.fingerprint
+
+
+def _packed(mlp: MLP, gradient: bool, precision: str, threads: int):
+    """The up-to-date packed copy of the whole ensemble."""
+    return _packing(mlp, gradient, precision, threads).copies[0]
+
+
+def _packed_members(mlp: MLP, precision: str, threads: int) -> list:
+    """Up-to-date packed copies of every member on its own."""
+    if mlp.ensemble == 1:
+        return [_packed(mlp, True, precision, threads)]
+    return _packing(mlp, True, precision, threads, members_apart=True).copies
+
+
+def _packing(
+    mlp: MLP, gradient: bool, precision: str, threads: int, members_apart: bool = False
+) -> _Packing:
+    """The packing in this precision, renewed if the weights have changed or it lacks what the gradient needs.
+
+    The version alone does not tell: torch does not count `p.data.copy_()`, the usual Polyak update, as a
+    write. So unless the MLP is frozen, the bytes of its weights are compared too. A packing never changes; a
+    new one replaces it in one assignment, and a thread still running on the old one keeps it alive.
+    """
+    key = f"cpu {precision}{' members' if members_apart else ''}"
+    old: _Packing | None = mlp.packed.get(key)
+    tensors = mlp.tensors()  # held here, so that the addresses below stay valid
+    version = mlp.version()
+    if old is not None and old.serves(mlp, gradient, version, threads):
+        return old
+    members = mlp.members
+    _check_weights(members)
+    gradient = gradient or (old is not None and old.gradient)
+    buffers = [_extent(t) for t in tensors]
+    fingerprint = _native.fingerprint(buffers, threads)  # before packing: a later write then shows next time
+    groups = [[member] for member in members] if members_apart else [members]
+    copies = [_pack(mlp, group, gradient, precision, threads) for group in groups]
+    new = _Packing(copies, gradient, version, buffers, fingerprint)
+    mlp.packed[key] = new
+    return new
+
+
+def _pack(mlp: MLP, members, gradient: bool, precision: str, threads: int):
+    held = []  # contiguous vectors, alive until they are packed
+
+    def vector(array) -> int:
+        if array is None:
+            return 0
+        held.append(array.contiguous() if hasattr(array, "contiguous") else array)
+        return _address(held[-1])
+
+    weights = []
+    for layer in (layer for member in members for layer in member):
+        stride_in, stride_out = _strides(layer.W)
+        weights.append((
+            _address(layer.W), stride_in, stride_out, vector(layer.b), vector(layer.scale), vector(layer.bias)
+        ))  # fmt: skip
+    return _native.PackedMLP(
+        mlp.widths, len(members), mlp.activation, mlp.norm, mlp.norm_eps, weights, gradient, threads, precision
+    )
+
+
+def _check_weights(members) -> None:
+    for e, member in enumerate(members):
+        for i, layer in enumerate(member):
+            for name, array in zip(layer._fields, layer):
+                if array is None:
+                    continue
+                device, dtype = str(getattr(array, "device", "cpu")), str(array.dtype).removeprefix("torch.")
+                where = f"weights: member {e}, layer {i}, {name}"
+                if device != "cpu":
+                    raise ValueError(
+                        f"{where}: expected the CPU for CPU arrays, got {device}; move the module with .cpu()"
+                    )
+                if dtype != "float32":
+                    raise TypeError(
+                        f"{where}: the cpu engine computes float32, got {dtype}; cast the weights to float32 "
+                        'or pass backend="reference"'
+                    )
+
+
+def _address(array) -> int:
+    return array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data
+
+
+def _strides(array) -> tuple[int, ...]:
+    """Strides in elements."""
+    return array.stride() if hasattr(array, "stride") else tuple(s // array.itemsize for s in array.strides)
+
+
+def _extent(tensor) -> tuple[int, int]:
+    """Address and number of bytes of the memory a tensor spans."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    return tensor.data_ptr(), (last + 1) * tensor.element_size()

@@ -1,0 +1,78 @@
+"""The reference as an engine: the methods of the others, on any frontend's CPU arrays of any float dtype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import reference
+from .reference.pairwise import direction_from_gradient
+
+
+class ReferenceEngine:
+    """The public functions by their definition. Results have the dtype of the arrays."""
+
+    def __init__(self, arrays: Any, precision: str | None) -> None:
+        self._arrays = arrays  # the arrays' dtype is the precision
+
+    def value(self, *args):
+        return self._run(reference.value, *args)
+
+    def value_and_grad(self, *args):
+        return self._run(reference.value_and_grad, *args)
+
+    def jacobian(self, critic, obs, actions):
+        """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
+
+        def every_critic(obs, actions):
+            pairs = [reference.value_and_grad(critic.member(e), obs, actions) for e in range(critic.ensemble)]
+            return np.concatenate([q for q, _ in pairs]), np.stack([dq for _, dq in pairs])
+
+        return self._run(every_critic, obs, actions)
+
+    def direction(self, *args):
+        return self._run(reference.direction, *args)
+
+    def flow(self, *args):
+        return self._run(reference.flow, *args)
+
+    def sample(self, *args):
+        return self._run(reference.sample, *args)
+
+    def act(
+        self, critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise
+    ):
+        def run(obs, noise, select_noise):
+            return reference.act(
+                critic, policy, obs, noise, euler_steps, config, select, aggregate,
+                temperature=temperature, select_noise=select_noise,
+            )  # fmt: skip
+
+        return self._run(run, obs, noise, select_noise)
+
+    def td_target(self, *args):
+        return self._run(reference.td_target, *args)
+
+    def update(self, particles, dq, first_moment, second_moment, step, config):
+        """One step of transport, numbered from 1. The moments are updated in place."""
+
+        def run(x, dq, first, second):
+            gradient = -direction_from_gradient(x, dq, config)
+            if config.optimizer == "adam":
+                first[:] = 0.9 * first + 0.1 * gradient
+                second[:] = 0.999 * second + 0.001 * gradient * gradient
+                gradient = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+            x = x - config.learning_rate * gradient
+            return x if config.clip is None else np.clip(x, *config.clip)
+
+        return self._run(run, particles, dq, first_moment, second_moment)
+
+    def _run(self, function, *args):
+        arrays = self._arrays
+        numpy = [arrays.to_numpy(a) if isinstance(a, arrays.Array) else a for a in args]
+        dtype = next(a.dtype for a in numpy if isinstance(a, np.ndarray))
+        result = function(*numpy)
+        if isinstance(result, tuple):
+            return tuple(arrays.from_numpy(r.astype(dtype, copy=False)) for r in result)
+        return arrays.from_numpy(result.astype(dtype, copy=False))

@@ -1,0 +1,21 @@
+"""The NumPy frontend: every function on np.ndarray. For evaluators and robots without a framework."""
+
+from ..config import FlowConfig
+from ..mlp import MLP
+from .functions import (
+    act,
+    direction,
+    draw_noise,
+    flow,
+    sample,
+    select,
+    td_target,
+    transport,
+    value,
+    value_and_grad,
+)
+
+__all__ = [
+    "MLP", "FlowConfig", "act", "direction", "draw_noise", "flow", "sample", "select", "td_target",
+    "transport", "value", "value_and_grad",
+]  # fmt: skip

@@ -1,0 +1,53 @@
+"""How the engines make, address and describe NumPy arrays."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def threads() -> int:
+    """VGF_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs this process may use."""
+    for name in ("VGF_NUM_THREADS", "OMP_NUM_THREADS"):
+        setting = os.environ.get(name, "").split(",")[0]  # OMP_NUM_THREADS may list nested levels
+        if setting:
+            if not setting.isdecimal() or int(setting) < 1:
+                raise ValueError(f"{name}: expected an integer >= 1, got {setting!r}; correct or unset it")
+            return int(setting)
+    return available_cpus()
+
+
+def available_cpus() -> int:
+    """The CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def empty(shape: tuple[int, ...]) -> np.ndarray:
+    return np.empty(shape, np.float32)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    return array if array.flags.c_contiguous and array.flags.aligned else array.copy(order="C")
+
+
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def device(array: np.ndarray) -> str:
+    return "cpu"
+
+
+def dtype(array: np.ndarray) -> str:
+    return array.dtype.name if array.dtype.isnative else f"byte-swapped {array.dtype.name}"
+
+
+def to_numpy(array: np.ndarray) -> np.ndarray:
+    return array
+
+
+def from_numpy(array: np.ndarray) -> np.ndarray:
+    return array

@@ -1,0 +1,40 @@
+"""How the engines make, address and describe torch tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+Array = torch.Tensor
+
+
+def threads() -> int:
+    return torch.get_num_threads()
+
+
+def empty(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float32)
+
+
+def contiguous(array: torch.Tensor) -> torch.Tensor:
+    return array if array.is_contiguous() else array.detach().contiguous()
+
+
+def address(array: torch.Tensor) -> int:
+    return array.data_ptr()
+
+
+def device(array: torch.Tensor) -> str:
+    return str(array.device)
+
+
+def dtype(array: torch.Tensor) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
+def to_numpy(array: torch.Tensor) -> np.ndarray:
+    return array.detach().numpy()
+
+
+def from_numpy(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,309 @@
+"""The public functions on torch tensors: check, then call an engine.
+
+The call goes straight to the engine, or through an operator where a compiler or autograd must see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks, engines, ranges
+from ..config import FlowConfig, check_clip
+from ..docs import documented
+from ..mlp import MLP
+from . import arrays, ops
+
+DIFFERENTIABLE = """Differentiable once with respect to the actions. The critic's parameters are constants: no
+    gradient reaches them."""
+CONSTANT = "The inputs are constants to autograd, and the result never requires grad."
+
+
+@documented(DIFFERENTIABLE)
+def value(
+    critic: MLP, obs: Tensor, actions: Tensor, *, backend: str = "auto", precision: str | None = None
+) -> Tensor:
+    _check_arrays(obs=obs, actions=actions)
+    checks.check_value(critic, obs.shape, actions.shape)
+    checks.check_engine(backend, precision)
+    if _differentiates(obs, actions):
+        return ops.jacobian(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)[0]
+    if _traced(obs, actions):
+        return ops.value(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)
+    return _call("value", actions, backend, precision, critic, obs, actions)
+
+
+@documented(DIFFERENTIABLE + " dq cannot be differentiated.")
+def value_and_grad(
+    critic: MLP,
+    obs: Tensor,
+    actions: Tensor,
+    aggregate: str = "mean",
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    _check_arrays(obs=obs, actions=actions)
+    checks.check_value(critic, obs.shape, actions.shape, aggregate)
+    checks.check_engine(backend, precision)
+    if _differentiates(obs, actions):
+        q, each_dq = ops.jacobian(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)
+        dq = (each_dq * _share(q.detach(), aggregate)[..., None]).sum(0)
+        return q, ops.first_order(dq, actions)
+    if _traced(obs, actions):
+        weights, handle = ops.pack_mlp(critic)
+        return ops.value_and_grad(
+            weights, handle, critic.ensemble, obs, actions, aggregate, backend, precision
+        )
+    return _call("value_and_grad", actions, backend, precision, critic, obs, actions, aggregate)
+
+
+@documented(CONSTANT)
+def direction(
+    critic: MLP,
+    obs: Tensor,
+    particles: Tensor,
+    config: FlowConfig,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(obs=obs, particles=particles)
+    checks.check_flow(critic, obs.shape, particles.shape, config)
+    checks.check_engine(backend, precision)
+    if _traced(obs, particles):
+        obs, particles = obs.detach(), particles.detach()
+        return ops.direction(
+            *ops.pack_mlp(critic), obs, particles, *ops.pack_config(config), backend, precision
+        )
+    return _call("direction", particles, backend, precision, critic, obs, particles, config)
+
+
+@documented(CONSTANT)
+def flow(
+    critic: MLP,
+    obs: Tensor,
+    particles: Tensor,
+    config: FlowConfig,
+    trajectory: bool = False,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(obs=obs, particles=particles)
+    checks.check_flow(critic, obs.shape, particles.shape, config, trajectory)
+    checks.check_engine(backend, precision)
+    if _traced(obs, particles):
+        return ops.flow(
+            *ops.pack_mlp(critic), obs.detach(), particles.detach(), trajectory,
+            *ops.pack_config(config), backend, precision,
+        )  # fmt: skip
+    return _call("flow", particles, backend, precision, critic, obs, particles, config, trajectory)
+
+
+@documented(CONSTANT)
+def sample(
+    policy: MLP,
+    obs: Tensor,
+    noise: Tensor,
+    num_steps: int,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(obs=obs, noise=noise)
+    checks.check_sample(policy, obs.shape, noise.shape, num_steps)
+    checks.check_engine(backend, precision)
+    clip = check_clip(clip)
+    if _traced(obs, noise):
+        return ops.sample(
+            *ops.pack_mlp(policy), obs.detach(), noise.detach(), num_steps,
+            None if clip is None else list(clip), backend, precision,
+        )  # fmt: skip
+    return _call("sample", noise, backend, precision, policy, obs, noise, num_steps, clip)
+
+
+@documented("The selection is a few torch operations on the device of q, the same whatever the backend.")
+def select(
+    q: Tensor,
+    how: str = "max",
+    *,
+    aggregate: str = "mean",
+    temperature: float = 1.0,
+    noise: Tensor | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(q=q, noise=noise)
+    checks.check_engine(backend, precision)
+    engines.check_available(backend)
+    checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    if not torch.compiler.is_compiling():
+        with ranges.span("select", q.shape[-2] * q.shape[-1]):
+            return _select(q, how, aggregate, temperature, noise)
+    return _select(q, how, aggregate, temperature, noise)
+
+
+def _select(q: Tensor, how: str, aggregate: str, temperature: float, noise: Tensor | None) -> Tensor:
+    if q.ndim == 3:
+        q = q.amin(0) if aggregate == "min" else q.mean(0)
+    if how == "max":
+        return q.argmax(1)
+    assert noise is not None  # checked by the caller
+    return noise.argmax(1) if how == "uniform" else (q / temperature - (-noise.log()).log()).argmax(1)
+
+
+@documented(CONSTANT)
+def act(
+    critic: MLP,
+    policy: MLP,
+    obs: Tensor,
+    noise: Tensor,
+    euler_steps: int,
+    config: FlowConfig,
+    select: str = "max",
+    aggregate: str = "mean",
+    *,
+    temperature: float = 1.0,
+    select_noise: Tensor | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(obs=obs, noise=noise, select_noise=select_noise)
+    checks.check_act(
+        critic,
+        policy,
+        obs.shape,
+        noise.shape,
+        euler_steps,
+        config,
+        select,
+        aggregate,
+        temperature,
+        _shape(select_noise),
+    )
+    checks.check_engine(backend, precision)
+    if _traced(obs, noise):
+        return ops.act(
+            *ops.pack_mlp(critic), *ops.pack_mlp(policy), obs.detach(), noise.detach(),
+            euler_steps, select, aggregate, temperature,
+            None if select_noise is None else select_noise.detach(),
+            *ops.pack_config(config), backend, precision,
+        )  # fmt: skip
+    return _call(
+        "act", noise, backend, precision,
+        critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise,
+    )  # fmt: skip
+
+
+@documented(CONSTANT)
+def td_target(
+    critic: MLP,
+    target_critic: MLP,
+    policy: MLP,
+    next_obs: Tensor,
+    noise: Tensor,
+    reward: Tensor,
+    mask: Tensor,
+    discount: float,
+    euler_steps: int,
+    config: FlowConfig,
+    aggregate: str = "mean",
+    reduce: str = "mean",
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
+    checks.check_td_target(
+        critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
+        discount, euler_steps, config, aggregate, reduce,
+    )  # fmt: skip
+    checks.check_engine(backend, precision)
+    if _traced(next_obs, noise):
+        return ops.td_target(
+            *ops.pack_mlp(critic), *ops.pack_mlp(target_critic), *ops.pack_mlp(policy),
+            next_obs.detach(), noise.detach(), reward.detach(), mask.detach(),
+            discount, euler_steps, aggregate, reduce, *ops.pack_config(config), backend, precision,
+        )  # fmt: skip
+    return _call(
+        "td_target", noise, backend, precision,
+        critic, target_critic, policy, next_obs, noise, reward, mask,
+        discount, euler_steps, config, aggregate, reduce,
+    )  # fmt: skip
+
+
+@documented(CONSTANT)
+def transport(
+    score_fn: Callable[[Tensor], Tensor],
+    particles: Tensor,
+    config: FlowConfig,
+    trajectory: bool = False,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> Tensor:
+    _check_arrays(particles=particles)
+    checks.check_transport(score_fn, particles.shape, config, trajectory)
+    checks.check_engine(backend, precision)
+    traced = _traced(particles)
+    first, second = (
+        torch.zeros(particles.shape, dtype=particles.dtype, device=particles.device) for _ in range(2)
+    )
+    path = [particles.detach().clone()]
+    for step in range(1, config.num_steps + 1):
+        x, score = path[-1], score_fn(path[-1])
+        _check_arrays(particles=x, score_fn=score)
+        checks.check_score(score.shape, x.shape)
+        if traced:
+            score = score.detach()
+            moved = ops.update(x, score, first, second, step, *ops.pack_config(config), backend, precision)
+        else:
+            moved = _call("update", x, backend, precision, x, score, first, second, step, config)
+        path.append(moved)
+    return torch.stack(path) if trajectory else path[-1]
+
+
+def _check_arrays(**named: Any) -> None:
+    checks.check_arrays(Tensor, "use torch.as_tensor(..., dtype=torch.float32)", **named)
+    first_name, first = next(iter(named.items()))
+    for name, tensor in named.items():
+        if tensor is not None and tensor.device != first.device:
+            raise ValueError(
+                f"{name}: expected the device of {first_name}, {first.device}, got {tensor.device}; move one"
+            )
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
+
+
+def _differentiates(obs: Tensor, actions: Tensor) -> bool:
+    """Whether autograd wants a gradient with respect to the actions."""
+    if not torch.is_grad_enabled():
+        return False
+    if obs.requires_grad:
+        raise ValueError(
+            "obs: expected a tensor that does not require grad, since only actions get a gradient here; "
+            "pass obs.detach(), or use plain torch for a gradient with respect to obs"
+        )
+    return actions.requires_grad
+
+
+def _traced(*tensors: Tensor) -> bool:
+    """Whether a compiler or a tensor subclass (fake tensors among them) must see the call as an operator."""
+    return torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+
+
+def _share(q: Tensor, aggregate: str) -> Tensor:
+    """The derivative of the aggregate with respect to each critic's q. [E, B, N]."""
+    smallest = (q == q.amin(0)).to(q.dtype) if aggregate == "min" else torch.ones_like(q)
+    return smallest / smallest.sum(0)
+
+
+def _call(function: str, like: Tensor, backend: str, precision: str | None, *args: Any) -> Any:
+    return engines.call(arrays, function, like, backend, precision, *args)

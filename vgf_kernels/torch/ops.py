@@ -1,0 +1,291 @@
+"""The torch.library operators "vgf::...", by which compiled graphs and autograd reach the engines.
+
+A graph holds numbers, strings and tensors, so an MLP travels as its handle and its parameters (`tensors()`);
+the parameters make the order of reads and writes visible to the compiler. A FlowConfig travels as its fields.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import engines
+from ..config import FlowConfig
+from ..mlp import MLP
+from . import arrays
+
+LIBRARY = torch.library.Library("vgf", "DEF")
+
+CONFIG = (
+    "SymInt num_steps, float learning_rate, float alpha, str config_aggregate, str? kernel, "
+    "str? bandwidth_rule, float bandwidth, bool bandwidth_grad, str optimizer, float[]? clip"
+)
+ENGINE = "str backend, str? precision"
+
+
+def _define(name: str, arguments: str, returns: str, fake: Callable) -> Callable[[Callable], Any]:
+    """Register the decorated function as the operator vgf::name on every device, and return the operator."""
+
+    def decorate(run: Callable) -> Any:
+        LIBRARY.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
+        LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"vgf::{name}", fake, lib=LIBRARY)
+        return getattr(torch.ops.vgf, name).default
+
+    return decorate
+
+
+def pack_config(config: FlowConfig) -> tuple:
+    """A FlowConfig as the arguments of CONFIG."""
+    median = isinstance(config.bandwidth, str)
+    return (
+        config.num_steps, config.learning_rate, config.alpha, config.aggregate, config.kernel,
+        config.bandwidth if median else None, 0.0 if median else config.bandwidth,
+        config.bandwidth_grad, config.optimizer, None if config.clip is None else list(config.clip),
+    )  # fmt: skip
+
+
+def pack_mlp(mlp: MLP) -> tuple[list[Tensor], int]:
+    """An MLP as the arguments (Tensor[] weights, SymInt handle). The weights are constants to autograd."""
+    return [tensor.detach() for tensor in mlp.tensors()], mlp.handle
+
+
+def _mlp(weights: list[Tensor], handle: int) -> MLP:
+    mlp = MLP.from_handle(handle)
+    return mlp.with_tensors(weights) if weights else mlp
+
+
+def _config(
+    num_steps, learning_rate, alpha, aggregate, kernel, rule, bandwidth, bandwidth_grad, optimizer, clip
+):
+    clip = None if clip is None else tuple(clip)
+    return _config_of(
+        num_steps, learning_rate, alpha, aggregate, kernel, rule or bandwidth, bandwidth_grad, optimizer, clip
+    )
+
+
+_config_of = functools.lru_cache(maxsize=256)(FlowConfig)
+
+
+def _call(function: str, like: Tensor, engine: tuple, *args: Any) -> Any:
+    return engines.call(arrays, function, like, *engine, *args)
+
+
+def _like(tensor: Tensor, *shape: int) -> Tensor:
+    return tensor.new_empty(shape)
+
+
+# ---- the operators, each after what it returns to a tracer
+
+
+def _value_fake(weights, critic, ensemble, obs, actions, *engine):
+    return _like(actions, ensemble, *actions.shape[:2])
+
+
+@_define(
+    "value",
+    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
+    "Tensor",
+    _value_fake,
+)
+def value(weights, critic, ensemble, obs, actions, *engine):
+    return _call("value", actions, engine, _mlp(weights, critic), obs, actions)
+
+
+def _value_and_grad_fake(weights, critic, ensemble, obs, actions, *rest):
+    return _like(actions, ensemble, *actions.shape[:2]), _like(actions, *actions.shape)
+
+
+@_define(
+    "value_and_grad",
+    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, str aggregate, {ENGINE}",
+    "(Tensor, Tensor)",
+    _value_and_grad_fake,
+)
+def value_and_grad(weights, critic, ensemble, obs, actions, aggregate, *engine):
+    return _call("value_and_grad", actions, engine, _mlp(weights, critic), obs, actions, aggregate)
+
+
+def _jacobian_fake(weights, critic, ensemble, obs, actions, *engine):
+    return _like(actions, ensemble, *actions.shape[:2]), _like(actions, ensemble, *actions.shape)
+
+
+@_define(
+    "jacobian",
+    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
+    "(Tensor, Tensor)",
+    _jacobian_fake,
+)
+def jacobian(weights, critic, ensemble, obs, actions, *engine):
+    return _call("jacobian", actions, engine, _mlp(weights, critic), obs, actions)
+
+
+def _jacobian_context(ctx, inputs, output) -> None:
+    ctx.weights = len(inputs[0])
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1], inputs[4])
+
+
+def _jacobian_backward(ctx, grad_q, _):
+    dq, actions = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph=True
+        dq = first_order(dq, actions)
+    return [None] * ctx.weights, None, None, None, (grad_q[..., None] * dq).sum(0), None, None
+
+
+torch.library.register_autograd(
+    "vgf::jacobian", _jacobian_backward, setup_context=_jacobian_context, lib=LIBRARY
+)
+
+
+@_define("first_order", "Tensor dq, Tensor actions", "Tensor", lambda dq, actions: _like(dq, *dq.shape))
+def first_order(dq, actions):
+    """A copy of a gradient dq that to autograd depends on the actions, and refuses to be differentiated."""
+    return dq.clone(memory_format=torch.contiguous_format)
+
+
+@_define("refuse_second_order", "Tensor grad", "Tensor", lambda grad: _like(grad))
+def refuse_second_order(grad):
+    """0, the second-order part of a gradient whose upstream `grad` is zero. Anything else cannot be computed.
+
+    A compiled backward pass runs for every output, also for those that nothing depends on; hence a check of
+    values at run time.
+    """
+    if grad.any():
+        raise NotImplementedError(
+            "the gradient of a value cannot itself be differentiated: expected first-order differentiation "
+            "with respect to the actions, got second order, which is not supported; "
+            "detach dq, or use plain torch"
+        )
+    return grad.new_zeros(())
+
+
+def _first_order_context(ctx, inputs, output) -> None:
+    ctx.shape = inputs[1].shape
+
+
+def _first_order_backward(ctx, grad):
+    return None, refuse_second_order(grad.detach()).expand(ctx.shape)
+
+
+torch.library.register_autograd(
+    "vgf::first_order", _first_order_backward, setup_context=_first_order_context, lib=LIBRARY
+)
+
+
+def _direction_fake(weights, critic, obs, particles, *rest):
+    return _like(particles, *particles.shape)
+
+
+@_define(
+    "direction",
+    f"Tensor[] weights, SymInt critic, Tensor obs, Tensor particles, {CONFIG}, {ENGINE}",
+    "Tensor",
+    _direction_fake,
+)
+def direction(weights, critic, obs, particles, *rest):
+    *config, backend, precision = rest
+    return _call(
+        "direction", particles, (backend, precision), _mlp(weights, critic), obs, particles, _config(*config)
+    )
+
+
+def _flow_fake(weights, critic, obs, particles, trajectory, num_steps, *rest):
+    return _like(particles, *((num_steps + 1,) if trajectory else ()), *particles.shape)
+
+
+@_define(
+    "flow",
+    f"Tensor[] weights, SymInt critic, Tensor obs, Tensor particles, bool trajectory, {CONFIG}, {ENGINE}",
+    "Tensor",
+    _flow_fake,
+)
+def flow(weights, critic, obs, particles, trajectory, *rest):
+    *config, backend, precision = rest
+    mlp, settings = _mlp(weights, critic), _config(*config)
+    return _call("flow", particles, (backend, precision), mlp, obs, particles, settings, trajectory)
+
+
+def _sample_fake(weights, policy, obs, noise, *rest):
+    return _like(noise, *noise.shape)
+
+
+@_define(
+    "sample",
+    f"Tensor[] weights, SymInt policy, Tensor obs, Tensor noise, SymInt num_steps, float[]? clip, {ENGINE}",
+    "Tensor",
+    _sample_fake,
+)
+def sample(weights, policy, obs, noise, num_steps, clip, *engine):
+    clip = None if clip is None else tuple(clip)
+    return _call("sample", noise, engine, _mlp(weights, policy), obs, noise, num_steps, clip)
+
+
+def _act_fake(critic_weights, critic, policy_weights, policy, obs, noise, *rest):
+    return _like(noise, noise.shape[0], noise.shape[2])
+
+
+@_define(
+    "act",
+    "Tensor[] critic_weights, SymInt critic, Tensor[] policy_weights, SymInt policy, Tensor obs, "
+    "Tensor noise, SymInt euler_steps, str select, str aggregate, float temperature, Tensor? select_noise, "
+    f"{CONFIG}, {ENGINE}",
+    "Tensor",
+    _act_fake,
+)
+def act(
+    critic_weights, critic, policy_weights, policy, obs, noise,
+    euler_steps, select, aggregate, temperature, select_noise, *rest,
+):  # fmt: skip
+    *config, backend, precision = rest
+    return _call(
+        "act", noise, (backend, precision), _mlp(critic_weights, critic), _mlp(policy_weights, policy),
+        obs, noise, euler_steps, _config(*config), select, aggregate, temperature, select_noise,
+    )  # fmt: skip
+
+
+def _td_target_fake(
+    critic_weights, critic, target_weights, target, policy_weights, policy, next_obs, noise, *rest
+):
+    return _like(noise, noise.shape[0])
+
+
+@_define(
+    "td_target",
+    "Tensor[] critic_weights, SymInt critic, Tensor[] target_weights, SymInt target, "
+    "Tensor[] policy_weights, SymInt policy, Tensor next_obs, Tensor noise, Tensor reward, Tensor mask, "
+    f"float discount, SymInt euler_steps, str aggregate, str reduce, {CONFIG}, {ENGINE}",
+    "Tensor",
+    _td_target_fake,
+)
+def td_target(
+    critic_weights, critic, target_weights, target, policy_weights, policy, next_obs, noise, reward, mask,
+    discount, euler_steps, aggregate, reduce, *rest,
+):  # fmt: skip
+    *config, backend, precision = rest
+    return _call(
+        "td_target", noise, (backend, precision),
+        _mlp(critic_weights, critic), _mlp(target_weights, target), _mlp(policy_weights, policy),
+        next_obs, noise, reward, mask, discount, euler_steps, _config(*config), aggregate, reduce,
+    )  # fmt: skip
+
+
+def _update_fake(particles, dq, first_moment, second_moment, *rest):
+    return _like(particles, *particles.shape)
+
+
+@_define(
+    "update",
+    "Tensor particles, Tensor dq, Tensor(a!) first_moment, Tensor(b!) second_moment, SymInt step, "
+    f"{CONFIG}, {ENGINE}",
+    "Tensor",
+    _update_fake,
+)
+def update(particles, dq, first_moment, second_moment, step, *rest):
+    *config, backend, precision = rest
+    moments = (first_moment, second_moment)
+    return _call("update", particles, (backend, precision), particles, dq, *moments, step, _config(*config))
