@@ -57,50 +57,124 @@ class FlowOptions:
 
 # obs [B, O], actions and particles and noise [B, N, A]; the last pointers of each are outputs.
 
-def value(critic: PackedMLP, obs: int, actions: int, q: int, B: int, N: int, O: int, A: int, threads: int) -> None:
+def value(
+    critic: PackedMLP, obs: int, actions: int, q: int, B: int, N: int, O: int, A: int, threads: int
+) -> None:
     """q [E, B, N]."""
 
 def value_and_grad(
-    critic: PackedMLP, obs: int, actions: int, q: int, dq: int,
-    B: int, N: int, O: int, A: int, aggregate: str, threads: int,
+    critic: PackedMLP,
+    obs: int,
+    actions: int,
+    q: int,
+    dq: int,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    aggregate: str,
+    threads: int,
 ) -> None:
     """q [E, B, N], dq [B, N, A]. critic must have been packed with gradient=True."""
 
 def direction(
-    critic: PackedMLP, obs: int, particles: int, phi: int, B: int, N: int, O: int, A: int, options: FlowOptions, threads: int
+    critic: PackedMLP,
+    obs: int,
+    particles: int,
+    phi: int,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    options: FlowOptions,
+    threads: int,
 ) -> None:
     """phi [B, N, A]."""
 
 def flow(
-    critic: PackedMLP, obs: int, particles: int, out: int, trajectory: bool,
-    B: int, N: int, O: int, A: int, options: FlowOptions, threads: int,
+    critic: PackedMLP,
+    obs: int,
+    particles: int,
+    out: int,
+    trajectory: bool,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    options: FlowOptions,
+    threads: int,
 ) -> None:
     """out [B, N, A], or [L+1, B, N, A] with trajectory; may be the same memory as particles without it."""
 
 def sample(
-    policy: PackedMLP, obs: int, noise: int, out: int, B: int, N: int, O: int, A: int,
-    num_steps: int, clip: tuple[float, float] | None, threads: int,
+    policy: PackedMLP,
+    obs: int,
+    noise: int,
+    out: int,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    num_steps: int,
+    clip: tuple[float, float] | None,
+    threads: int,
 ) -> None:
     """out [B, N, A]."""
 
 def act(
-    critic: PackedMLP, policy: PackedMLP, obs: int, noise: int, select_noise: int, out: int,
-    B: int, N: int, O: int, A: int, euler_steps: int, options: FlowOptions,
-    select: str, temperature: float, aggregate: str, threads: int,
+    critic: PackedMLP,
+    policy: PackedMLP,
+    obs: int,
+    noise: int,
+    select_noise: int,
+    out: int,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    euler_steps: int,
+    options: FlowOptions,
+    select: str,
+    temperature: float,
+    aggregate: str,
+    threads: int,
 ) -> None:
     """out [B, A]. select_noise [B, N] uniform in (0, 1), or 0 for select="max"."""
 
 def td_target(
-    critic: PackedMLP, target_critic: PackedMLP, policy: PackedMLP,
-    next_obs: int, noise: int, reward: int, mask: int, out: int,
-    B: int, N: int, O: int, A: int, discount: float, euler_steps: int, options: FlowOptions,
-    aggregate: str, reduce: str, threads: int,
+    critic: PackedMLP,
+    target_critic: PackedMLP,
+    policy: PackedMLP,
+    next_obs: int,
+    noise: int,
+    reward: int,
+    mask: int,
+    out: int,
+    B: int,
+    N: int,
+    O: int,
+    A: int,
+    discount: float,
+    euler_steps: int,
+    options: FlowOptions,
+    aggregate: str,
+    reduce: str,
+    threads: int,
 ) -> None:
     """reward, mask, out [B]."""
 
 def update(
-    particles: int, dq: int, first_moment: int, second_moment: int, out: int, step: int,
-    B: int, N: int, A: int, options: FlowOptions, threads: int,
+    particles: int,
+    dq: int,
+    first_moment: int,
+    second_moment: int,
+    out: int,
+    step: int,
+    B: int,
+    N: int,
+    A: int,
+    options: FlowOptions,
+    threads: int,
 ) -> None:
     """One step (numbered from 1) of transport: out [B, N, A] from the caller's gradient dq; the moments,
     zero before the first step, are updated in place. out may be the same memory as particles."""

@@ -27,11 +27,9 @@ def check_engine(backend, precision) -> None:
 
 
 def check_arrays(array_type: Any, remedy: str, **arrays: Any) -> None:
-    """Every array is of the frontend's type, and all have one dtype. None stands for an absent one."""
+    """Every array is of the frontend's type, and all have one dtype."""
     first_name, first = next(iter(arrays.items()))
     for name, array in arrays.items():
-        if array is None:
-            continue
         if not isinstance(array, array_type):
             raise TypeError(f"{name}: expected {array_type.__name__}, got {type(array).__name__}; {remedy}")
         if array.dtype != first.dtype:

@@ -38,7 +38,8 @@ class FlowConfig:
     clip: tuple[float, float] | None = (-1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_steps, bool) or int(self.num_steps) != self.num_steps or self.num_steps < 0:
+        steps = self.num_steps
+        if isinstance(steps, bool) or not isinstance(steps, numbers.Real) or steps % 1 != 0 or steps < 0:
             raise ValueError(f"num_steps: expected an integer >= 0, got {self.num_steps!r}")
         check_positive("learning_rate", self.learning_rate)
         check_positive("alpha", self.alpha)
@@ -61,7 +62,12 @@ class FlowConfig:
 
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless value is a finite number > 0."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or value <= 0:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
         raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
 
 

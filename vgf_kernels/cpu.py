@@ -201,9 +201,7 @@ def _packed_members(mlp: MLP, precision: str, threads: int) -> list:
     return _packing(mlp, True, precision, threads, members_apart=True).copies
 
 
-def _packing(
-    mlp: MLP, gradient: bool, precision: str, threads: int, members_apart: bool = False
-) -> _Packing:
+def _packing(mlp: MLP, gradient: bool, precision: str, threads: int, members_apart: bool = False) -> _Packing:
     """The packing in this precision, renewed if the weights have changed or it lacks what the gradient needs.
 
     The version alone does not tell: torch does not count `p.data.copy_()`, the usual Polyak update, as a
@@ -244,7 +242,15 @@ def _pack(mlp: MLP, members, gradient: bool, precision: str, threads: int):
             _address(layer.W), stride_in, stride_out, vector(layer.b), vector(layer.scale), vector(layer.bias)
         ))  # fmt: skip
     return _native.PackedMLP(
-        mlp.widths, len(members), mlp.activation, mlp.norm, mlp.norm_eps, weights, gradient, threads, precision
+        mlp.widths,
+        len(members),
+        mlp.activation,
+        mlp.norm,
+        mlp.norm_eps,
+        weights,
+        gradient,
+        threads,
+        precision,
     )
 
 

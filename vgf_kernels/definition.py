@@ -58,13 +58,9 @@ class ReferenceEngine:
         """One step of transport, numbered from 1. The moments are updated in place."""
 
         def run(x, dq, first, second):
-            gradient = -direction_from_gradient(x, dq, config)
-            if config.optimizer == "adam":
-                first[:] = 0.9 * first + 0.1 * gradient
-                second[:] = 0.999 * second + 0.001 * gradient * gradient
-                gradient = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-            x = x - config.learning_rate * gradient
-            return x if config.clip is None else np.clip(x, *config.clip)
+            phi = direction_from_gradient(x, dq, config)
+            x, (first[:], second[:]) = reference.update(x, phi, (first, second), step, config)
+            return x
 
         return self._run(run, particles, dq, first_moment, second_moment)
 

@@ -69,7 +69,9 @@ class MLP:
         """The living MLP with this `handle`. Raises RuntimeError where it lives no more."""
         mlp = _by_handle.get(handle)
         if mlp is None:
-            raise RuntimeError("the MLP of a compiled graph is gone; keep it for as long as the graph is called")
+            raise RuntimeError(
+                "the MLP of a compiled graph is gone; keep it for as long as the graph is called"
+            )
         return mlp
 
     def __getstate__(self) -> dict[str, Any]:

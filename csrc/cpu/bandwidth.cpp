@@ -48,10 +48,9 @@ struct Distances {
 // The values of rank `rank - 1` and `rank` among the pairs i < j, by counting digits from the top: three passes find
 // the upper one, a fourth its neighbour below.
 void select_by_counting(const Distances& d, std::int64_t rank, Bits* below, Bits* at, std::int64_t* histogram) {
-  Bits prefix = 0;
+  Bits prefix = 0, known = 0;  // the upper bits found so far, and which they are
   std::int64_t left = rank;
-  for (int shift = 32 - kDigit; ; shift = std::max(0, shift - kDigit)) {
-    const Bits known = shift + kDigit >= 32 ? 0 : ~Bits{0} << (shift + kDigit);
+  for (int shift = 32 - kDigit;; shift = std::max(0, shift - kDigit)) {
     std::fill(histogram, histogram + kBins, 0);
     d.pairs([&](Bits bits) {
       if ((bits & known) == (prefix & known)) histogram[bits >> shift & (kBins - 1)]++;
@@ -59,6 +58,7 @@ void select_by_counting(const Distances& d, std::int64_t rank, Bits* below, Bits
     int bin = 0;
     while (left >= histogram[bin]) left -= histogram[bin++];
     prefix = (prefix & known) | static_cast<Bits>(bin) << shift;
+    known = ~Bits{0} << shift;
     if (shift == 0) break;
   }
   *at = prefix;

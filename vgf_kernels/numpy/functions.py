@@ -96,7 +96,9 @@ def select(
     backend: str = "auto",
     precision: str | None = None,
 ) -> np.ndarray:
-    _check_arrays(q=q, noise=noise)
+    _check_arrays(q=q)
+    if noise is not None:
+        _check_arrays(q=q, noise=noise)
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
@@ -120,7 +122,9 @@ def act(
     backend: str = "auto",
     precision: str | None = None,
 ) -> np.ndarray:
-    _check_arrays(obs=obs, noise=noise, select_noise=select_noise)
+    _check_arrays(obs=obs, noise=noise)
+    if select_noise is not None:
+        _check_arrays(obs=obs, select_noise=select_noise)
     checks.check_act(
         critic,
         policy,

@@ -25,7 +25,7 @@ def _members(mlp: MLP) -> list[list[Layer]]:
 
 def _rows(obs: np.ndarray, actions: np.ndarray, *more: np.ndarray) -> np.ndarray:
     """concat(obs, action, ...) for every particle: [B*N, O+A+...]."""
-    b, n, a = actions.shape
+    b, n = actions.shape[:2]
     repeated = np.broadcast_to(obs[:, None, :], (b, n, obs.shape[1]))
     return np.concatenate([repeated, actions, *more], axis=-1).reshape(b * n, -1)
 
@@ -33,7 +33,10 @@ def _rows(obs: np.ndarray, actions: np.ndarray, *more: np.ndarray) -> np.ndarray
 def value(critic: MLP, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """q of every critic. obs [B, O], actions [B, N, A] -> q [E, B, N]."""
     x = _rows(obs, actions)
-    q = [forward(layers, x, critic.activation, critic.norm, critic.norm_eps)[:, 0] for layers in _members(critic)]
+    q = [
+        forward(layers, x, critic.activation, critic.norm, critic.norm_eps)[:, 0]
+        for layers in _members(critic)
+    ]
     return np.stack(q).reshape(len(q), *actions.shape[:2])
 
 
@@ -44,7 +47,8 @@ def value_and_grad(critic: MLP, obs: np.ndarray, actions: np.ndarray, aggregate:
     """
     x = _rows(obs, actions)
     passes = [
-        forward_with_tape(layers, x, critic.activation, critic.norm, critic.norm_eps) for layers in _members(critic)
+        forward_with_tape(layers, x, critic.activation, critic.norm, critic.norm_eps)
+        for layers in _members(critic)
     ]
     q = np.stack([out[:, 0] for out, _ in passes])
     if aggregate == "min":
@@ -65,25 +69,31 @@ def direction(critic: MLP, obs: np.ndarray, particles: np.ndarray, config: FlowC
     return direction_from_gradient(particles, dq, config)
 
 
+def update(x: np.ndarray, phi: np.ndarray, moments, step: int, config: FlowConfig):
+    """One optimizer step, numbered from 1, along phi, then clip. Adam after arXiv 1412.6980, algorithm 1.
+
+    x, phi [B, N, A]; moments a pair of the same shape. Returns the new x and the new moments.
+    """
+    first, second = moments
+    gradient = -phi
+    if config.optimizer == "adam":
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient * gradient
+        gradient = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    x = x - config.learning_rate * gradient
+    return (x if config.clip is None else np.clip(x, *config.clip)), (first, second)
+
+
 def transport(score_fn, particles: np.ndarray, config: FlowConfig, trajectory: bool = False) -> np.ndarray:
     """Move particles along any value function: score_fn(particles) returns its gradient dq [B, N, A].
 
     Returns particles [B, N, A], or [L+1, B, N, A] with trajectory=True.
     """
     x = np.array(particles)
-    first, second = np.zeros_like(x), np.zeros_like(x)
+    moments = np.zeros_like(x), np.zeros_like(x)
     path = [x]
     for step in range(1, config.num_steps + 1):
-        gradient = -direction_from_gradient(x, score_fn(x), config)
-        if config.optimizer == "adam":
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.999 * second + 0.001 * gradient * gradient
-            first_hat, second_hat = first / (1 - 0.9**step), second / (1 - 0.999**step)
-            x = x - config.learning_rate * first_hat / (np.sqrt(second_hat) + 1e-8)
-        else:
-            x = x - config.learning_rate * gradient
-        if config.clip is not None:
-            x = np.clip(x, *config.clip)
+        x, moments = update(x, direction_from_gradient(x, score_fn(x), config), moments, step, config)
         path.append(x)
     return np.stack(path) if trajectory else x
 

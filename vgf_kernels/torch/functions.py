@@ -138,7 +138,9 @@ def select(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(q=q, noise=noise)
+    _check_arrays(q=q)
+    if noise is not None:
+        _check_arrays(q=q, noise=noise)
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
@@ -173,7 +175,9 @@ def act(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(obs=obs, noise=noise, select_noise=select_noise)
+    _check_arrays(obs=obs, noise=noise)
+    if select_noise is not None:
+        _check_arrays(obs=obs, select_noise=select_noise)
     checks.check_act(
         critic,
         policy,
@@ -272,7 +276,7 @@ def _check_arrays(**named: Any) -> None:
     checks.check_arrays(Tensor, "use torch.as_tensor(..., dtype=torch.float32)", **named)
     first_name, first = next(iter(named.items()))
     for name, tensor in named.items():
-        if tensor is not None and tensor.device != first.device:
+        if tensor.device != first.device:
             raise ValueError(
                 f"{name}: expected the device of {first_name}, {first.device}, got {tensor.device}; move one"
             )
