@@ -1,0 +1,63 @@
+"""Options, fixtures and the summary of the benchmark suite."""
+
+from __future__ import annotations
+
+import pytest
+import report
+from cases import CASES
+from contestants import contestants_of
+from run import Run
+
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser) -> None:
+    add = parser.getgroup("vgf-kernels bench").addoption
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="where the contestants compute")
+    add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="in which they compute")
+    add("--rounds", type=int, default=12, help="turns of every contestant (large cases take fewer)")
+    add("--save-results", action="store_true", help="write bench/results/<utc date>-<machine>.json")
+
+
+def pytest_configure(config) -> None:
+    config.addinivalue_line("markers", "large: 100,000 particles and more; takes minutes")
+
+
+def pytest_generate_tests(metafunc) -> None:
+    if {"case", "contestant"} <= set(metafunc.fixturenames):
+        contestants = contestants_of(metafunc.config.option.device, metafunc.config.option.precision)
+        cases = [pytest.param(c, id=c.name, marks=[pytest.mark.large] if c.large else []) for c in CASES]
+        metafunc.parametrize("case", cases)
+        metafunc.parametrize("contestant", contestants, ids=[c.name for c in contestants])
+
+
+@pytest.fixture(scope="session")
+def run(request):
+    option = request.config.option
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+
+    def progress(text: str) -> None:
+        """On a terminal one line that rewrites itself, in a log a line for each contestant and case."""
+        with capture.global_and_fixture_disabled():
+            if terminal.isatty:
+                terminal.rewrite(text, erase=True)
+            elif text and "round" not in text:
+                terminal.write_line(text)
+
+    run = request.config.stash[RUN] = Run(option.device, option.precision, option.rounds, progress)
+    try:
+        yield run
+    finally:
+        run.close()
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    run = config.stash.get(RUN, None)
+    if run is None:
+        return
+    terminalreporter.section("in turns: time of vgf, and how many times as long the others take [quartiles]")
+    for line in report.lines(run, contestants_of(run.device, run.precision)):
+        terminalreporter.write_line(line)
+    if config.option.save_results:
+        terminalreporter.write_line(f"written: {report.save(run)}")

@@ -1,0 +1,57 @@
+"""Is a contestant right? Tolerances follow from the error of plain framework arithmetic at the same precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from cases import Case
+
+ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
+VARIATION = 1e-3  # by how much the share of far elements differs between equally good float32 computations
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far a result is from the float64 truth, relative to the case's scale.
+
+    Adam turns the sign of a gradient near zero into a whole step, and an argmax a near tie into another action, so a few
+    elements may be far off in any finite precision. Hence two numbers: one blind to them and one that counts them.
+
+    Attributes:
+        bulk: the error that three elements in four do not exceed.
+        far: the share of elements further off than sqrt(round-off).
+    """
+
+    bulk: float
+    far: float
+
+
+def error_of(case: Case, result: np.ndarray, truth: np.ndarray, precision: str) -> Error:
+    """The error of a result [states, ...]. Raises AssertionError where it has another shape or is not finite."""
+    assert result.shape == truth.shape, f"{case.name}: expected shape {truth.shape}, got {result.shape}"
+    bad = np.count_nonzero(~np.isfinite(result))
+    assert bad == 0, f"{case.name}: {bad} of {result.size} elements are not finite"
+    off = np.abs(result - truth) / case.scale
+    return Error(float(np.quantile(off, 0.75)), float(np.mean(off > ROUND_OFF[precision] ** 0.5)))
+
+
+def plain_error(in_float32: Error, eager: Error, precision: str) -> Error:
+    """The error of plain arithmetic at a precision.
+
+    In fp32 it is that of the definition computed in float32. In a lower precision the bulk of it is as much larger as
+    round-off is, and the share of far elements is what eager torch has there.
+    """
+    if precision == "fp32":
+        return in_float32
+    return Error(in_float32.bulk * ROUND_OFF[precision] / ROUND_OFF["fp32"], eager.far)
+
+
+def check(case: Case, error: Error, plain: Error, precision: str) -> None:
+    """Raise AssertionError unless the error is at most twice that of plain arithmetic, plus round-off."""
+    bulk = 2 * plain.bulk + ROUND_OFF[precision] / case.scale
+    far = 2 * plain.far + VARIATION
+    assert error.bulk <= bulk, f"{case.name}: 3 in 4 elements within {error.bulk:.1e}, expected {bulk:.1e}"
+    assert error.far <= far, (
+        f"{case.name}: {error.far:.2%} of the elements far off, expected {far:.2%} at most"
+    )

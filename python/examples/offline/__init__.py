@@ -1,0 +1,1 @@
+"""The parts of train_offline.py: environment and behaviour policy, agent, the same algorithm in plain torch, figure."""

@@ -1,0 +1,31 @@
+"""Fixtures: the engines under test, each through its frontends."""
+
+from __future__ import annotations
+
+import pytest
+from engines import BACKENDS, FRONTENDS, Engine
+
+
+def pytest_report_header() -> str:
+    import vgf_kernels
+
+    lines = [f"{name}: {state}" for name, state in vgf_kernels.backends().items()]
+    return "vgf_kernels backends: " + "; ".join(lines)
+
+
+@pytest.fixture(params=[f"{f}-{b}" for f in FRONTENDS for b in BACKENDS])
+def engine(request) -> Engine:
+    """Every frontend on every backend that runs everywhere."""
+    return Engine(*request.param.split("-"))
+
+
+@pytest.fixture(params=FRONTENDS)
+def cpu(request) -> Engine:
+    """The CPU engine through every frontend."""
+    return Engine(request.param, "cpu")
+
+
+@pytest.fixture
+def cpu_numpy() -> Engine:
+    """The CPU engine, for tests of the engine rather than of the frontend."""
+    return Engine("numpy", "cpu")

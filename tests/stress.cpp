@@ -1,0 +1,101 @@
+// Runs every entry point of the CPU engine over awkward sizes, thread counts and concurrent callers, for the
+// sanitizers (see the README). Fails where a result depends on the number of threads or on other callers.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <thread>
+
+#include "vgf/cpu.hpp"
+
+using namespace vgf;
+
+namespace {
+
+std::vector<float> draw(std::mt19937& rng, std::size_t count, float scale) {
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(count);
+  for (float& v : values) v = normal(rng);
+  return values;
+}
+
+struct Net {
+  MlpSpec spec;
+  std::vector<std::vector<float>> memory;
+  std::vector<LayerWeights> weights;
+
+  Net(std::mt19937& rng, std::vector<int> widths, int ensemble, Activation activation, Norm norm) {
+    spec = {widths, ensemble, activation, norm, 1e-6f};
+    for (int e = 0; e < ensemble; e++)
+      for (int l = 0; l < spec.layers(); l++) {
+        const int in = widths[l], out = widths[l + 1];
+        memory.push_back(draw(rng, static_cast<std::size_t>(in) * out, 1 / std::sqrt(static_cast<float>(in))));
+        memory.push_back(draw(rng, out, 0.1f));
+        weights.push_back({memory[memory.size() - 2].data(), out, 1, memory.back().data(), nullptr, nullptr});
+      }
+  }
+};
+
+// Everything the engine computes for one problem, one after the other.
+std::vector<float> everything(unsigned seed, int hidden, Sizes s, Activation activation, Norm norm,
+                              Precision precision, int threads) {
+  std::mt19937 rng(seed);
+  const Net critic_net(rng, {s.O + s.A, hidden, hidden + 3, 1}, 2, activation, norm);
+  const Net policy_net(rng, {s.O + s.A + 1, hidden, hidden + 1, hidden, s.A}, 1, activation, norm);
+  const auto critic = cpu::pack(critic_net.spec, critic_net.weights, true, precision, threads);
+  const auto policy = cpu::pack(policy_net.spec, policy_net.weights, false, precision, threads);
+  const auto obs = draw(rng, s.B * s.O, 1), x = draw(rng, s.B * s.N * s.A, 0.5f), reward = draw(rng, s.B, 1);
+  const std::vector<float> uniform(s.B * s.N, 0.25f);
+  FlowOptions options;
+  options.num_steps = 2;
+  options.bandwidth_grad = seed % 2;
+  options.aggregate = seed % 3 ? Aggregate::mean : Aggregate::min;
+
+  std::vector<float> all;
+  const auto room = [&](std::size_t count) {
+    all.resize(all.size() + count);
+    return all.data() + all.size() - count;
+  };
+  const std::size_t particles = x.size(), rows = s.B * s.N;
+  cpu::value(*critic, obs.data(), x.data(), room(2 * rows), s, threads);
+  float* q = room(2 * rows + particles);
+  cpu::value_and_grad(*critic, obs.data(), x.data(), q, q + 2 * rows, s, options.aggregate, threads);
+  cpu::direction(*critic, obs.data(), x.data(), room(particles), s, options, threads);
+  cpu::flow(*critic, obs.data(), x.data(), room(3 * particles), true, s, options, threads);
+  cpu::sample(*policy, obs.data(), x.data(), room(particles), s, 3, {true, -1, 1}, threads);
+  cpu::act(*critic, *policy, obs.data(), x.data(), room(s.B * s.A), s, 2, options,
+           {Select::softmax, 0.5f, Aggregate::min, uniform.data()}, threads);
+  cpu::td_target(*critic, *critic, *policy, obs.data(), x.data(), room(s.B), s, 2, options,
+                 {reward.data(), reward.data(), 0.9, Aggregate::min, Reduce::max}, threads);
+  std::vector<float> first(particles), second(particles);
+  cpu::update(x.data(), x.data(), first.data(), second.data(), room(particles), 1, s, options, threads);
+  return all;
+}
+
+void check(bool same, const char* what) {
+  if (same) return;
+  std::fprintf(stderr, "results differ: %s\n", what);
+  std::exit(1);
+}
+
+}  // namespace
+
+int main() {
+  unsigned seed = 0;
+  for (const int hidden : {1, 17, 33})
+    for (const Sizes s : {Sizes{1, 1, 1, 1}, Sizes{3, 2, 5, 7}, Sizes{9, 10, 4, 3}, Sizes{1, 30, 3, 2}, Sizes{2, 150, 2, 2}})
+      for (const Norm norm : {Norm::none, Norm::pre, Norm::post})
+        for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+          const Activation activation = seed % 2 ? Activation::relu : Activation::gelu;
+          const auto alone = everything(seed, hidden, s, activation, norm, precision, 1);
+          check(alone == everything(seed, hidden, s, activation, norm, precision, 3), "three threads");
+          std::vector<std::thread> callers;
+          std::vector<std::vector<float>> results(3);
+          for (auto& result : results)
+            callers.emplace_back([&] { result = everything(seed, hidden, s, activation, norm, precision, 2); });
+          for (auto& caller : callers) caller.join();
+          for (const auto& result : results) check(alone == result, "concurrent callers");
+          seed++;
+        }
+  std::printf("%u problems on %s: results do not depend on threads or callers\n", seed, cpu::isa());
+}

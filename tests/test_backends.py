@@ -1,0 +1,67 @@
+"""Which engines there are, and who chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from problems import make_problem
+
+import vgf_kernels
+import vgf_kernels.numpy as vgf
+
+PROBLEM = make_problem()
+DOUBLE = PROBLEM.at(np.float64)  # what only the reference computes
+
+
+def value(p, **kwargs):
+    return vgf.value(p.critic, p.obs, p.particles, **kwargs)
+
+
+def test_every_engine_is_listed_with_its_state():
+    backends = vgf_kernels.backends()
+    assert list(backends) == ["cuda", "triton", "cpu", "reference"]
+    assert backends["cpu"].available and backends["reference"].available
+    for name, backend in backends.items():
+        assert backend.name == name and backend.detail
+        assert str(backend).startswith("unavailable: ") != backend.available
+
+
+def test_auto_takes_the_cpu_engine():
+    assert value(PROBLEM).dtype == np.float32
+    np.testing.assert_array_equal(value(PROBLEM), value(PROBLEM, backend="cpu"))
+    with pytest.raises(TypeError, match="the cpu engine computes float32"):
+        value(DOUBLE)
+
+
+def test_the_reference_computes_any_float_dtype():
+    assert value(DOUBLE, backend="reference").dtype == np.float64
+    assert value(PROBLEM.at(np.float16), backend="reference").dtype == np.float16
+
+
+def test_the_environment_decides_where_the_call_does_not(monkeypatch):
+    monkeypatch.setenv("VGF_BACKEND", "reference")
+    assert value(DOUBLE).dtype == np.float64
+    with pytest.raises(TypeError, match="the cpu engine computes float32"):
+        value(DOUBLE, backend="cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_an_engine_that_is_not_there_does_not_fall_back(name, monkeypatch):
+    with pytest.raises(RuntimeError, match=f"backend '{name}' is unavailable: .+; use"):
+        value(PROBLEM, backend=name)
+    monkeypatch.setenv("VGF_BACKEND", name)
+    with pytest.raises(RuntimeError, match=f"backend '{name}' is unavailable: .+; use"):
+        value(PROBLEM)
+
+
+def test_an_unknown_name_in_the_environment(monkeypatch):
+    monkeypatch.setenv("VGF_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="VGF_BACKEND: expected one of auto, .*, got 'gpu'; "):
+        value(PROBLEM)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_fp32_is_the_precision_of_both(backend):
+    np.testing.assert_array_equal(
+        value(PROBLEM, backend=backend, precision="fp32"), value(PROBLEM, backend=backend, precision=None)
+    )

@@ -1,0 +1,156 @@
+"""A live MLP never computes with stale weights, however they were changed; a frozen one never changes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from test_mlp_torch import check_reads, inputs, sequential
+from torch import nn
+
+import vgf_kernels.torch
+from vgf_kernels import MLP
+
+
+def optimizer_step(module):
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
+    module(torch.ones(3, 8)).sum().backward()
+    optimizer.step()
+
+
+def fused_optimizer_step(module):
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.5, foreach=True)
+    module(torch.ones(3, 8)).sum().backward()
+    optimizer.step()
+
+
+def load_state_dict(module):
+    module.load_state_dict(sequential(norm="pre", seed=9).state_dict())
+
+
+def load_state_dict_by_assignment(module):
+    module.load_state_dict(sequential(norm="pre", seed=9).state_dict(), assign=True)
+
+
+def data_copy(module):
+    """Not counted by torch as a write."""
+    for p, q in zip(module.parameters(), sequential(norm="pre", seed=9).parameters()):
+        p.data.copy_(q.data)
+
+
+def polyak(module):
+    for p, q in zip(module.parameters(), sequential(norm="pre", seed=9).parameters()):
+        p.data.lerp_(q.data, 0.005)
+
+
+def one_element(module):
+    module[0].weight.data[3, 2] += 1.0
+
+
+def one_bias_of_a_norm(module):
+    module[1].bias.data[-1] += 1.0
+
+
+def the_last_bias(module):
+    with torch.no_grad():
+        module[-1].bias += 1.0
+
+
+def through_numpy(module):
+    module[3].weight.detach().numpy()[0, 0] += 1.0
+
+
+def replaced_parameter(module):
+    module[0].weight = nn.Parameter(torch.randn_like(module[0].weight))
+
+
+def replaced_data(module):
+    module[0].weight.data = torch.randn_like(module[0].weight)
+
+
+def two_elements_swapped(module):
+    """The same bytes in another order."""
+    with torch.no_grad():
+        weight = module[3].weight
+        weight[0, 0], weight[1, 1] = weight[1, 1].clone(), weight[0, 0].clone()
+
+
+def transposed_data(module):
+    """Another layout of other values, at other strides."""
+    weight = torch.randn(8, 16)
+    module[0].weight.data = weight.t()
+
+
+def inference_mode(module):
+    with torch.inference_mode():
+        module[0].weight.data.mul_(2.0)
+
+
+CHANGES = [
+    optimizer_step, fused_optimizer_step, load_state_dict, load_state_dict_by_assignment, data_copy, polyak,
+    one_element, one_bias_of_a_norm, the_last_bias, through_numpy, replaced_parameter, replaced_data,
+    two_elements_swapped, transposed_data, inference_mode,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_noticed(change):
+    modules = [sequential(norm="pre", seed=s) for s in range(2)]
+    mlp = MLP.from_torch(modules)
+    check_reads(mlp, modules)
+    before = vgf_kernels.torch.value(mlp, *inputs())
+    change(modules[1])
+    check_reads(mlp, modules)
+    assert not torch.equal(vgf_kernels.torch.value(mlp, *inputs()), before)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_is_noticed_by_the_gradient(change):
+    """The engine keeps another copy of the weights for the way back."""
+    module = sequential(norm="pre")
+    mlp = MLP.from_torch(module)
+    vgf_kernels.torch.value_and_grad(mlp, *inputs())
+    change(module)
+    _, dq = vgf_kernels.torch.value_and_grad(mlp, *inputs())
+    _, wanted = vgf_kernels.torch.value_and_grad(MLP.from_torch(copy.deepcopy(module)), *inputs())
+    assert torch.equal(dq, wanted)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_frozen_copy_does_not_change(change):
+    module = sequential(norm="pre")
+    frozen = MLP.from_torch(module).freeze()
+    assert frozen.frozen
+    before = copy.deepcopy(module)
+    check_reads(frozen, [before])
+    change(module)
+    check_reads(frozen, [before])
+
+
+def test_training_a_critic_on_its_own_targets():
+    """A loop of optimizer step, Polyak update and call: every call sees the weights of its time."""
+    critic, target = sequential(seed=1), sequential(seed=2)
+    live_critic, live_target = MLP.from_torch(critic), MLP.from_torch(target)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=0.01)
+    for _ in range(5):
+        loss = (critic(torch.randn(16, 8)) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for p, q in zip(target.parameters(), critic.parameters()):
+                p.data.lerp_(q.data, 0.1)
+        check_reads(live_critic, [critic])
+        check_reads(live_target, [target])
+
+
+def test_weights_cast_to_another_dtype():
+    module = sequential()
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    module.double()
+    with pytest.raises(TypeError, match="the cpu engine computes float32, got float64"):
+        vgf_kernels.torch.value(mlp, *inputs(), backend="cpu")
+    module.float()
+    check_reads(mlp, [module])

@@ -1,0 +1,72 @@
+"""FlowConfig refuses what no flow can mean, and is a plain frozen value otherwise."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+
+from vgf_kernels import FlowConfig
+
+NAN, INF = float("nan"), float("inf")
+
+REFUSED = [
+    ({"num_steps": -1}, "num_steps: expected an integer >= 0, got -1"),
+    ({"num_steps": 1.5}, "num_steps: expected an integer >= 0, got 1.5"),
+    ({"num_steps": True}, "num_steps: expected an integer >= 0, got True"),
+    ({"num_steps": "3"}, "num_steps: expected an integer >= 0, got '3'"),
+    ({"num_steps": None}, "num_steps: expected an integer >= 0, got None"),
+    ({"num_steps": NAN}, "num_steps: expected an integer >= 0, got nan"),
+    ({"num_steps": INF}, "num_steps: expected an integer >= 0, got inf"),
+    *[
+        ({field: bad}, f"{field}: expected a finite number > 0, got {bad!r}")
+        for field in ("learning_rate", "alpha", "bandwidth")
+        for bad in (0, 0.0, -0.1, NAN, INF, None, True)
+    ],
+    ({"learning_rate": "0.1"}, "learning_rate: expected a finite number > 0, got '0.1'"),
+    ({"aggregate": "max"}, "aggregate: expected one of 'mean', 'min', got 'max'"),
+    ({"kernel": "linear"}, "kernel: expected one of 'rbf', None, got 'linear'"),
+    ({"optimizer": "lion"}, "optimizer: expected one of 'adam', 'sgd', got 'lion'"),
+    ({"bandwidth": "mean"}, r"bandwidth: expected one of 'median' or a positive float \(sigma\), got 'mean'"),
+    ({"bandwidth_grad": 1}, "bandwidth_grad: expected True or False, got 1"),
+    (
+        {"bandwidth": 0.5, "bandwidth_grad": True},
+        'bandwidth is 0.5; use bandwidth="median" or bandwidth_grad=False',
+    ),
+    ({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); swap the bounds"),
+    ({"clip": (0.5, 0.5)}, r"clip: expected low < high, got \(0.5, 0.5\)"),
+    ({"clip": (NAN, 1.0)}, r"clip: expected low < high, got \(nan, 1.0\)"),
+    ({"clip": 1.0}, r"clip: expected \(low, high\) or None, got 1.0"),
+    ({"clip": (-1.0, 0.0, 1.0)}, r"clip: expected \(low, high\) or None, got"),
+    ({"clip": "ab"}, r"clip: expected \(low, high\) or None, got 'ab'"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED, ids=[str(s) for s, _ in REFUSED])
+def test_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        FlowConfig(**settings)
+
+
+def test_replace_checks_again():
+    with pytest.raises(ValueError, match="alpha"):
+        replace(FlowConfig(), alpha=-1.0)
+
+
+def test_frozen_and_hashable():
+    config = FlowConfig(num_steps=3, clip=[-1, 1])
+    assert config.clip == (-1.0, 1.0)
+    assert config == FlowConfig(num_steps=3) and hash(config) == hash(FlowConfig(num_steps=3))
+    assert config != FlowConfig(num_steps=4)
+    assert pickle.loads(pickle.dumps(config)) == config
+    with pytest.raises(FrozenInstanceError):
+        config.alpha = 2.0
+
+
+def test_numpy_numbers_are_numbers():
+    config = FlowConfig(
+        num_steps=np.int64(3), learning_rate=np.float32(0.5), alpha=np.float64(1), bandwidth=np.float32(1)
+    )
+    assert config == FlowConfig(num_steps=3, learning_rate=0.5, alpha=1.0, bandwidth=1.0)

@@ -1,0 +1,337 @@
+"""Bad input gets one exception that names the argument and says what was expected and what came.
+
+Nothing has been written by then: the inputs are what they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from engines import Engine
+from problems import layers_of, make_problem
+
+from vgf_kernels import MLP, FlowConfig
+
+B, N, A, O, E = 3, 4, 2, 5, 2
+PROBLEM = make_problem(B=B, N=N, A=A, O=O, E=E)
+OTHER = make_problem(B=B, N=N, A=A + 1, O=O, E=E)  # networks of another action size
+CONFIG = FlowConfig(num_steps=2)
+
+ARGUMENTS = {
+    "value": ("critic", "obs", "actions"),
+    "value_and_grad": ("critic", "obs", "actions", "aggregate"),
+    "direction": ("critic", "obs", "particles", "config"),
+    "flow": ("critic", "obs", "particles", "config"),
+    "sample": ("policy", "obs", "noise", "num_steps", "clip"),
+    "select": ("q", "how", "aggregate", "temperature"),
+    "act": (
+        "critic", "policy", "obs", "noise", "euler_steps", "config", "select", "aggregate", "temperature",
+    ),
+    "td_target": (
+        "critic", "target_critic", "policy", "next_obs", "noise", "reward", "mask", "discount", "euler_steps",
+        "config", "aggregate", "reduce",
+    ),
+    "transport": ("score_fn", "particles", "config"),
+}  # fmt: skip
+
+
+def good() -> dict[str, Any]:
+    """A good value for every argument there is."""
+    p = PROBLEM
+    return {
+        "critic": p.critic, "target_critic": p.target_critic, "policy": p.policy,
+        "obs": p.obs, "next_obs": p.obs, "actions": p.particles, "particles": p.particles, "noise": p.noise,
+        "reward": p.reward, "mask": p.mask, "q": p.select_noise,
+        "config": CONFIG, "num_steps": 3, "euler_steps": 3, "clip": (-1.0, 1.0), "discount": 0.99,
+        "aggregate": "mean", "select": "max", "how": "max", "reduce": "mean", "temperature": 1.0,
+        "score_fn": lambda x: x,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Change `arguments` of a good call, and `error` comes with a message that matches `message`."""
+
+    arguments: dict[str, Any]
+    message: str
+    error: type[Exception] = ValueError
+    extra: dict[str, Any] = field(default_factory=dict)  # optional arguments on top
+    only: tuple[str, ...] = ()  # the functions it is about; by default all that take one of `arguments`
+
+
+def zeros(*shape, dtype=np.float32):
+    return np.zeros(shape, dtype)
+
+
+def without_a_row(name):
+    return {name: good()[name][:-1]}
+
+
+CASES = {
+    # rank
+    "obs rank 1": Bad({"obs": zeros(O)}, r"obs: expected rank 2, \[B, O\], got shape \[5\]; "),
+    "obs rank 3": Bad({"obs": zeros(B, 1, O)}, r"obs: expected rank 2, \[B, O\], got shape \[3, 1, 5\]; "),
+    "next_obs rank 1": Bad({"next_obs": zeros(O)}, r"next_obs: expected rank 2, \[B, O\], got shape \[5\]; "),
+    "actions rank 2": Bad(
+        {"actions": zeros(B, A)}, r"actions: expected rank 3, \[B, N, A\], got shape \[3, 2\]; "
+    ),
+    "particles rank 2": Bad({"particles": zeros(B, A)}, r"particles: expected rank 3.* got shape \[3, 2\]; "),
+    "noise rank 4": Bad({"noise": zeros(B, N, A, 1)}, r"noise: expected rank 3.* got shape \[3, 4, 2, 1\]; "),
+    "q rank 1": Bad({"q": zeros(N)}, r"q: expected \[B, N\] or \[E, B, N\], got shape \[4\]; "),
+    "q rank 4": Bad(
+        {"q": zeros(1, E, B, N)}, r"q: expected \[B, N\] or \[E, B, N\], got shape \[1, 2, 3, 4\]; "
+    ),
+    # sizes that do not fit
+    "B of obs": Bad(
+        without_a_row("obs"), r"expected the same number of states B, got obs \[2, 5\] and \w+ \[3, 4, 2\]; "
+    ),
+    "B of next_obs": Bad(
+        without_a_row("next_obs"), r"expected the same number of states B, got next_obs \[2, 5\]"
+    ),
+    "B of reward": Bad(without_a_row("reward"), r"reward: expected shape \[B\] = \[3\], got \[2\]; "),
+    "mask as a column": Bad({"mask": zeros(B, 1)}, r"mask: expected shape \[B\] = \[3\], got \[3, 1\]; "),
+    "O of obs": Bad({"obs": zeros(B, O - 1)}, r"expected O \+ A.* = 4 \+ 2 .*inputs, got widths \(\d+, "),
+    "A of actions": Bad(
+        {"actions": zeros(B, N, A + 1)}, r"critic: expected O \+ A = 5 \+ 3 = 8 inputs, got widths \(7, "
+    ),
+    "A of particles": Bad(
+        {"particles": zeros(B, N, A + 1)},
+        r"critic: expected O \+ A = 5 \+ 3 = 8 inputs, got widths \(7, ",
+        only=("direction", "flow"),
+    ),
+    "A of noise": Bad({"noise": zeros(B, N, A + 1)}, r"expected O \+ A.* = 5 \+ 3 .*inputs, got widths \("),
+    "a critic of other sizes": Bad(
+        {"critic": OTHER.critic}, r"critic: expected O \+ A = 5 \+ 2 = 7 inputs, got widths \(8, "
+    ),
+    "a target critic of other sizes": Bad(
+        {"target_critic": OTHER.critic}, r"target_critic: expected O \+ A = 5 \+ 2 = 7"
+    ),
+    "a policy of other sizes": Bad(
+        {"policy": OTHER.policy}, r"policy: expected O \+ A \+ 1 = 5 \+ 2 \+ 1 = 8 inputs, got"
+    ),
+    "a critic with two outputs": Bad(
+        {
+            "critic": MLP.from_layers(
+                [[{"W": zeros(O + A, 4), "b": zeros(4)}, {"W": zeros(4, 2), "b": zeros(2)}]]
+            )
+        },
+        r"critic: expected one output, got widths \(7, 4, 2\)",
+    ),
+    "a policy with one output": Bad(
+        {
+            "policy": MLP.from_layers(
+                [[{"W": zeros(O + A + 1, 4), "b": zeros(4)}, {"W": zeros(4, 1), "b": zeros(1)}]]
+            )
+        },
+        r"policy: expected A = 2 outputs, got widths \(8, 4, 1\)",
+    ),
+    "an ensemble of policies": Bad(
+        {"policy": MLP.from_layers(2 * layers_of(PROBLEM.policy))},
+        "policy: expected one member, got an ensemble of 2; ",
+    ),
+    "select_noise of the wrong shape": Bad(
+        {"select": "softmax"},
+        r"select_noise: expected shape \[B, N\] = \[3, 4\], got \[3\]; ",
+        extra={"select_noise": zeros(B)},
+    ),
+    # nothing to do
+    "B = 0": Bad(
+        {
+            name: zeros(0, *good()[name].shape[1:])
+            for name in ("obs", "actions", "particles", "noise", "next_obs")
+        },
+        r"expected at least one in every axis of \[B, N, A\], got B ?= ?0; ",
+    ),
+    "N = 0": Bad(
+        {name: zeros(B, 0, A) for name in ("actions", "particles", "noise")},
+        r"expected at least one in every axis of \[B, N, A\], got N ?= ?0; ",
+    ),
+    "empty q": Bad({"q": zeros(B, 0)}, r"q: expected at least one in every axis, got shape \[3, 0\]; "),
+    # kinds of objects
+    "a list of lists": Bad({"obs": [[0.0] * O] * B}, r"obs: expected \w+, got list; ", TypeError),
+    "no particles": Bad({"particles": None}, r"particles: expected \w+, got NoneType; ", TypeError),
+    "a function as critic": Bad(
+        {"critic": len}, r"critic: expected an MLP, got builtin_function_or_method; ", TypeError
+    ),
+    "no policy": Bad({"policy": None}, r"policy: expected an MLP, got NoneType; ", TypeError),
+    "a dict as config": Bad(
+        {"config": {"num_steps": 3}}, r"config: expected a FlowConfig, got dict; ", TypeError
+    ),
+    "an array as score": Bad(
+        {"score_fn": PROBLEM.particles}, r"score_fn: expected a function.*got", TypeError
+    ),
+    "a step count as trajectory": Bad(
+        {},
+        "trajectory: expected True or False, got 3; ",
+        TypeError,
+        extra={"trajectory": 3},
+        only=("flow", "transport"),
+    ),
+    # settings
+    "aggregate": Bad({"aggregate": "max"}, "aggregate: expected one of 'mean', 'min', got 'max'"),
+    "select": Bad({"select": "best"}, "select: expected one of 'max', 'softmax', 'uniform', got 'best'"),
+    "how": Bad({"how": "best"}, "how: expected one of 'max', 'softmax', 'uniform', got 'best'"),
+    "reduce": Bad({"reduce": "min"}, "reduce: expected one of 'mean', 'max', got 'min'"),
+    "softmax without noise": Bad(
+        {"select": "softmax"}, r"select_noise: expected an array \[B, N\].* got None; "
+    ),
+    "uniform without noise": Bad({"how": "uniform"}, r"noise: expected an array \[B, N\].* got None; "),
+    "temperature 0": Bad({"temperature": 0.0}, "temperature: expected a finite number > 0, got 0.0"),
+    "temperature nan": Bad(
+        {"temperature": float("nan")}, "temperature: expected a finite number > 0, got nan"
+    ),
+    "no Euler steps": Bad({"euler_steps": 0}, "euler_steps: expected an integer >= 1, got 0; "),
+    "half an Euler step": Bad({"euler_steps": 2.5}, "euler_steps: expected an integer >= 1, got 2.5; "),
+    "num_steps": Bad({"num_steps": -1}, "num_steps: expected an integer >= 1, got -1; "),
+    "clip": Bad({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); "),
+    "discount nan": Bad({"discount": float("nan")}, "discount: expected a finite number, got nan; "),
+    "backend": Bad(
+        {}, "backend: expected one of 'auto', .*'cpu', 'reference', got 'gpu'", extra={"backend": "gpu"}
+    ),
+    "precision": Bad({}, "precision: expected one of None, 'fp32', .*got 'fp8'", extra={"precision": "fp8"}),
+    "a precision it lacks": Bad(
+        {},
+        "precision: the cpu engine has .*fp32.*, got 'tf32'; ",
+        extra={"precision": "tf32", "backend": "cpu"},
+        only=tuple(function for function in ARGUMENTS if function != "select"),  # which runs on no engine
+    ),
+    "an engine that is not there": Bad(
+        {}, "backend 'cuda' is unavailable: .+; ", RuntimeError, extra={"backend": "cuda"}
+    ),
+}
+
+CALLS = [
+    (name, function)
+    for name, bad in CASES.items()
+    for function, arguments in ARGUMENTS.items()
+    if (function in bad.only if bad.only else not bad.arguments or bad.arguments.keys() & set(arguments))
+]
+
+
+@pytest.fixture(params=["numpy", "torch"])
+def frontend(request):
+    return Engine(request.param, "cpu")
+
+
+def call(frontend: Engine, function: str, arguments: dict[str, Any], **extra):
+    """Call with every array the frontend's own; what is no array goes as it is."""
+    converted = {
+        name: frontend.array(a) if isinstance(a, np.ndarray) else a for name, a in (arguments | extra).items()
+    }
+    return getattr(frontend.module, function)(**converted)
+
+
+@pytest.mark.parametrize(("case", "function"), CALLS, ids=[f"{function}-{case}" for case, function in CALLS])
+def test_refused(frontend, case, function):
+    bad, arguments = CASES[case], good()
+    before = {name: a.copy() for name, a in arguments.items() if isinstance(a, np.ndarray)}
+    wanted = {name: {**arguments, **bad.arguments}[name] for name in ARGUMENTS[function]}
+    with pytest.raises(bad.error, match=bad.message):
+        call(frontend, function, wanted, **bad.extra)
+    for name, copy in before.items():
+        np.testing.assert_array_equal(arguments[name], copy)
+
+
+@pytest.mark.parametrize("function", ARGUMENTS)
+def test_the_good_call_is_good(frontend, function):
+    call(frontend, function, {name: good()[name] for name in ARGUMENTS[function]})
+
+
+DTYPES = ["float64", "float16", "int32", "int64", "bool", "complex64"]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", ["value", "flow", "act", "td_target", "transport"])
+def test_a_dtype_the_engine_does_not_compute(frontend, function, dtype):
+    arguments = {name: good()[name] for name in ARGUMENTS[function]}
+    cast = {name: a.astype(dtype) if isinstance(a, np.ndarray) else a for name, a in arguments.items()}
+    with pytest.raises(
+        TypeError, match=rf"cpu engine computes float32, got {dtype} arrays; cast them to float32"
+    ):
+        call(frontend, function, cast, backend="cpu")
+
+
+@pytest.mark.parametrize("name", ["noise", "reward", "mask", "next_obs"])
+def test_dtypes_that_differ(frontend, name):
+    arguments = {name: good()[name] for name in ARGUMENTS["td_target"]}
+    arguments[name] = arguments[name].astype(np.float64)
+    with pytest.raises(
+        TypeError, match=r"expected the dtype of \w+, (torch\.)?float\d\d, got (torch\.)?float\d\d; cast"
+    ):
+        call(frontend, "td_target", arguments)
+
+
+def test_weights_of_another_dtype(frontend):
+    p = PROBLEM.at(np.float64)
+    with pytest.raises(
+        TypeError, match=r"weights: member 0, layer 0, W: the cpu engine computes float32, got float64; "
+    ):
+        call(frontend, "value", {"critic": p.critic, "obs": PROBLEM.obs, "actions": PROBLEM.particles})
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "message"),
+    [
+        (
+            lambda x: x[:, :1],
+            ValueError,
+            r"score_fn: expected shape \[B, N, A\] = \[3, 4, 2\], got \[3, 1, 2\]; ",
+        ),
+        (lambda x: x.sum(), (TypeError, ValueError), "score_fn: expected"),
+        (lambda x: None, TypeError, r"score_fn: expected \w+, got NoneType"),
+        (lambda x: [0.0], TypeError, r"score_fn: expected \w+, got list"),
+    ],
+)
+def test_scores_that_are_refused(frontend, score, error, message):
+    with pytest.raises(error, match=message):
+        call(frontend, "transport", {"score_fn": score, "particles": PROBLEM.particles, "config": CONFIG})
+
+
+def test_arrays_of_the_other_frontend():
+    import torch
+
+    import vgf_kernels.numpy
+    import vgf_kernels.torch
+
+    p = PROBLEM
+    with pytest.raises(TypeError, match="obs: expected ndarray, got Tensor; "):
+        vgf_kernels.numpy.value(p.critic, torch.from_numpy(p.obs), torch.from_numpy(p.particles))
+    with pytest.raises(TypeError, match="obs: expected Tensor, got ndarray; "):
+        vgf_kernels.torch.value(p.critic, p.obs, p.particles)
+
+
+def test_a_device_without_an_engine():
+    import torch
+
+    import vgf_kernels.torch
+
+    p = PROBLEM
+    obs, x = torch.from_numpy(p.obs).to("meta"), torch.from_numpy(p.particles).to("meta")
+    with pytest.raises(ValueError, match="backend 'cpu' computes on the CPU, got arrays on meta; move them"):
+        vgf_kernels.torch.value(p.critic, obs, x, backend="cpu")
+    with pytest.raises(RuntimeError, match="no engine serves arrays on meta .*; move"):
+        vgf_kernels.torch.value(p.critic, obs, x)
+    with pytest.raises(ValueError, match="actions: expected the device of obs, cpu, got meta; move"):
+        vgf_kernels.torch.value(p.critic, torch.from_numpy(p.obs), x)
+
+
+def test_weights_on_another_device():
+    import torch
+
+    import vgf_kernels.torch
+
+    module = torch.nn.Sequential(torch.nn.Linear(O + A, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).to("meta")
+    obs, x = torch.from_numpy(PROBLEM.obs), torch.from_numpy(PROBLEM.particles)
+    with pytest.raises(ValueError, match="expected the CPU for CPU arrays, got meta; move"):
+        vgf_kernels.torch.value(MLP.from_torch(module), obs, x, backend="cpu")
+
+
+def test_byte_swapped_arrays_are_refused():
+    import vgf_kernels.numpy
+
+    swapped = replace(PROBLEM, obs=PROBLEM.obs.astype(">f4"), particles=PROBLEM.particles.astype(">f4"))
+    with pytest.raises(TypeError, match="byte-swapped float32"):
+        vgf_kernels.numpy.value(swapped.critic, swapped.obs, swapped.particles, backend="cpu")

@@ -1,0 +1,300 @@
+"""MLP.from_torch: which modules it reads, which it refuses, and the way back."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from accuracy import EPS
+from torch import nn
+
+import vgf_kernels.torch
+from vgf_kernels import MLP
+from vgf_kernels.mlp import ACTIVATIONS, NORMS
+
+O, A = 5, 3
+MODULES = {
+    "relu": nn.ReLU,
+    "gelu": lambda: nn.GELU(approximate="tanh"),
+    "gelu_erf": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+    "elu": nn.ELU,
+}
+
+
+def sequential(
+    activation="relu", norm="none", widths=(O + A, 16, 9, 1), seed=0, **norm_options
+) -> nn.Sequential:
+    """A plain module with random biases and norm parameters."""
+    torch.manual_seed(seed)
+    modules: list[nn.Module] = []
+    for inner, outer in itertools.pairwise(widths[:-1]):
+        tail = [MODULES[activation]()]
+        if norm != "none":
+            tail.insert(0 if norm == "pre" else 1, nn.LayerNorm(outer, **norm_options))
+        modules += [nn.Linear(inner, outer), *tail]
+    module = nn.Sequential(*modules, nn.Linear(*widths[-2:]))
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, mean=0.1, std=0.4)
+    return module
+
+
+def inputs(B=6, N=4):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(B, O, generator=generator), torch.randn(B, N, A, generator=generator)
+
+
+def check_reads(mlp: MLP, modules) -> None:
+    """The library's value is the modules' own forward."""
+    obs, actions = inputs()
+    x = torch.cat([obs[:, None].expand(-1, actions.shape[1], -1), actions], dim=-1)
+    with torch.no_grad():
+        wanted = torch.stack([m(x)[..., 0] for m in modules])
+        got = vgf_kernels.torch.value(mlp, obs, actions)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=100 * EPS * wanted.abs().max().item())
+
+
+class TestShapes:
+    @pytest.mark.parametrize("norm", NORMS)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_sequential(self, activation, norm):
+        module = sequential(activation, norm)
+        mlp = MLP.from_torch(module)
+        assert (mlp.activation, mlp.norm, mlp.widths, mlp.ensemble) == (
+            activation,
+            norm,
+            (O + A, 16, 9, 1),
+            1,
+        )
+        assert (mlp.framework, mlp.dtype, mlp.device, mlp.frozen) == ("torch", "float32", "cpu", False)
+        check_reads(mlp, [module])
+
+    @pytest.mark.parametrize("container", [list, tuple, nn.ModuleList])
+    def test_ensembles(self, container):
+        modules = [sequential(norm="pre", seed=s) for s in range(3)]
+        mlp = MLP.from_torch(container(modules))
+        assert mlp.ensemble == 3
+        check_reads(mlp, modules)
+
+    def test_nested_sequentials(self):
+        module = nn.Sequential(nn.Sequential(nn.Linear(8, 4), nn.Tanh()), nn.Sequential(nn.Linear(4, 1)))
+        check_reads(MLP.from_torch(module), [module])
+
+    def test_a_module_with_functional_activations(self):
+        class Critic(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layers = nn.ModuleList([nn.Linear(O + A, 16), nn.Linear(16, 9)])
+                self.norms = nn.ModuleList([nn.LayerNorm(16), nn.LayerNorm(9)])
+                self.head = nn.Linear(9, 1)
+
+            def forward(self, x):
+                for layer, norm in zip(self.layers, self.norms):
+                    x = torch.relu(norm(layer(x)))
+                return self.head(x)
+
+        class Interleaved(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.first_norm, self.head = (
+                    nn.Linear(O + A, 16),
+                    nn.LayerNorm(16),
+                    nn.Linear(16, 1),
+                )
+
+            def forward(self, x):
+                return self.head(torch.relu(self.first_norm(self.first(x))))
+
+        module = Interleaved()
+        check_reads(MLP.from_torch(module, activation="relu", norm="pre"), [module])
+        with pytest.raises(ValueError, match="no activation module found; name it: MLP.from_torch"):
+            MLP.from_torch(module)
+        with pytest.raises(ValueError, match=r"LayerNorm 'norms.0' does not follow a Linear of its width"):
+            MLP.from_torch(Critic(), activation="relu", norm="pre")
+
+    def test_a_module_that_shares_one_activation(self):
+        class Shared(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b, self.c = nn.Linear(O + A, 16), nn.Linear(16, 9), nn.Linear(9, 1)
+                self.act = nn.SiLU()
+
+            def forward(self, x):
+                return self.c(self.act(self.b(self.act(self.a(x)))))
+
+        module = Shared()
+        check_reads(MLP.from_torch(module), [module])
+
+    def test_a_forward_of_two_arguments(self):
+        class Critic(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = sequential("mish", "post")
+
+            def forward(self, obs, action):
+                return self.net(torch.cat([obs, action], dim=-1))
+
+        module = Critic()
+        check_reads(MLP.from_torch(module), [module.net])
+
+    def test_absent_parameters(self):
+        no_bias = nn.Sequential(nn.Linear(8, 6, bias=False), nn.ReLU(), nn.Linear(6, 1, bias=False))
+        no_affine = sequential(norm="pre", elementwise_affine=False)
+        no_shift = sequential(norm="post", bias=False)
+        for module in (no_bias, no_affine, no_shift):
+            check_reads(MLP.from_torch(module), [module])
+
+    def test_modules_that_do_nothing(self):
+        module = nn.Sequential(nn.Linear(8, 6), nn.Identity(), nn.ReLU(), nn.Dropout(0.0), nn.Linear(6, 1))
+        check_reads(MLP.from_torch(module), [module])
+
+    def test_the_eps_of_the_norm(self):
+        module = sequential(norm="pre", eps=0.1)
+        mlp = MLP.from_torch(module)
+        assert mlp.norm_eps == 0.1
+        check_reads(mlp, [module])
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.act, self.b, self.c = nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, x):
+        return self.c(x + self.act(self.b(self.act(self.a(x)))))
+
+
+class Twins(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q1, self.q2 = sequential(), sequential()
+
+
+def weight_normed():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)), nn.ReLU(), nn.Linear(4, 1))
+
+
+REFUSED = {
+    "a convolution": (
+        lambda: nn.Sequential(nn.Conv1d(8, 4, 1), nn.Linear(4, 1)),
+        "'0' is a Conv1d; expected Linear",
+    ),
+    "batch norm": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1)),
+        "'1' is a BatchNorm1d; expected Linear, LayerNorm",
+    ),
+    "dropout": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.Dropout(0.5), nn.ReLU(), nn.Linear(4, 1)),
+        "is a Dropout",
+    ),
+    "an activation it lacks": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.LeakyReLU(), nn.Linear(4, 1)),
+        "'1' is a LeakyReLU",
+    ),
+    "elu of another alpha": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.ELU(alpha=0.5), nn.Linear(4, 1)),
+        "ELU is supported with alpha=1 only, got 0.5",
+    ),
+    "two activations": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)),
+        r"expected one activation and one eps, got \['relu', 'tanh'\]",
+    ),
+    "a norm on the input": (
+        lambda: nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1)),
+        "LayerNorm '0' does not follow a Linear of its width",
+    ),
+    "a norm in one layer only": (
+        lambda: nn.Sequential(
+            nn.Linear(8, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)
+        ),
+        "scale is missing|cannot tell where the norms stand",
+    ),
+    "an activation at the end": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1), nn.Tanh()),
+        "activation|last",
+    ),
+    "one Linear": (lambda: nn.Sequential(nn.Linear(8, 1)), "expected at least two Linear layers, found 1"),
+    "a residual connection": (Residual, "Residual.forward does not compute the MLP its submodules spell"),
+    "twins in one module": (Twins, r"widths do not chain \(1 -> 8\); .* pass them as a list"),
+    "weight norm": (
+        weight_normed,
+        "has a parametrized weight; remove the parametrization first|is a _WeightNorm",
+    ),
+    "a function": (lambda: torch.relu, "expected an nn.Module or a non-empty list of them"),
+    "an empty list": (list, "expected an nn.Module or a non-empty list of them"),
+    "members that differ": (
+        lambda: [sequential(), sequential(widths=(8, 7, 9, 1))],
+        r"member 0 has widths \(8, 16, 9, 1\), member 1 has \(8, 7, 9, 1\)",
+    ),
+    "members of other activations": (
+        lambda: [sequential("relu"), sequential("tanh")],
+        "members must be equal",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused(case):
+    make, message = REFUSED[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        MLP.from_torch(make())
+
+
+class TestBack:
+    @pytest.mark.parametrize("norm", NORMS)
+    @pytest.mark.parametrize("activation", ACTIVATIONS)
+    def test_to_torch(self, activation, norm):
+        module = sequential(activation, norm)
+        back = MLP.from_torch(module).to_torch()
+        assert isinstance(back, nn.Sequential)
+        x = torch.randn(7, O + A)
+        torch.testing.assert_close(back(x), module(x), rtol=0, atol=0)
+        assert all(p.requires_grad for p in back.parameters())
+
+    def test_an_ensemble(self):
+        modules = [sequential(norm="pre", seed=s) for s in range(2)]
+        back = MLP.from_torch(modules).to_torch()
+        assert isinstance(back, nn.ModuleList)
+        check_reads(MLP.from_torch(back), modules)
+
+    def test_the_weights_are_copied(self):
+        module = sequential()
+        back = MLP.from_torch(module).to_torch()
+        with torch.no_grad():
+            back[0].weight.zero_()
+        assert module[0].weight.abs().sum() > 0
+
+    def test_from_torch_to_flax_and_back(self):
+        module = sequential("gelu", "pre")
+        mlp = MLP.from_torch(module)
+        back = MLP.from_flax(mlp.to_flax(), activation="gelu", norm_eps=mlp.norm_eps)
+        check_reads(back, [module])
+
+    @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda mlp: pickle.loads(pickle.dumps(mlp))])
+    def test_copies_stand_on_their_own(self, duplicate):
+        module = sequential()
+        mlp = MLP.from_torch(module)
+        check_reads(mlp, [module])
+        twin = duplicate(mlp)
+        before = copy.deepcopy(module)
+        with torch.no_grad():
+            module[0].weight.zero_()
+        check_reads(twin, [before])
+        check_reads(mlp, [module])
+
+
+def test_numpy_arrays_and_torch_weights():
+    """The NumPy frontend reads a torch module's weights too."""
+    import vgf_kernels.numpy
+
+    module = sequential(norm="post")
+    obs, actions = inputs()
+    got = vgf_kernels.numpy.value(MLP.from_torch(module), obs.numpy(), actions.numpy())
+    wanted = vgf_kernels.torch.value(MLP.from_torch(module), obs, actions)
+    np.testing.assert_array_equal(got, wanted.numpy())

@@ -1,0 +1,131 @@
+"""Threads change no result, several callers at once are served, and Python goes on meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import processes
+import pytest
+import torch
+from problems import make_problem
+from test_independence import results
+
+import vgf_kernels.torch
+from vgf_kernels import FlowConfig
+
+CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.2)
+
+
+@pytest.fixture
+def torch_threads():
+    """Sets torch's number of threads; restored afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def set_threads(engine, count, torch_threads, monkeypatch):
+    if engine.frontend == "torch":
+        torch_threads(count)
+    else:
+        monkeypatch.setenv("VGF_NUM_THREADS", str(count))
+
+
+@pytest.mark.parametrize(("B", "N"), [(1, 10), (1, 300), (2, 40), (5, 10), (64, 10), (33, 7)])
+def test_the_number_of_threads_changes_no_bit(cpu, B, N, torch_threads, monkeypatch):
+    p = make_problem(B=B, N=N, E=3)
+    set_threads(cpu, 1, torch_threads, monkeypatch)
+    alone = results(cpu, p)
+    for count in (2, 3, 8):
+        set_threads(cpu, count, torch_threads, monkeypatch)
+        for got, wanted in zip(results(cpu, p), alone):
+            np.testing.assert_array_equal(got, wanted)
+
+
+COUNT = """
+import os, sys
+import numpy as np
+from engines import Engine
+from problems import make_problem
+from vgf_kernels import FlowConfig
+
+def tasks():
+    return len(os.listdir("/proc/self/task"))
+
+engine = Engine(sys.argv[1], "cpu")
+p = make_problem(B=64, N=10)
+if engine.frontend == "torch":
+    import torch
+    torch.set_num_threads(int(os.environ["THREADS"]))
+before = tasks()
+engine.flow(p.critic, p.obs, p.particles, FlowConfig(num_steps=2))
+print(tasks() - before)
+"""
+
+
+@pytest.mark.parametrize("count", ["1", "3"])
+@pytest.mark.parametrize("frontend", ["numpy", "torch"])
+def test_threads_follow_the_frontends_setting(frontend, count):
+    """The calling thread is one of them."""
+    done = processes.python("-c", COUNT, frontend, THREADS=count, VGF_NUM_THREADS=count)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == int(count) - 1
+
+
+@pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5"])
+def test_a_thread_count_that_is_none(cpu_numpy, setting, monkeypatch):
+    p = make_problem()
+    monkeypatch.setenv("VGF_NUM_THREADS", setting)
+    with pytest.raises(ValueError, match=rf"VGF_NUM_THREADS: expected an integer >= 1, got '{setting}'; "):
+        cpu_numpy.value(p.critic, p.obs, p.particles)
+
+
+def test_several_callers_at_once(cpu):
+    """Different problems, and the same networks packed by all of them at the same time."""
+    problems = [
+        make_problem(B=b, N=n, seed=s) for s, (b, n) in enumerate([(1, 10), (40, 10), (3, 300), (17, 7)])
+    ]
+    wanted = [results(cpu, p) for p in problems]
+    for p in problems:
+        for mlp in (p.critic, p.target_critic, p.policy):
+            mlp.packed.clear()
+    start = threading.Barrier(8)
+
+    def work(worker):
+        start.wait()
+        return [(i, results(cpu, problems[i])) for i in np.random.default_rng(worker).integers(0, 4, 12)]
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in pool.map(work, range(8)):
+            for i, got in done:
+                for array, exact in zip(got, wanted[i]):
+                    np.testing.assert_array_equal(array, exact)
+
+
+def test_python_goes_on_during_a_call(torch_threads):
+    """With the lock held, the other thread would stand still for the whole call."""
+    torch_threads(1)
+    p = make_problem(B=256, N=10, hidden=(256, 256), activation="silu")
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    vgf_kernels.torch.flow(p.critic, obs, x, CONFIG, backend="cpu")
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+
+    other = threading.Thread(target=tick)
+    other.start()
+    begin = time.perf_counter()
+    vgf_kernels.torch.flow(p.critic, obs, x, FlowConfig(num_steps=20), backend="cpu")
+    end = time.perf_counter()
+    stop.set()
+    other.join()
+    inside = [t for t in ticks if begin < t < end]
+    longest = max(b - a for a, b in zip([begin, *inside], [*inside, end]))
+    assert longest < (end - begin) / 2
