@@ -17,7 +17,7 @@ from vgf_kernels import reference
 EPS = float(np.finfo(np.float32).eps)
 ROUND_OFF = 8 * EPS  # about 1e-6
 AGREEING_SHARE = 0.99
-ORDERS = 3  # on top of the given one
+ORDERS = 8  # on top of the given one
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before NumPy is imported: its threads and the engine's would slow each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from engines import BACKENDS, FRONTENDS, Engine
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ class TorchSource:
 
         if isinstance(modules, torch.nn.Module) and not isinstance(modules, torch.nn.ModuleList):
             modules = [modules]
-        modules = list(modules)
+        modules = list(modules) if isinstance(modules, Iterable) else []
         if not modules or not all(isinstance(m, torch.nn.Module) for m in modules):
             raise ValueError("from_torch: expected an nn.Module or a non-empty list of them")
         read = [_read_module(m, activation, norm, norm_eps) for m in modules]

@@ -1,7 +1,7 @@
 """Plain PyTorch, eager and compiled: what one writes without this library.
 
 The critics are a loop over nn.Sequential modules (on a CPU as fast as one batched product over stacked weights,
-or faster), the action gradient is autograd's, the bandwidth is held fixed as in the definition, so the repulsion
+or faster), the gradient is torch's own, the bandwidth is held fixed as in the definition, so the repulsion
 has its closed form. In bf16 the networks compute in bf16 with weights cast once, the particles stay float32.
 """
 
@@ -27,9 +27,16 @@ def values(critics: nn.ModuleList, obs: Tensor, actions: Tensor) -> Tensor:
 
 
 def action_gradient(critics: nn.ModuleList, obs: Tensor, actions: Tensor) -> Tensor:
+    """dq [B, N, A]: by autograd, or by torch.func where torch.compile traces, which takes only that into one graph."""
+
+    def total(actions: Tensor) -> Tensor:
+        return values(critics, obs, actions).mean(dim=0).sum()
+
+    if torch.compiler.is_compiling():
+        return torch.func.grad(total)(actions)
     with torch.enable_grad():
         actions = actions.detach().requires_grad_()
-        return torch.autograd.grad(values(critics, obs, actions).mean(dim=0).sum(), actions)[0]
+        return torch.autograd.grad(total(actions), actions)[0]
 
 
 def direction(x: Tensor, dq: Tensor) -> Tensor:
@@ -160,6 +167,7 @@ class Peer(TorchDevice):
 
         if self.compile:
             torch.compiler.reset()
-            run = torch.compile(run, dynamic=False, mode="max-autotune" if self.device == "cuda" else None)
+            mode = "max-autotune" if self.device == "cuda" else "default"  # no faster on a CPU
+            run = torch.compile(run, fullgraph=True, dynamic=False, mode=mode)
         inputs = [self.tensors(data, states) for states in slices]
         return [lambda a=a: run(a) for a in inputs]

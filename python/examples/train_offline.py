@@ -72,7 +72,9 @@ def run_seed(seed: int, options: argparse.Namespace) -> tuple[Run, Agent, Datase
         run.returns[steps] = float(returns_of(agent, steps, options.episodes, seed).mean())
     evaluated = time.perf_counter()
     run.data_actions = dataset.actions[:ACTION_SAMPLE]
-    run.chosen_actions = {n: agent.acting(n, seed)(dataset.obs[:ACTION_SAMPLE]) for n in (0, *EVALUATED_STEPS)}
+    run.chosen_actions = {
+        n: agent.acting(n, seed)(dataset.obs[:ACTION_SAMPLE]) for n in (0, *EVALUATED_STEPS)
+    }
     run.phases = {"collect": collected - start, "train": trained - collected, "evaluate": evaluated - trained}
     return run, agent, dataset
 
@@ -90,8 +92,12 @@ def report(runs: list[Run], backend: str) -> None:
         print(f"{'mean':>8}" + "".join(f"{r:>12.0f}" for r in table.mean(axis=0)))
         print(f"{'std':>8}" + "".join(f"{r:>12.0f}" for r in table.std(axis=0, ddof=1)))
     updates = sum(len(run.losses) for run in runs)
-    target, total = (1e3 * sum(s) / updates for s in zip(*((r.target_seconds, r.update_seconds) for r in runs)))
-    print(f"\nBackend {backend}: {total:.1f} ms an update, {target:.1f} ms ({target / total:.0%}) of it TD targets.")
+    target, total = (
+        1e3 * sum(s) / updates for s in zip(*((r.target_seconds, r.update_seconds) for r in runs))
+    )
+    print(
+        f"\nBackend {backend}: {total:.1f} ms an update, {target:.1f} ms ({target / total:.0%}) of it TD targets."
+    )
     for run in runs:
         print(f"seed {run.seed}: " + ", ".join(f"{phase} {s:.1f} s" for phase, s in run.phases.items()))
 

@@ -186,15 +186,17 @@ def transport(
     _check_arrays(particles=particles)
     checks.check_transport(score_fn, particles.shape, config, trajectory)
     first, second = np.zeros_like(particles, order="C"), np.zeros_like(particles, order="C")
-    path = [particles.copy()]
-    for step in range(1, config.num_steps + 1):
-        score = score_fn(path[-1])
-        _check_arrays(particles=particles, score_fn=score)
-        checks.check_score(score.shape, particles.shape)
-        path.append(
-            _call("update", particles, backend, precision, path[-1], score, first, second, step, config)
-        )
-    return np.stack(path) if trajectory else path[-1]
+    x = particles.copy()
+    path = [x]
+    with ranges.span("transport", x.shape[0] * x.shape[1]):
+        for step in range(1, config.num_steps + 1):
+            score = score_fn(x)
+            _check_arrays(particles=particles, score_fn=score)
+            checks.check_score(score.shape, particles.shape)
+            x = _call("update", particles, backend, precision, x, score, first, second, step, config)
+            if trajectory:
+                path.append(x)
+    return np.stack(path) if trajectory else x
 
 
 def draw_noise(rng: np.random.Generator, B: int, N: int, A: int) -> np.ndarray:

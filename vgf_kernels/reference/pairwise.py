@@ -10,9 +10,15 @@ from ..config import FlowConfig
 
 
 def squared_distances(x: np.ndarray) -> np.ndarray:
-    """d2 = max(|x|^2 + |y|^2 - 2 x.y, 0) of a state's particles. x [B, N, A] -> [B, N, N]."""
-    norms = np.sum(x * x, axis=-1)
-    return np.maximum(norms[:, :, None] + norms[:, None, :] - 2 * (x @ x.transpose(0, 2, 1)), 0)
+    """d2_ij = |x_i - x_j|^2 of a state's particles. x [B, N, A] -> [B, N, N].
+
+    Summed over differences: |x|^2 + |y|^2 - 2 x.y, the same in exact arithmetic, loses all digits of a small distance,
+    and with few particles the kernel is narrow enough to tell.
+    """
+    d2 = np.zeros((*x.shape[:2], x.shape[1]), x.dtype)
+    for a in range(x.shape[2]):
+        d2 += np.square(x[:, :, None, a] - x[:, None, :, a])
+    return d2
 
 
 def kernel_scale(d2: np.ndarray, bandwidth: str | float) -> np.ndarray:

@@ -6,6 +6,7 @@ The call goes straight to the engine, or through an operator where a compiler or
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -258,18 +259,22 @@ def transport(
     first, second = (
         torch.zeros(particles.shape, dtype=particles.dtype, device=particles.device) for _ in range(2)
     )
-    path = [particles.detach().clone()]
-    for step in range(1, config.num_steps + 1):
-        x, score = path[-1], score_fn(path[-1])
-        _check_arrays(particles=x, score_fn=score)
-        checks.check_score(score.shape, x.shape)
-        if traced:
-            score = score.detach()
-            moved = ops.update(x, score, first, second, step, *ops.pack_config(config), backend, precision)
-        else:
-            moved = _call("update", x, backend, precision, x, score, first, second, step, config)
-        path.append(moved)
-    return torch.stack(path) if trajectory else path[-1]
+    x = particles.detach().clone()
+    path = [x]
+    span = nullcontext() if traced else ranges.span("transport", x.shape[0] * x.shape[1])
+    with span:
+        for step in range(1, config.num_steps + 1):
+            score = score_fn(x)
+            _check_arrays(particles=x, score_fn=score)
+            checks.check_score(score.shape, x.shape)
+            if traced:
+                score = score.detach()
+                x = ops.update(x, score, first, second, step, *ops.pack_config(config), backend, precision)
+            else:
+                x = _call("update", x, backend, precision, x, score, first, second, step, config)
+            if trajectory:
+                path.append(x)
+    return torch.stack(path) if trajectory else x
 
 
 def _check_arrays(**named: Any) -> None:

@@ -54,7 +54,10 @@ static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active
       for (int r = 0; r < kRowStride; r++) out[(c + i) * kRowStride + r] = block[r * kPanel + i];
 #endif
   }
-  if (active) active->count = count;
+  if (!active) return;
+  // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
+  while (count > 0 && active->unit[count - 1] >= width) count--;
+  active->count = count;
 }
 
 // The sum of f(column) over whole vectors of [0, width), a multiple of kPanel. Four running sums hide the latency.

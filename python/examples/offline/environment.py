@@ -11,8 +11,8 @@ import numpy as np
 ENVIRONMENT = "Pendulum-v1"
 EPISODE_STEPS = 200  # Pendulum-v1 never terminates; it is truncated here
 MAX_TORQUE = 2.0  # actions are in [-1, 1]; the environment takes torques
-RIGHT_SHARE = 0.75 # how often the behaviour pushes the right way
-STRENGTH = 0.35 # the centre of its push, as a share of the full torque
+RIGHT_SHARE = 0.75  # how often the behaviour pushes the right way
+STRENGTH = 0.35  # the centre of its push, as a share of the full torque
 NOISE = 0.1
 
 
@@ -78,6 +78,8 @@ def behaviour(seed: int) -> Callable[[np.ndarray], np.ndarray]:
 def collect(size: int, seed: int) -> Dataset:
     """At least `size` transitions of the behaviour policy, in whole episodes."""
     played = play(behaviour(seed), -(-size // EPISODE_STEPS), seed)
-    flat = [a.reshape(-1, *a.shape[2:]) for a in (played.obs[:-1], played.actions, played.rewards, played.obs[1:])]
+    flat = [
+        a.reshape(-1, *a.shape[2:]) for a in (played.obs[:-1], played.actions, played.rewards, played.obs[1:])
+    ]
     order = np.random.default_rng(seed).permutation(len(flat[0]))
     return Dataset(*(a[order] for a in flat))

@@ -16,7 +16,12 @@ GREY, BLUE, ORANGE, GREEN = "#666666", "#0072b2", "#e69f00", "#009e73"
 
 def draw(runs: list[Run], path: str) -> None:
     """Draw the four panels of all seeds and write them to path."""
-    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "font.size": 10}
+    style = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlelocation": "left",
+        "font.size": 10,
+    }
     with plt.rc_context(style):
         figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), layout="constrained")
         draw_budget(axes[0, 0], runs)
@@ -52,7 +57,11 @@ def draw_budget(axis, runs: list[Run]) -> None:
     axis.annotate(f"VGF: {returns[:, best].mean():.0f}", (steps[best], returns[:, best].mean()), (0, 6),
                   textcoords="offset points", color=BLUE, ha="right", va="bottom")  # fmt: skip
     axis.set_ylim(min(behaviour, returns.min()) - 120, 0)
-    axis.set(title="The transport budget at work", xlabel="flow steps at test time (num_steps)", ylabel="mean return")
+    axis.set(
+        title="The transport budget at work",
+        xlabel="flow steps at test time (num_steps)",
+        ylabel="mean return",
+    )
 
 
 def draw_actions(axis, run: Run) -> None:
@@ -63,9 +72,19 @@ def draw_actions(axis, run: Run) -> None:
     shown = (budgets[0], budgets[3], budgets[-1])
     for steps, color in zip(shown, (ORANGE, GREEN, BLUE)):
         label = f"VGF, {steps} steps" if steps else f"best of {PARTICLES}"
-        axis.hist(run.chosen_actions[steps].ravel(), bins, density=True, histtype="step", color=color, lw=2, label=label)
+        axis.hist(
+            run.chosen_actions[steps].ravel(),
+            bins,
+            density=True,
+            histtype="step",
+            color=color,
+            lw=2,
+            label=label,
+        )
     axis.legend(frameon=False)
-    axis.set(title="Actions on the dataset's states", xlabel="torque, as a share of the largest", ylabel="density")
+    axis.set(
+        title="Actions on the dataset's states", xlabel="torque, as a share of the largest", ylabel="density"
+    )
 
 
 def draw_returns(axis, runs: list[Run]) -> None:
@@ -74,7 +93,9 @@ def draw_returns(axis, runs: list[Run]) -> None:
     returns = np.array([[run.checkpoints[u] for u in updates] for run in runs])
     draw_band(axis, updates, returns[..., 0], ORANGE, f"best of {PARTICLES}")
     draw_band(axis, updates, returns[..., 1], BLUE, f"VGF, {max(runs[0].returns)} steps")
-    axis.axhline(np.mean([run.behaviour for run in runs]), color=GREY, ls="--", lw=1.5, label="behaviour policy")
+    axis.axhline(
+        np.mean([run.behaviour for run in runs]), color=GREY, ls="--", lw=1.5, label="behaviour policy"
+    )
     axis.legend(frameon=False, loc="lower right")
     axis.set(title="While training", xlabel="update", ylabel="mean return")
     axis.set_ylim(top=0)
