@@ -80,7 +80,7 @@ int selected(const Unit& unit, int ensemble, const Selection& how, int s, int n)
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes sizes, int threads) {
   check_input(critic, sizes.O + sizes.A);
   const Range range("value", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&critic});
+  const Call call(sizes, {}, {&critic}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -95,7 +95,7 @@ void value_and_grad(const PackedMlp& critic, const float* obs, const float* acti
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("value_and_grad", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&critic});
+  const Call call(sizes, {}, {&critic}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -111,7 +111,7 @@ void direction(const PackedMlp& critic, const float* obs, const float* particles
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("direction", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic});
+  const Call call(sizes, options, {&critic}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -127,7 +127,7 @@ void flow(const PackedMlp& critic, const float* obs, const float* particles, flo
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("flow", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic});
+  const Call call(sizes, options, {&critic}, threads);
   const std::int64_t one = sizes.B * sizes.N * sizes.A;
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
@@ -145,7 +145,7 @@ void sample(const PackedMlp& policy, const float* obs, const float* noise, float
             Clip clip, int threads) {
   check_input(policy, sizes.O + sizes.A + 1);
   const Range range("sample", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&policy});
+  const Call call(sizes, {}, {&policy}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&policy};
     unit.observe(net, obs, 0);
@@ -160,7 +160,7 @@ void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, con
   check_input(policy, sizes.O + sizes.A + 1);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("act", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic, &policy});
+  const Call call(sizes, options, {&critic, &policy}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic}, velocity{&policy};
     unit.observe(net, obs, 0);
@@ -185,7 +185,7 @@ void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const Pa
   check_input(policy, sizes.O + sizes.A + 1);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("td_target", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic, &target_critic, &policy});
+  const Call call(sizes, options, {&critic, &target_critic, &policy}, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net online{&critic}, judge{&target_critic}, velocity{&policy};
     unit.observe(online, next_obs, 0);
@@ -214,7 +214,7 @@ void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const Pa
 void update(const float* particles, const float* dq, float* first, float* second, float* out, int step, Sizes sizes,
             const FlowOptions& options, int threads) {
   const Range range("transport", sizes.B * sizes.N);
-  const Call call(sizes, options, {});
+  const Call call(sizes, options, {}, threads);
   run_units(call, threads, [&](Unit& unit) {
     unit.load(particles);
     unit.load_gradient(dq);

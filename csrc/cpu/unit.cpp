@@ -11,6 +11,8 @@
 namespace vgf::cpu {
 namespace {
 
+constexpr int kUnitTiles = 16;   // most tiles of a unit of small states
+constexpr int kUnitStates = 32;  // most states of a unit
 constexpr int kChunk = 64;  // particles a member takes at a time in the pairwise part; a multiple of kPanel
 
 // Hands out pieces of one block of memory. With a null base it only counts.
@@ -31,10 +33,16 @@ class Carver {
 
 }  // namespace
 
-Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*> nets) : sizes(s), options(o) {
-  const bool several = s.N <= kTileRows;
-  states_per_unit = several ? static_cast<int>(std::min<std::int64_t>(kTileRows / s.N, s.B)) : 1;
-  tiles = several ? 1 : static_cast<int>((s.N + kTileRows - 1) / kTileRows);
+Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*> nets, int threads)
+    : sizes(s), options(o) {
+  states_per_tile = static_cast<int>(kTileRows / s.N);
+  states_per_unit = 1;
+  if (states_per_tile > 0) {
+    // Several units a thread, so that threads end together.
+    const std::int64_t share = s.B / states_per_tile / (4 * std::max(threads, 1));
+    const std::int64_t tiles = std::clamp<std::int64_t>(share, 1, std::min(kUnitTiles, kUnitStates / states_per_tile));
+    states_per_unit = static_cast<int>(std::min<std::int64_t>(tiles * states_per_tile, s.B));
+  }
   units = (s.B + states_per_unit - 1) / states_per_unit;
   stride = padded(s.N);
   max_width = 0, max_hidden = 0, max_ensemble = 1;
@@ -96,9 +104,18 @@ void Unit::begin(std::int64_t unit) {
   states_ = static_cast<int>(std::min<std::int64_t>(call_.states_per_unit, call_.sizes.B - first_));
 }
 
+int Unit::tiles() const {
+  if (call_.states_per_tile == 0) return (n_ + kTileRows - 1) / kTileRows;
+  return (states_ + call_.states_per_tile - 1) / call_.states_per_tile;
+}
+
 Unit::Tile Unit::tile(int t) const {
-  const std::int64_t rows = static_cast<std::int64_t>(states_) * n_;
-  return {static_cast<int>(rows * t / call_.tiles), static_cast<int>(rows * (t + 1) / call_.tiles)};
+  if (call_.states_per_tile > 0) {
+    const int rows = call_.states_per_tile * n_;
+    return {t * rows, std::min((t + 1) * rows, states_ * n_)};
+  }
+  const std::int64_t rows = n_, tiles = this->tiles();
+  return {static_cast<int>(rows * t / tiles), static_cast<int>(rows * (t + 1) / tiles)};
 }
 
 template <class F>
@@ -167,13 +184,17 @@ void Unit::observe(Net& net, const float* obs, int slot) {
   const Range range("observe", states_);
   const int width = call_.sizes.O;
   net.observed = observed_[slot];
-  member_.share(net.mlp->spec().ensemble, [&](std::int64_t e) {
+  const int blocks = (states_ + kTileRows - 1) / kTileRows;
+  member_.share(static_cast<std::int64_t>(net.mlp->spec().ensemble) * blocks, [&](std::int64_t task) {
+    const int e = static_cast<int>(task / blocks), begin = static_cast<int>(task % blocks) * kTileRows;
+    const int count = std::min(kTileRows, states_ - begin);
     for (int k = 0; k < width; k++)
-      for (int s = 0; s < states_; s++) input_[k * kRowStride + s] = obs[(first_ + s) * width + k];
-    const PackedLayer& layer = net.mlp->layer(static_cast<int>(e), 0);
-    kernels_.gemm({input_, kRowStride, states_, all(width), layer.forward, static_cast<long>(layer.in) * kPanel,
+      for (int s = 0; s < count; s++) input_[k * kRowStride + s] = obs[(first_ + begin + s) * width + k];
+    const PackedLayer& layer = net.mlp->layer(e, 0);
+    kernels_.gemm({input_, kRowStride, count, all(width), layer.forward, static_cast<long>(layer.in) * kPanel,
                    static_cast<int>(padded(layer.out) / kPanel), layer.b, 0,
-                   net.observed + e * states_ * call_.row_stride, call_.row_stride, nullptr});
+                   net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride, call_.row_stride,
+                   nullptr});
   });
   member_.sync();
 }
@@ -293,7 +314,7 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
   load(noise);
   const Range range("sample", static_cast<std::int64_t>(states_) * n_);
   const PackedLayer& last = policy.mlp->layer(0, policy.mlp->spec().hidden());
-  const bool together = member_.size > call_.tiles;
+  const bool together = member_.size > tiles();
   const auto run = [&](std::int64_t t) {
     const Tile tile = this->tile(static_cast<int>(t));
     gather(tile);
@@ -317,18 +338,19 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
       }
   };
   if (together)
-    for (int t = 0; t < call_.tiles; t++) run(t);
+    for (int t = 0; t < tiles(); t++) run(t);
   else
-    member_.share(call_.tiles, run);
+    member_.share(tiles(), run);
   member_.sync();
 }
 
 void Unit::evaluate(const Net& critic) {
   const Range range("evaluate", static_cast<std::int64_t>(states_) * n_);
   const int ensemble = critic.mlp->spec().ensemble;
-  member_.share(static_cast<std::int64_t>(call_.tiles) * ensemble, [&](std::int64_t task) {
-    const Tile tile = this->tile(static_cast<int>(task / ensemble));
-    const int e = static_cast<int>(task % ensemble);
+  const int tiles = this->tiles();
+  member_.share(static_cast<std::int64_t>(tiles) * ensemble, [&](std::int64_t task) {
+    const Tile tile = this->tile(static_cast<int>(task % tiles));
+    const int e = static_cast<int>(task / tiles);
     gather(tile);
     const float* a = forward(critic, e, tile, dims_).a;
     const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());
@@ -342,9 +364,10 @@ void Unit::evaluate(const Net& critic) {
 void Unit::gradient(const Net& critic, Aggregate aggregate) {
   const Range range("gradient", static_cast<std::int64_t>(states_) * n_);
   const int ensemble = critic.mlp->spec().ensemble;
-  member_.share(static_cast<std::int64_t>(call_.tiles) * ensemble, [&](std::int64_t task) {
-    const Tile tile = this->tile(static_cast<int>(task / ensemble));
-    const int e = static_cast<int>(task % ensemble);
+  const int tiles = this->tiles();
+  member_.share(static_cast<std::int64_t>(tiles) * ensemble, [&](std::int64_t task) {
+    const Tile tile = this->tile(static_cast<int>(task % tiles));
+    const int e = static_cast<int>(task / tiles);
     gather(tile);
     const float* a = forward(critic, e, tile, dims_).a;
     const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());

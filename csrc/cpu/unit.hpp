@@ -1,8 +1,9 @@
 // A unit of work: some whole states, or one large state, on their way through the engine.
 //
 // Every member of the team working on a unit holds a Unit of its own over the same shared memory and calls the same
-// phases in the same order (SPMD); phases end with all members in step. Where N fits a tile, a unit is as many states
-// as one tile holds; a larger state is a unit of several tiles. What a state computes never depends on the others.
+// phases in the same order (SPMD); phases end with all members in step. Where N fits a tile, a tile is as many states as
+// it holds and a unit some such tiles, which go through each network one after the other while its weights are in
+// cache; a larger state is a unit of several tiles. What a state computes never depends on the others.
 #pragma once
 
 #include "bandwidth.hpp"
@@ -22,7 +23,8 @@ struct Net {
 struct Call {
   Sizes sizes;
   FlowOptions options;
-  int states_per_unit, tiles;
+  int states_per_tile;  // 0 where a state needs several tiles
+  int states_per_unit;
   std::int64_t units;
   long stride;      // of a particle row in struct of arrays: N padded to a panel
   long row_stride;  // of row-major tile buffers
@@ -30,7 +32,7 @@ struct Call {
   int max_hidden, max_ensemble;
   long shared_floats, own_floats;  // memory a unit needs, and each member on top
 
-  Call(Sizes, const FlowOptions&, std::initializer_list<const PackedMlp*>);
+  Call(Sizes, const FlowOptions&, std::initializer_list<const PackedMlp*>, int threads);
 };
 
 class Unit {
@@ -69,6 +71,7 @@ class Unit {
     int begin, end;  // rows of the unit: state * N + particle
     int rows() const { return end - begin; }
   };
+  int tiles() const;
   Tile tile(int t) const;
   long at(int s, int a) const { return (static_cast<long>(s) * dims_ + a) * call_.stride; }
   template <class F>

@@ -111,7 +111,7 @@ def main() -> None:
         "--backend", default="auto", help="a backend of vgf_kernels.torch, or torch: plain eager torch"
     )
     parser.add_argument("--dataset-size", type=int, default=40_000, help="transitions to collect")
-    parser.add_argument("--updates", type=int, default=5_000, help="gradient steps")
+    parser.add_argument("--updates", type=int, default=4_000, help="gradient steps")
     parser.add_argument("--episodes", type=int, default=64, help="episodes of each final evaluation")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--output", default="train_offline.png", help="where to write the figure")
