@@ -95,9 +95,9 @@ def _notes(name: str, outcome: Outcome) -> Iterator[str]:
         yield f"{name}: {contestant} did not run: {reason}"
     for contestant in outcome.failed:
         yield f"{name}: {contestant} FAILED"
-    for contestant, samples in outcome.samples.items():
-        if samples.disturbance > DISTURBED:
-            yield f"{name}: while {contestant} was timed, something else kept {samples.disturbance:.1f} cores busy"
+    disturbance = max((samples.disturbance for samples in outcome.samples.values()), default=0.0)
+    if disturbance > DISTURBED:
+        yield f"{name}: NOT A QUIET MACHINE, something else kept up to {disturbance:.1f} cores busy"
     if outcome.memory:
         inputs, outputs, growth = (outcome.memory[key] for key in ("inputs", "outputs", "growth"))
         share = (inputs + growth) / (inputs + outputs)
