@@ -82,7 +82,7 @@ CASES = [
     Case("sample-K10", "sample", euler_steps=10),
     Case("td_target-K5-L1", "td_target", euler_steps=5, flow_steps=1),
     Case("td_target-K10-L3", "td_target", euler_steps=10, flow_steps=3),
-    Case("act-B1-K10-L3", "act", states=64, batch=1, euler_steps=10, flow_steps=3, calls=64),
+    Case("act-B1-K10-L3", "act", states=64, batch=1, euler_steps=10, flow_steps=3, calls=256),
     Case("flow-100k", "flow", states=10_000, batch=10_000, flow_steps=1, max_rounds=3),
     Case("flow-1M", "flow", states=100_000, batch=100_000, flow_steps=1, max_rounds=2),
 ]
