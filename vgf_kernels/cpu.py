@@ -11,19 +11,26 @@ from .mlp import MLP
 try:
     from . import _native
 
-    missing = None  # why the compiled module is absent
+    _absent = None
 except ImportError as error:
-    missing = f"the compiled module vgf_kernels._native cannot be imported ({error}); reinstall the package"
+    _absent = f"the compiled module vgf_kernels._native cannot be imported ({error}); reinstall the package"
 
+DEVICE = "cpu"
+DTYPES = ("float32",)
 PRECISIONS = ("fp32", "bf16")
 
 
-def isa() -> str:
+def missing() -> str | None:
+    """Why the engine cannot run here."""
+    return _absent
+
+
+def detail() -> str:
     """The instruction set in use. Raises RuntimeError where VGF_CPU_ISA names one that cannot run."""
     return _native.isa()
 
 
-class CpuEngine:
+class Engine:
     """The public functions on checked float32 CPU arrays of one frontend.
 
     Args:

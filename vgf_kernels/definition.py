@@ -9,8 +9,21 @@ import numpy as np
 from . import reference
 from .reference.pairwise import direction_from_gradient
 
+DEVICE = "cpu"
+DTYPES = ("float16", "float32", "float64")
+PRECISIONS = ("fp32",)
 
-class ReferenceEngine:
+
+def missing() -> None:
+    """Nothing: it runs everywhere."""
+
+
+def detail() -> str:
+    """What it computes with."""
+    return "NumPy"
+
+
+class Engine:
     """The public functions by their definition. Results have the dtype of the arrays."""
 
     def __init__(self, arrays: Any, precision: str | None) -> None:

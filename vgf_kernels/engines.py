@@ -6,12 +6,16 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from . import checks, cpu, ranges
-from .definition import ReferenceEngine
+from . import checks, cpu, definition, ranges
 
+# In the order in which "auto" tries them. Each module has PRECISIONS, DTYPES, DEVICE ("cpu" or "cuda"),
+# missing() -> the reason why the engine cannot run here or None, detail() and Engine(arrays, precision).
+MODULES: dict[str, Any] = {"cpu": cpu, "reference": definition}
+PLACES = {
+    "cpu": ("the CPU", "move them with .cpu()"),
+    "cuda": ("a GPU", 'move them with .cuda() or pass backend="auto"'),
+}
 NOT_YET = "not part of this version of vgf-kernels"
-ENGINES: dict[str, Any] = {"cpu": cpu.CpuEngine, "reference": ReferenceEngine}
-PRECISIONS = {"cpu": cpu.PRECISIONS, "reference": ("fp32",)}
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,18 @@ def backends() -> dict[str, Backend]:
 
 
 def _backend(name: str) -> Backend:
-    if name in ("cuda", "triton"):
-        return Backend(name, False, NOT_YET)
-    if name == "reference":
-        return Backend(name, True, "NumPy")
-    if cpu.missing is not None:
-        return Backend(name, False, cpu.missing)
+    missing = _missing(name)
+    if missing is not None:
+        return Backend(name, False, missing)
     try:
-        return Backend(name, True, cpu.isa())
-    except RuntimeError as error:  # VGF_CPU_ISA names what cannot run
+        return Backend(name, True, MODULES[name].detail())
+    except RuntimeError as error:  # VGF_CPU_ISA names what cannot run; a call says so too
         return Backend(name, False, str(error))
+
+
+def _missing(name: str) -> str | None:
+    """Why this engine cannot run here."""
+    return MODULES[name].missing() if name in MODULES else NOT_YET
 
 
 def call(arrays: Any, function: str, like: Any, backend: str, precision: str | None, *args: Any) -> Any:
@@ -61,7 +67,7 @@ def call(arrays: Any, function: str, like: Any, backend: str, precision: str | N
     """
     name = resolve(backend, arrays.device(like), arrays.dtype(like), precision)
     with ranges.span(function, like.shape[0] * like.shape[1]):
-        return getattr(ENGINES[name](arrays, precision), function)(*args)
+        return getattr(MODULES[name].Engine(arrays, precision), function)(*args)
 
 
 def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str:
@@ -80,46 +86,44 @@ def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str
             raise ValueError(f"VGF_BACKEND: expected one of {names}, got {backend!r}; correct or unset it")
     name = _automatic(device) if backend == "auto" else backend
     check_available(name)
-    if device != "cpu":
-        raise ValueError(
-            f"backend {name!r} computes on the CPU, got arrays on {device}; move them with .cpu()"
-        )
+    serves = MODULES[name].DEVICE
+    if device.split(":")[0] != serves:
+        where, remedy = PLACES[serves]
+        raise ValueError(f"backend {name!r} computes on {where}, got arrays on {device}; {remedy}")
     _check_number_format(name, dtype, precision)
     return name
 
 
 def _automatic(device: str) -> str:
-    if device == "cpu":
-        return "cpu" if cpu.missing is None else "reference"
-    gpu = "; ".join(f"{name}: {_backend(name).detail}" for name in ("cuda", "triton"))
+    """The first engine that can run on this device."""
+    reasons = {}
+    for name in checks.ENGINES:
+        if name in MODULES and MODULES[name].DEVICE == device.split(":")[0]:
+            reasons[name] = _missing(name)
+            if reasons[name] is None:
+                return name
+    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "none is made for it"
     raise RuntimeError(
-        f"no engine serves arrays on {device} ({gpu}); move the arrays and networks to the CPU"
+        f"no engine serves arrays on {device} ({why}); move the arrays and networks to the CPU"
     )
 
 
 def check_available(name: str) -> None:
     """Raise RuntimeError where the engine of this name cannot run here; "auto" always can."""
-    if name in ("cuda", "triton"):
-        reason = NOT_YET
-    elif name == "cpu" and cpu.missing is not None:
-        reason = cpu.missing
-    else:
-        return
-    raise RuntimeError(f'backend {name!r} is unavailable: {reason}; use backend="auto" or another engine')
+    reason = None if name == "auto" else _missing(name)
+    if reason is not None:
+        raise RuntimeError(f'backend {name!r} is unavailable: {reason}; use backend="auto" or another engine')
 
 
 def _check_number_format(name: str, dtype: str, precision: str | None) -> None:
-    if name == "cpu" and dtype != "float32":
-        raise TypeError(
-            f"the cpu engine computes float32, got {dtype} arrays; cast them to float32 "
-            'or pass backend="reference"'
-        )
-    if name == "reference" and dtype not in ("float16", "float32", "float64"):
-        raise TypeError(f"the reference computes float16, float32 or float64, got {dtype} arrays; cast them")
-    if precision is not None and precision not in PRECISIONS[name]:
-        has = ", ".join(PRECISIONS[name])
+    dtypes, precisions = MODULES[name].DTYPES, MODULES[name].PRECISIONS
+    if dtype not in dtypes:
+        remedy = "cast them to float32" + ("" if name == "reference" else ' or pass backend="reference"')
+        raise TypeError(f"the {name} engine computes {' or '.join(dtypes)}, got {dtype} arrays; {remedy}")
+    if precision is not None and precision not in precisions:
         raise ValueError(
-            f"precision: the {name} engine has {has}, got {precision!r}; pass one of these or None"
+            f"precision: the {name} engine has {', '.join(precisions)}, got {precision!r}; "
+            "pass one of these or None"
         )
     if name == "reference" and precision == "fp32" and dtype != "float32":
         raise ValueError(

@@ -48,8 +48,8 @@ def _version(package: str) -> str:
 
 
 def _instruction_sets() -> str:
-    if cpu.missing is not None:
-        return "none: the compiled module is missing"
+    if cpu.missing():
+        return f"none: {cpu.missing()}"
     return ", ".join(cpu._native.supported_isas())
 
 
