@@ -1,7 +1,7 @@
 // The seam between the engine (baseline C++) and the micro-kernels (one copy per instruction set).
 //
 // A tile is up to kTileRows particles. Two layouts hold its numbers:
-//   k-major   a[k * stride + row], one cache line a unit: what a product broadcasts from
+//   k-major   a[k * kRowStride + row], one cache line a unit: what a product broadcasts from
 //   row-major z[row * stride + column]: what layer norm sums over
 // Widths are padded to whole panels of kPanel columns; weights in the padding are zero, so it stays harmless.
 #pragma once
@@ -24,8 +24,7 @@ struct Active {
 // c = init + a * w for a tile, over the listed k only. Each element is summed over ascending k with one accumulator,
 // and a k left out would have added zero: a row's result depends neither on the tile's height nor on its neighbours.
 struct Gemm {
-  const float* a;  // k-major [depth][a_stride]
-  long a_stride;
+  const float* a;  // k-major [depth][kRowStride]
   int rows;
   Active k;
   const float* w;  // first panel: w[k * kPanel + column]
@@ -36,6 +35,7 @@ struct Gemm {
   float* c;  // row-major [rows][c_stride], panels * kPanel columns written
   long c_stride;
   const Active* columns;  // null: all; else only these are wanted, and the others become zero
+  int first_column;       // of the first panel, where `columns` counts from 0
 };
 
 // What follows a hidden Dense layer: norm and activation.
@@ -88,15 +88,18 @@ struct Adam {
   Clip clip;
 };
 
+// Products in bfloat16 with float32 sums; `a` holds the listed units in order, as `operand` makes them.
+struct Bf16Products {
+  void (*forward)(const Gemm&);   // `w` is [k][2 * kPanel] bfloat16 a panel (see gemm_bf16.inl); `init` is not null
+  void (*backward)(const Gemm&);  // a lane of `w` holds a pair of neighbouring k, and Gemm::k counts pairs
+  void (*operand)(const float* a, const Active& k, float* out);
+  bool pairs;  // whether they take k in pairs, in the order of the list
+};
+
 struct Kernels {
   const char* name;
   void (*gemm)(const Gemm&);
-  // The same in bfloat16 with float32 sums. A lane holds a pair of neighbouring k, and Gemm::k counts pairs.
-  void (*gemm_pairs)(const Gemm&);
-  // In bfloat16 over the listed k: `w` is [k][2 * kPanel] bfloat16 a panel (see gemm_rows16.inl) and `a` holds the
-  // listed units in pairs, as to_pairs makes them. `init` must not be null.
-  void (*gemm_rows16)(const Gemm&);
-  void (*to_pairs)(const float* a, const Active& k, float* out);
+  Bf16Products bf16;
   void (*hidden_forward)(const HiddenForward&);
   void (*hidden_backward)(const HiddenBackward&);
   // out[row] = b + sum_k a[k][row] w[k]; all kRowStride lanes are written

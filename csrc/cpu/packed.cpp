@@ -60,7 +60,7 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient, Precision precision,
                      int threads)
-    : spec_(spec), gradient_(gradient) {
+    : spec_(spec), gradient_(gradient), bf16_(precision == Precision::bf16) {
   const int depth = spec.layers();
   if (depth < 2 || weights.size() != static_cast<std::size_t>(spec.ensemble) * depth)
     throw std::invalid_argument("pack: expected ensemble * layers weights with at least one hidden layer");

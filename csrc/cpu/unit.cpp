@@ -4,32 +4,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
 
 #include "ranges.hpp"
 
 namespace vgf::cpu {
 namespace {
 
-constexpr int kUnitTiles = 16;   // most tiles of a unit of small states
-constexpr int kUnitStates = 32;  // most states of a unit
 constexpr int kChunk = 64;  // particles a member takes at a time in the pairwise part; a multiple of kPanel
-
-// Hands out pieces of one block of memory. With a null base it only counts.
-class Carver {
- public:
-  explicit Carver(float* base) : base_(base) {}
-  float* take(long count) {
-    float* piece = base_ ? base_ + used_ : nullptr;
-    used_ += padded(count);
-    return piece;
-  }
-  long used() const { return used_; }
-
- private:
-  float* base_;
-  long used_ = 0;
-};
 
 }  // namespace
 
@@ -40,16 +21,21 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
   if (states_per_tile > 0) {
     // Several units a thread, so that threads end together.
     const std::int64_t share = s.B / states_per_tile / (4 * std::max(threads, 1));
-    const std::int64_t tiles = std::clamp<std::int64_t>(share, 1, std::min(kUnitTiles, kUnitStates / states_per_tile));
+    const std::int64_t tiles = std::clamp<std::int64_t>(share, 1, std::min(kGroupTiles, kUnitStates / states_per_tile));
     states_per_unit = static_cast<int>(std::min<std::int64_t>(tiles * states_per_tile, s.B));
+    group_tiles = (states_per_unit + states_per_tile - 1) / states_per_tile;
+  } else {
+    group_tiles = static_cast<int>(std::min<std::int64_t>((s.N + kTileRows - 1) / kTileRows, kGroupTiles));
   }
   units = (s.B + states_per_unit - 1) / states_per_unit;
   stride = padded(s.N);
   max_width = 0, max_hidden = 0, max_ensemble = 1;
+  bf16 = false;
   for (const PackedMlp* net : nets) {
     max_width = std::max(max_width, net->max_width());
     max_hidden = std::max(max_hidden, net->spec().hidden());
     max_ensemble = std::max(max_ensemble, net->spec().ensemble);
+    bf16 = bf16 || net->bf16();
   }
   // One panel more than the widest keeps rows from falling on the same cache sets; action gradients may straddle one.
   row_stride = std::max(max_width, padded(s.A) + kPanel) + kPanel;
@@ -60,41 +46,26 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
 }
 
 Unit::Unit(const Call& call, const Member& member, float* shared, float* own)
+    : Unit(call, member, Carver(shared), Carver(own), own != nullptr) {}
+
+Unit::Unit(const Call& call, const Member& member, Carver team, Carver alone, bool touch)
     : call_(call),
       member_(member),
       kernels_(kernels()),
-      skipping_(skipping()),
       n_(static_cast<int>(call.sizes.N)),
       dims_(call.sizes.A),
-      chunks_per_state_((n_ + kChunk - 1) / kChunk) {
+      chunks_per_state_((n_ + kChunk - 1) / kChunk),
+      together_(team.take(Group::together_floats(call))),
+      group_(call, member, alone, together_, touch) {
   const long particles = static_cast<long>(call.states_per_unit) * dims_ * call.stride;
-  Carver team(shared);
   for (float*& observed : observed_)
     observed = team.take(static_cast<long>(call.max_ensemble) * call.states_per_unit * call.row_stride);
   for (float** piece : {&x_, &dq_, &phi_, &first_moment_, &second_moment_}) *piece = team.take(particles);
   q_ = team.take(static_cast<long>(call.max_ensemble) * call.states_per_unit * n_);
   dq_members_ = team.take(call.max_ensemble * particles);
-  for (float*& z : z_together_) z = team.take(kTileRows * call.row_stride);
   d2k_ = team.take(static_cast<long>(call.states_per_unit) * chunks_per_state_);
   bandwidth_ = reinterpret_cast<Bandwidth*>(team.take(call.states_per_unit * sizeof(Bandwidth) / sizeof(float)));
-
-  Carver alone(own);
-  input_ = alone.take(static_cast<long>(std::max(call.sizes.O, dims_ + 1)) * kRowStride);
-  a_[0] = alone.take(call.max_width * kRowStride);
-  a_[1] = alone.take(call.max_width * kRowStride);
-  pairs_ = alone.take((call.max_width + 1) / 2 * kRowStride);
-  z_ = alone.take(call.max_hidden * kTileRows * call.row_stride);
-  work_ = alone.take(kTileRows * call.row_stride);
-  dy_ = alone.take(kTileRows * call.row_stride);
-  mean_ = alone.take(static_cast<long>(call.max_hidden) * kRowStride);
-  rstd_ = alone.take(static_cast<long>(call.max_hidden) * kRowStride);
   scratch_ = alone.take(static_cast<long>(std::max<std::size_t>(bandwidth_scratch(n_), call.stride)));
-  const long most_units = std::max<long>({call.max_width, call.sizes.O, dims_ + 1});
-  static_assert(sizeof(int) == sizeof(float), "the carver counts in floats");
-  all_ = reinterpret_cast<int*>(alone.take(most_units));
-  active_ = reinterpret_cast<int*>(alone.take(call.max_hidden * call.max_width + kPanel));  // written a vector at a time
-  active_count_ = reinterpret_cast<int*>(alone.take(call.max_hidden));
-  if (own) std::iota(all_, all_ + most_units, 0);
   shared_floats_ = team.used();
   own_floats_ = alone.used();
 }
@@ -109,13 +80,26 @@ int Unit::tiles() const {
   return (states_ + call_.states_per_tile - 1) / call_.states_per_tile;
 }
 
-Unit::Tile Unit::tile(int t) const {
+Tile Unit::tile(int t) const {
   if (call_.states_per_tile > 0) {
     const int rows = call_.states_per_tile * n_;
     return {t * rows, std::min((t + 1) * rows, states_ * n_)};
   }
   const std::int64_t rows = n_, tiles = this->tiles();
   return {static_cast<int>(rows * t / tiles), static_cast<int>(rows * (t + 1) / tiles)};
+}
+
+template <class F>
+void Unit::groups(int ensemble, F f) const {
+  const std::int64_t tiles = this->tiles(), all = tiles * ensemble;
+  std::int64_t task = all * member_.rank / member_.size;
+  const std::int64_t end = all * (member_.rank + 1) / member_.size;
+  while (task < end) {
+    const std::int64_t e = task / tiles, left = std::min(end, (e + 1) * tiles) - task;
+    const std::int64_t groups = (left + call_.group_tiles - 1) / call_.group_tiles, count = (left + groups - 1) / groups;
+    f(static_cast<int>(e), static_cast<int>(task % tiles), static_cast<int>(count));
+    task += count;
+  }
 }
 
 template <class F>
@@ -185,196 +169,109 @@ void Unit::observe(Net& net, const float* obs, int slot) {
   const int width = call_.sizes.O;
   net.observed = observed_[slot];
   const int blocks = (states_ + kTileRows - 1) / kTileRows;
+  float* input = group_[0].input;
   member_.share(static_cast<std::int64_t>(net.mlp->spec().ensemble) * blocks, [&](std::int64_t task) {
     const int e = static_cast<int>(task / blocks), begin = static_cast<int>(task % blocks) * kTileRows;
     const int count = std::min(kTileRows, states_ - begin);
     for (int k = 0; k < width; k++)
-      for (int s = 0; s < count; s++) input_[k * kRowStride + s] = obs[(first_ + begin + s) * width + k];
+      for (int s = 0; s < count; s++) input[k * kRowStride + s] = obs[(first_ + begin + s) * width + k];
     const PackedLayer& layer = net.mlp->layer(e, 0);
-    kernels_.gemm({input_, kRowStride, count, all(width), layer.forward, static_cast<long>(layer.in) * kPanel,
-                   static_cast<int>(padded(layer.out) / kPanel), layer.b, 0,
-                   net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride, call_.row_stride,
-                   nullptr});
+    Gemm g{};
+    g.a = input;
+    g.rows = count;
+    g.k = group_.all(width);
+    g.w = layer.forward;
+    g.panel_stride = static_cast<long>(layer.in) * kPanel;
+    g.panels = static_cast<int>(padded(layer.out) / kPanel);
+    g.init = layer.b;
+    g.c = net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride;
+    g.c_stride = call_.row_stride;
+    kernels_.gemm(g);
   });
   member_.sync();
 }
 
-// Copies a tile's particles to the k-major input of the first layer.
-void Unit::gather(const Tile& tile) {
-  for (int a = 0; a < dims_; a++)
-    for (int r = tile.begin; r < tile.end; r++)
-      input_[a * kRowStride + r - tile.begin] = x_[at(r / n_, a) + r % n_];
-}
-
-// The units of hidden layer l that are on in the tile that went forward last.
-Active Unit::active_units(const MlpSpec& spec, int l) const {
-  return skips(spec) ? Active{active_count_[l], active_ + l * call_.max_width} : all(spec.widths[l + 1]);
-}
-
-// The same for a bfloat16 product, whose pairing of k follows the list: where states share tiles, a list of what some
-// state switches on would let one state change another's rounding.
-Active Unit::gathered_units(const MlpSpec& spec, int l) const {
-  return 2 * n_ > kTileRows ? active_units(spec, l) : all(spec.widths[l + 1]);
-}
-
-// The product g -> z. Together: every member computes its share of the panels, and all get all of them. Two shared
-// buffers take turns, so one meeting a product is enough.
-void Unit::product(Gemm g, bool rows16, bool together, float* z) {
-  const auto run = rows16 ? kernels_.gemm_rows16 : kernels_.gemm;
-  g.c = z;
-  if (!together) return run(g);
-  const int width = rows16 ? 2 * kPanel : kPanel, panels = g.panels;
-  const int first = panels * member_.rank / member_.size, end = panels * (member_.rank + 1) / member_.size;
-  float* shared = z_together_[meetings_++ % 2];
-  g.panels = end - first;
-  g.w += first * g.panel_stride;
-  g.init += first * width;
-  g.c = shared + first * width;
-  if (g.panels > 0) run(g);
-  member_.sync();
-  for (int r = 0; r < g.rows; r++)
-    std::memcpy(z + r * call_.row_stride, shared + r * call_.row_stride, panels * width * sizeof(float));
-}
-
-// Runs the hidden layers of member e on input_ [inputs][rows]; returns the last activations. Together: all members of
-// the team run the same tile and share its products.
-Unit::Activations Unit::forward(const Net& net, int e, const Tile& tile, int inputs, bool together) {
-  const MlpSpec& spec = net.mlp->spec();
-  const int rows = tile.rows();
-  const float* a = input_;
-  for (int l = 0; l < spec.hidden(); l++) {
-    const PackedLayer& layer = net.mlp->layer(e, l);
-    float* z = z_ + static_cast<long>(l) * kTileRows * call_.row_stride;
-    Gemm g{a, kRowStride, rows, l > 0 ? active_units(spec, l - 1) : all(inputs), layer.forward, static_cast<long>(layer.in) * kPanel,
-           static_cast<int>(padded(layer.out) / kPanel), layer.b, 0, z, call_.row_stride, nullptr};
-    if (l == 0) {
-      for (int r = 0; r < rows; r++)
-        std::memcpy(z + r * call_.row_stride,
-                    net.observed + (static_cast<long>(e) * states_ + (tile.begin + r) / n_) * call_.row_stride,
-                    padded(layer.out) * sizeof(float));
-      g.w += static_cast<long>(call_.sizes.O) * kPanel;
-      g.init = z;
-      g.init_stride = call_.row_stride;
-    }
-    if (layer.bf16) {
-      g.k = gathered_units(spec, l - 1);
-      kernels_.to_pairs(a, g.k, pairs_);
-      g.a = pairs_;
-      g.panels = (layer.out + 2 * kPanel - 1) / (2 * kPanel);
-    }
-    product(g, layer.bf16, together, z);
-    float* out = a_[l % 2];
-    Active active{0, active_ + l * call_.max_width};
-    kernels_.hidden_forward({rows, layer.out, spec.activation, spec.norm, spec.norm_eps, z, work_, call_.row_stride,
-                             layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, out,
-                             skips(spec) ? &active : nullptr});
-    active_count_[l] = active.count;
-    a = out;
-  }
-  return {a, active_units(spec, spec.hidden() - 1)};
-}
-
-// Pulls the head's weights back through member e to the actions; follows forward on the same tile.
-void Unit::backward(const Net& net, int e, const Tile& tile) {
-  const MlpSpec& spec = net.mlp->spec();
-  const int rows = tile.rows(), obs = call_.sizes.O;
-  const float* dy = net.mlp->layer(e, spec.hidden()).head;
-  long dy_stride = 0;
-  for (int l = spec.hidden() - 1; l >= 0; l--) {
-    const PackedLayer& layer = net.mlp->layer(e, l);
-    const float* z = z_ + static_cast<long>(l) * kTileRows * call_.row_stride;
-    kernels_.hidden_backward({rows, layer.out, spec.activation, spec.norm, dy, dy_stride, z, work_, call_.row_stride,
-                              layer.scale, layer.bias, mean_ + l * kRowStride, rstd_ + l * kRowStride, a_[0]});
-    const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + dims_;
-    // Without a norm the gradient of a unit that is off is zero; where the layer below is off, none is wanted.
-    const Active columns = l > 0 ? active_units(spec, l - 1) : Active{};
-    Gemm g{a_[0], kRowStride, rows, spec.norm == Norm::none ? active_units(spec, l) : all(layer.out), layer.backward,
-           static_cast<long>(layer.out) * kPanel, static_cast<int>(padded(end) / kPanel) - first, nullptr, 0, dy_,
-           call_.row_stride, l > 0 && skips(spec) ? &columns : nullptr};
-    if (layer.bf16) {
-      kernels_.to_pairs(a_[0], all(layer.out), pairs_);
-      g.a = pairs_;
-      g.k = all((layer.out + 1) / 2);
-      g.panel_stride = static_cast<long>(g.k.count) * kPanel;
-      kernels_.gemm_pairs(g);
-    } else {
-      g.w += first * g.panel_stride;
-      kernels_.gemm(g);
-    }
-    dy = dy_;
-    dy_stride = call_.row_stride;
-  }
-  float* dq = dq_members_ + static_cast<long>(e) * states_ * dims_ * call_.stride;
-  for (int r = 0; r < rows; r++)
+// Sends `count` tiles to the group, their particles as the k-major input of the first layer.
+void Unit::gather(int first, int count) {
+  for (int i = 0; i < count; i++) {
+    Group::Passenger& p = group_[i];
+    p.tile = tile(first + i);
     for (int a = 0; a < dims_; a++)
-      dq[at((tile.begin + r) / n_, a) + (tile.begin + r) % n_] = dy_[r * call_.row_stride + obs % kPanel + a];
+      for (int r = p.tile.begin; r < p.tile.end; r++)
+        p.input[a * kRowStride + r - p.tile.begin] = x_[at(r / n_, a) + r % n_];
+  }
 }
 
 void Unit::sample(const Net& policy, const float* noise, int euler_steps, const Clip& clip) {
   load(noise);
   const Range range("sample", static_cast<std::int64_t>(states_) * n_);
-  const PackedLayer& last = policy.mlp->layer(0, policy.mlp->spec().hidden());
   const bool together = member_.size > tiles();
-  const auto run = [&](std::int64_t t) {
-    const Tile tile = this->tile(static_cast<int>(t));
-    gather(tile);
+  const auto run = [&](int, int first, int count) {
+    gather(first, count);
     if (together) member_.sync();  // all have read the noise before anyone writes particles
     for (int step = 0; step < euler_steps; step++) {
-      std::fill(input_ + dims_ * kRowStride, input_ + (dims_ + 1) * kRowStride,
-                static_cast<float>(step) / static_cast<float>(euler_steps));
-      const Activations hidden = forward(policy, 0, tile, dims_ + 1, together);
-      kernels_.gemm({hidden.a, kRowStride, tile.rows(), hidden.active, last.forward, static_cast<long>(last.in) * kPanel,
-                     static_cast<int>(padded(last.out) / kPanel), last.b, 0, dy_, call_.row_stride, nullptr});
-      for (int i = 0; i < dims_; i++)
-        for (int r = 0; r < tile.rows(); r++)
-          input_[i * kRowStride + r] += dy_[r * call_.row_stride + i] / static_cast<float>(euler_steps);
+      const float time = static_cast<float>(step) / static_cast<float>(euler_steps);
+      for (int i = 0; i < count; i++)
+        std::fill(group_[i].input + dims_ * kRowStride, group_[i].input + (dims_ + 1) * kRowStride, time);
+      group_.forward(policy, 0, count, states_, dims_ + 1, together);
+      group_.output(policy, 0, count);
+      for (int i = 0; i < count; i++) {
+        const Group::Passenger& p = group_[i];
+        for (int a = 0; a < dims_; a++)
+          for (int r = 0; r < p.tile.rows(); r++)
+            p.input[a * kRowStride + r] += p.dy[r * call_.row_stride + a] / static_cast<float>(euler_steps);
+      }
     }
     if (together && member_.rank > 0) return;
-    for (int i = 0; i < dims_; i++)
-      for (int r = tile.begin; r < tile.end; r++) {
-        float x = input_[i * kRowStride + r - tile.begin];
-        if (clip.on) x = x < clip.low ? clip.low : x > clip.high ? clip.high : x;  // NaN stays
-        x_[at(r / n_, i) + r % n_] = x;
-      }
+    for (int i = 0; i < count; i++) {
+      const Group::Passenger& p = group_[i];
+      for (int a = 0; a < dims_; a++)
+        for (int r = p.tile.begin; r < p.tile.end; r++) {
+          float x = p.input[a * kRowStride + r - p.tile.begin];
+          if (clip.on) x = x < clip.low ? clip.low : x > clip.high ? clip.high : x;  // NaN stays
+          x_[at(r / n_, a) + r % n_] = x;
+        }
+    }
   };
   if (together)
-    for (int t = 0; t < tiles(); t++) run(t);
+    for (int t = 0; t < tiles(); t++) run(0, t, 1);
   else
-    member_.share(tiles(), run);
+    groups(1, run);
   member_.sync();
+}
+
+// q of member e for `count` tiles from `first` on.
+void Unit::values(const Net& critic, int e, int first, int count) {
+  gather(first, count);
+  group_.forward(critic, e, count, states_, dims_);
+  for (int i = 0; i < count; i++) {
+    const Tile& tile = group_[i].tile;
+    float q[kRowStride];
+    group_.head(critic, e, i, q);
+    std::copy(q, q + tile.rows(), q_ + static_cast<long>(e) * states_ * n_ + tile.begin);
+  }
 }
 
 void Unit::evaluate(const Net& critic) {
   const Range range("evaluate", static_cast<std::int64_t>(states_) * n_);
-  const int ensemble = critic.mlp->spec().ensemble;
-  const int tiles = this->tiles();
-  member_.share(static_cast<std::int64_t>(tiles) * ensemble, [&](std::int64_t task) {
-    const Tile tile = this->tile(static_cast<int>(task % tiles));
-    const int e = static_cast<int>(task / tiles);
-    gather(tile);
-    const float* a = forward(critic, e, tile, dims_).a;
-    const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());
-    float q[kRowStride];
-    kernels_.head(a, last.in, last.head, last.b[0], q);
-    std::copy(q, q + tile.rows(), q_ + static_cast<long>(e) * states_ * n_ + tile.begin);
-  });
+  groups(critic.mlp->spec().ensemble, [&](int e, int first, int count) { values(critic, e, first, count); });
   member_.sync();
 }
 
 void Unit::gradient(const Net& critic, Aggregate aggregate) {
   const Range range("gradient", static_cast<std::int64_t>(states_) * n_);
   const int ensemble = critic.mlp->spec().ensemble;
-  const int tiles = this->tiles();
-  member_.share(static_cast<std::int64_t>(tiles) * ensemble, [&](std::int64_t task) {
-    const Tile tile = this->tile(static_cast<int>(task % tiles));
-    const int e = static_cast<int>(task / tiles);
-    gather(tile);
-    const float* a = forward(critic, e, tile, dims_).a;
-    const PackedLayer& last = critic.mlp->layer(e, critic.mlp->spec().hidden());
-    float q[kRowStride];
-    kernels_.head(a, last.in, last.head, last.b[0], q);
-    std::copy(q, q + tile.rows(), q_ + static_cast<long>(e) * states_ * n_ + tile.begin);
-    backward(critic, e, tile);
+  groups(ensemble, [&](int e, int first, int count) {
+    values(critic, e, first, count);
+    group_.backward(critic, e, count);
+    float* dq = dq_members_ + static_cast<long>(e) * states_ * dims_ * call_.stride;
+    for (int i = 0; i < count; i++) {
+      const Group::Passenger& p = group_[i];
+      for (int r = 0; r < p.tile.rows(); r++)
+        for (int a = 0; a < dims_; a++)
+          dq[at((p.tile.begin + r) / n_, a) + (p.tile.begin + r) % n_] =
+              p.dy[r * call_.row_stride + group_.first_action() + a];
+    }
   });
   member_.sync();
   member_.share(states_, [&](std::int64_t s) { combine(ensemble, aggregate, static_cast<int>(s)); });

@@ -3,13 +3,11 @@
 #include "vec_avx512.hpp"
 #include "../kernels.hpp"
 #include "../tile/gemm.inl"
-#include "../tile/gemm_rows16.inl"
+#include "../tile/gemm_bf16.inl"
 
 namespace vgf::cpu::avx512bf16 {
 
-extern void (*const kGemmPairs)(const Gemm&);
-extern void (*const kGemmRows16)(const Gemm&);
-void (*const kGemmPairs)(const Gemm&) = gemm<Pair>;
-void (*const kGemmRows16)(const Gemm&) = gemm_rows16;
+extern const Bf16Products kProducts;
+const Bf16Products kProducts = kBf16Products;
 
 }  // namespace vgf::cpu::avx512bf16

@@ -48,7 +48,6 @@ VGF_INLINE V low_half(V pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm
 VGF_INLINE V high_half(V pair) {
   return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pair.v), _mm256_set1_epi32(-65536)));
 }
-VGF_INLINE V dot(V x, V w, V sum) { return fma(high_half(x), high_half(w), fma(low_half(x), low_half(w), sum)); }
 // Rounds to nearest even; NaN stays NaN.
 VGF_INLINE __m256i round_bits(V x) {
   const __m256i bits = _mm256_castps_si256(x.v);
@@ -89,6 +88,7 @@ VGF_INLINE V pow2(V n) {
 }
 
 // 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.
+constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 1; }

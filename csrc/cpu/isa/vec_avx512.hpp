@@ -44,9 +44,10 @@ VGF_INLINE V high_half(V pair) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pair.v), _mm512_set1_epi32(-65536)));
 }
 #if defined(__AVX512BF16__)
+constexpr bool kPairs = true;
 VGF_INLINE V dot(V x, V w, V sum) { return _mm512_dpbf16_ps(sum.v, (__m512bh)x.v, (__m512bh)w.v); }
 #else
-VGF_INLINE V dot(V x, V w, V sum) { return fma(high_half(x), high_half(w), fma(low_half(x), low_half(w), sum)); }
+constexpr bool kPairs = false;
 #endif
 // Rounds to nearest even; NaN stays NaN.
 VGF_INLINE __m512i round_bits(V x) {

@@ -40,7 +40,6 @@ VGF_INLINE V sqrt(V x) {
 // A lane below may hold a pair of bfloat16, the first in its low half.
 VGF_INLINE V low_half(V pair) { return V::Raw(V::Bits(pair.v) << 16); }
 VGF_INLINE V high_half(V pair) { return V::Raw(V::Bits(pair.v) & -65536); }
-VGF_INLINE V dot(V x, V w, V sum) { return fma(high_half(x), high_half(w), fma(low_half(x), low_half(w), sum)); }
 // Rounds to nearest even; NaN stays NaN.
 VGF_INLINE V::Bits round_bits(V x) {
   const V::Bits bits = V::Bits(x.v);
@@ -88,6 +87,7 @@ VGF_INLINE int list_nonzero(V x, int first, int* out) {
 VGF_INLINE V pow2(V n) { return V::Raw((__builtin_convertvector(n.v, V::Bits) + 127) << 23); }
 
 // 3 rows x 4 vectors of accumulators.
+constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 3;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 2; }

@@ -9,6 +9,9 @@
 // two-source permutation a vector and k. Between 50% and 66% of columns wanted, three vectors become two.
 #pragma once
 
+// Inlined into its callers, an inner loop would share their general registers and spill its own.
+#define VGF_ALONE __attribute__((noinline))
+
 namespace vgf::cpu::VGF_ISA {
 
 constexpr int kPer = kPanel / V::kWidth;
@@ -37,26 +40,41 @@ static VGF_INLINE void finish(const Gemm& g, int row, int vector, const V (&sum)
     for (int n = 0; n < N; n++) sum[m][n].store(c + m * g.c_stride + n * V::kWidth);
 }
 
-// What one lane holds: a float32, or a pair of bfloat16 multiplied and summed at once.
-struct Single {
-  static VGF_INLINE V add(V x, V w, V sum) { return fma(x, w, sum); }
-};
-struct Pair {
-  static VGF_INLINE V add(V x, V w, V sum) { return dot(x, w, sum); }
-};
+// What one lane holds: a float32; a pair of bfloat16 multiplied and summed at once; or a pair of bfloat16 widened and
+// multiplied one after the other, with two rows of `a`.
+enum class Lane { single, pair, widened };
 
-template <class Lane, int M, int N>
+// Floats of `a` that one k takes.
+template <Lane lane>
+constexpr long kTaken = lane == Lane::widened ? 2 * kRowStride : kRowStride;
+
+template <Lane lane, int M, int N>
 static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N]) {
+  if constexpr (lane == Lane::widened) {
+    V half[N];
 #pragma GCC unroll 16
-  for (int m = 0; m < M; m++) {
-    V x(a[m]);
+    for (int n = 0; n < N; n++) half[n] = low_half(b[n]);
+    accumulate<Lane::single>(a, half, sum);
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++) sum[m][n] = Lane::add(x, b[n], sum[m][n]);
+    for (int n = 0; n < N; n++) half[n] = high_half(b[n]);
+    accumulate<Lane::single>(a + kRowStride, half, sum);
+  } else {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++) {
+      V x(a[m]);
+#pragma GCC unroll 16
+      for (int n = 0; n < N; n++) {
+        if constexpr (lane == Lane::pair)
+          sum[m][n] = dot(x, b[n], sum[m][n]);
+        else
+          sum[m][n] = fma(x, b[n], sum[m][n]);
+      }
+    }
   }
 }
 
-template <class Lane, int M, int P>
-static void gemm_pass(const Gemm& g, int row, int panel) {
+template <Lane lane, int M, int P>
+static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   constexpr int N = P * kPer;
   const float* w[P];
   for (int p = 0; p < P; p++) w[p] = g.w + (panel + p) * g.panel_stride;
@@ -67,7 +85,7 @@ static void gemm_pass(const Gemm& g, int row, int panel) {
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = V::load(w[n / kPer] + k * kPanel + n % kPer * V::kWidth);
-    accumulate<Lane>(g.a + k * g.a_stride + row, b, sum);
+    accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
   }
   finish(g, row, panel * kPer, sum);
 }
@@ -78,8 +96,8 @@ struct Packing {
   int select[V::kWidth];     // which of their 2 * width columns stands in each place
 };
 
-template <class Lane, int M, int N>
-static void packed_pass(const Gemm& g, int row, const Packing* packing, int at) {
+template <Lane lane, int M, int N>
+static VGF_ALONE void packed_pass(const Gemm& g, int row, const Packing* packing, int at) {
   const float *low[N], *high[N];
   V::Select select[N];
   for (int n = 0; n < N; n++) {
@@ -99,7 +117,7 @@ static void packed_pass(const Gemm& g, int row, const Packing* packing, int at) 
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + k * kPanel), V::load(high[n] + k * kPanel), select[n]);
-    accumulate<Lane>(g.a + k * g.a_stride + row, b, sum);
+    accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
   }
   finish(g, row, at, sum);
 }
@@ -118,27 +136,27 @@ static VGF_INLINE void with_rows(int rows, F f) {
   f(Rows<M>{});
 }
 
-template <class Lane>
+template <Lane lane>
 static void gemm_panels_of(const Gemm& g, int rows, int row, int panel, int panels) {
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, P = gemm_panels(M);
     int p = 0;
-    for (; p + P <= panels; p += P) gemm_pass<Lane, M, P>(g, row, panel + p);
+    for (; p + P <= panels; p += P) gemm_pass<lane, M, P>(g, row, panel + p);
     if constexpr (P > 2)
-      for (; p + 2 <= panels; p += 2) gemm_pass<Lane, M, 2>(g, row, panel + p);
+      for (; p + 2 <= panels; p += 2) gemm_pass<lane, M, 2>(g, row, panel + p);
     if constexpr (P > 1)
-      for (; p < panels; p++) gemm_pass<Lane, M, 1>(g, row, panel + p);
+      for (; p < panels; p++) gemm_pass<lane, M, 1>(g, row, panel + p);
   });
 }
 
-template <class Lane>
+template <Lane lane>
 static void packed_vectors(const Gemm& g, int rows, int row, const Packing* packing, int count) {
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, N = packed_width(M);
     int n = 0;
-    for (; n + N <= count; n += N) packed_pass<Lane, M, N>(g, row, packing + n, n);
+    for (; n + N <= count; n += N) packed_pass<lane, M, N>(g, row, packing + n, n);
     if constexpr (N > 1)
-      for (; n < count; n++) packed_pass<Lane, M, 1>(g, row, packing + n, n);
+      for (; n < count; n++) packed_pass<lane, M, 1>(g, row, packing + n, n);
   });
 }
 
@@ -149,7 +167,7 @@ static VGF_INLINE void spread(const Packing* spreading, int vectors, float* row)
 }
 
 // False where too many columns are wanted for packing to pay.
-template <class Lane>
+template <Lane lane>
 static bool gemm_packed(const Gemm& g) {
   const Active& columns = *g.columns;
   const int all = g.panels * kPer;
@@ -157,45 +175,46 @@ static bool gemm_packed(const Gemm& g) {
   Packing packing[kMaxPacked], spreading[kMaxPacked];  // of the latter, `vector` is where a row's source starts
   for (int v = 0; v < all; v++) {
     spreading[v].vector = 0;
-    for (int lane = 0; lane < V::kWidth; lane++) spreading[v].select[lane] = V::kWidth;  // the first zero
+    for (int slot = 0; slot < V::kWidth; slot++) spreading[v].select[slot] = V::kWidth;  // the first zero
   }
   const int limit = static_cast<int>(kPackingPays * all);
+  const auto column = [&](int i) { return columns.unit[i] - g.first_column; };
   int vectors = 0;
   for (int i = 0; i < columns.count; vectors++) {
     if (vectors == limit) return false;
     Packing& p = packing[vectors];
-    p.vector = columns.unit[i] / V::kWidth;
+    p.vector = column(i) / V::kWidth;
     const int begin = p.vector * V::kWidth;
-    int lane = 0;
-    for (; lane < V::kWidth && i < columns.count && columns.unit[i] < begin + 2 * V::kWidth; lane++, i++) {
-      p.select[lane] = columns.unit[i] - begin;
+    int slot = 0;
+    for (; slot < V::kWidth && i < columns.count && column(i) < begin + 2 * V::kWidth; slot++, i++) {
+      p.select[slot] = column(i) - begin;
       // The wanted columns of one vector stand side by side in the packed row.
-      Packing& to = spreading[columns.unit[i] / V::kWidth];
-      const int place = vectors * V::kWidth + lane;
-      if (i == 0 || columns.unit[i - 1] / V::kWidth != columns.unit[i] / V::kWidth) to.vector = place;
-      to.select[columns.unit[i] % V::kWidth] = place - to.vector;
+      Packing& to = spreading[column(i) / V::kWidth];
+      const int place = vectors * V::kWidth + slot;
+      if (i == 0 || column(i - 1) / V::kWidth != column(i) / V::kWidth) to.vector = place;
+      to.select[column(i) % V::kWidth] = place - to.vector;
     }
-    for (; lane < V::kWidth; lane++) p.select[lane] = 0;
+    for (; slot < V::kWidth; slot++) p.select[slot] = 0;
   }
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
   for (int pass = 0; pass < passes; pass++) {
     const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-    packed_vectors<Lane>(g, end - row, row, packing, vectors);
+    packed_vectors<lane>(g, end - row, row, packing, vectors);
   }
   for (int r = 0; r < g.rows; r++) spread(spreading, all, g.c + r * g.c_stride);
   return true;
 }
 
-template <class Lane>
+template <Lane lane>
 static void gemm(const Gemm& g) {
-  if (g.columns && gemm_packed<Lane>(g)) return;
+  if (g.columns && gemm_packed<lane>(g)) return;
   // Rows in passes of near-equal height; panels outside, so that a panel stays in L1 for all passes.
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
   const int step = passes == 1 ? g.panels : 1;
   for (int panel = 0; panel < g.panels; panel += step)
     for (int pass = 0; pass < passes; pass++) {
       const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-      gemm_panels_of<Lane>(g, end - row, row, panel, step);
+      gemm_panels_of<lane>(g, end - row, row, panel, step);
     }
 }
 

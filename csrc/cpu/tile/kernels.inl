@@ -1,7 +1,7 @@
 // Instantiates the micro-kernels for the instruction set VGF_ISA, whose vector type `V` is already included.
 #include "../kernels.hpp"
 #include "gemm.inl"
-#include "gemm_rows16.inl"
+#include "gemm_bf16.inl"
 #include "hidden.inl"
 #include "pairwise.inl"
 
@@ -11,7 +11,7 @@
 namespace vgf::cpu::VGF_ISA {
 
 extern const Kernels kKernels;
-const Kernels kKernels = {VGF_STRING(VGF_ISA), gemm<Single>, gemm<Pair>,  gemm_rows16, to_pairs, hidden_forward,
-                          hidden_backward,     head,         distances,   pairwise,    adam};
+const Kernels kKernels = {VGF_STRING(VGF_ISA), gemm<Lane::single>, kBf16Products, hidden_forward, hidden_backward,
+                          head,                distances,          pairwise,      adam};
 
 }  // namespace vgf::cpu::VGF_ISA

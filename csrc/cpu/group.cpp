@@ -1,0 +1,210 @@
+#include "group.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace vgf::cpu {
+namespace {
+
+constexpr long kSliceFloats = 64 * 1024;  // 256 KB of weights: a quarter of the smallest L2 of servers today
+
+// The product `g` for the panels [first, end) of its `panels`.
+Gemm slice(Gemm g, int first, int end, int panel_width) {
+  g.w += first * g.panel_stride;
+  if (g.init) g.init += first * panel_width;
+  g.c += first * panel_width;
+  g.panels = end - first;
+  return g;
+}
+
+// The entries of an ascending list that lie in [begin, end).
+Active between(const Active& list, int begin, int end) {
+  int* last = list.unit + list.count;
+  int* from = std::lower_bound(list.unit, last, begin);
+  return {static_cast<int>(std::lower_bound(from, last, end) - from), from};
+}
+
+}  // namespace
+
+Group::Group(const Call& call, const Member& member, Carver& own, float* together, bool touch)
+    : call_(call),
+      member_(member),
+      kernels_(kernels()),
+      skipping_(skipping()),
+      together_{together, together ? together + kTileRows * call.row_stride : nullptr} {
+  const long tile = kTileRows * call.row_stride, inputs = std::max(call.sizes.O, call.sizes.A + 1);
+  for (int i = 0; i < call.group_tiles; i++) {
+    Passenger& p = passengers_[i];
+    p.input = own.take(inputs * kRowStride);
+    p.a = own.take(call.max_width * kRowStride);
+    p.operand = call.bf16 ? own.take((call.max_width + 1) * kRowStride) : nullptr;
+    p.z = own.take(call.max_hidden * tile);
+    p.dy = own.take(tile);
+    p.mean = own.take(static_cast<long>(call.max_hidden) * kRowStride);
+    p.rstd = own.take(static_cast<long>(call.max_hidden) * kRowStride);
+    p.active = own.take_ints(call.max_hidden * call.max_width + kPanel);  // written a vector at a time
+    p.active_count = own.take_ints(call.max_hidden);
+  }
+  work_ = own.take(tile);
+  const long most_units = std::max<long>(call.max_width, inputs);
+  all_ = own.take_ints(most_units);
+  if (touch) std::iota(all_, all_ + most_units, 0);
+}
+
+// The units of hidden layer l that are on in this tile.
+Active Group::active_units(const Passenger& p, const MlpSpec& spec, int l) const {
+  return skips(spec) ? Active{p.active_count[l], p.active + l * call_.max_width} : all(spec.widths[l + 1]);
+}
+
+// The same for a bfloat16 product. Where it takes k in pairs, pairs follow the list, and where states share tiles, a
+// list of what some state switches on would let one state change another's rounding.
+Active Group::gathered_units(const Passenger& p, const MlpSpec& spec, int l) const {
+  return kernels_.bf16.pairs && call_.states_per_tile > 1 ? all(spec.widths[l + 1]) : active_units(p, spec, l);
+}
+
+// Runs product(passenger) -> Gemm for all tiles, a slice of the weights at a time.
+template <class F>
+void Group::products(int count, void (*run)(const Gemm&), int panel_width, F product) {
+  const Gemm first = product(passengers_[0]);
+  const int step = count == 1 ? first.panels : static_cast<int>(std::max(kSliceFloats / first.panel_stride / 4 * 4, 4L));
+  for (int begin = 0; begin < first.panels; begin += step) {
+    const int end = std::min(begin + step, first.panels);
+    for (int i = 0; i < count; i++) {
+      Gemm g = slice(product(passengers_[i]), begin, end, panel_width);
+      Active columns;
+      if (g.columns) {
+        columns = between(*g.columns, begin * panel_width, end * panel_width);
+        g.columns = &columns;
+        g.first_column = begin * panel_width;
+      }
+      run(g);
+    }
+  }
+}
+
+// Every member computes its share of the panels, and all get all of them. Two shared buffers take turns, so one
+// meeting a product is enough.
+void Group::share(Gemm g, void (*run)(const Gemm&), int panel_width) {
+  float *z = g.c, *shared = together_[meetings_++ % 2];
+  g.c = shared;
+  const int first = g.panels * member_.rank / member_.size, end = g.panels * (member_.rank + 1) / member_.size;
+  if (end > first) run(slice(g, first, end, panel_width));
+  member_.sync();
+  for (int r = 0; r < g.rows; r++)
+    std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.panels * panel_width * sizeof(float));
+}
+
+void Group::forward(const Net& net, int e, int count, int states, int inputs, bool together) {
+  const MlpSpec& spec = net.mlp->spec();
+  for (int l = 0; l < spec.hidden(); l++) {
+    const PackedLayer& layer = net.mlp->layer(e, l);
+    const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
+    const int panel_width = layer.bf16 ? 2 * kPanel : kPanel;
+    for (int i = 0; i < count; i++) {
+      Passenger& p = passengers_[i];
+      if (layer.bf16) kernels_.bf16.operand(p.a, gathered_units(p, spec, l - 1), p.operand);
+      for (int r = 0; l == 0 && r < p.tile.rows(); r++) {
+        const int state = (p.tile.begin + r) / static_cast<int>(call_.sizes.N);
+        const float* observed = net.observed + (static_cast<long>(e) * states + state) * call_.row_stride;
+        std::memcpy(p.z + r * call_.row_stride, observed, padded(layer.out) * sizeof(float));
+      }
+    }
+    const auto product = [&](Passenger& p) {
+      Gemm g{};
+      g.a = l == 0 ? p.input : layer.bf16 ? p.operand : p.a;
+      g.rows = p.tile.rows();
+      g.k = l == 0 ? all(inputs) : layer.bf16 ? gathered_units(p, spec, l - 1) : active_units(p, spec, l - 1);
+      g.w = layer.forward;
+      g.panel_stride = static_cast<long>(layer.in) * kPanel;
+      g.panels = (layer.out + panel_width - 1) / panel_width;
+      g.init = layer.b;
+      g.c = p.z + z_at;
+      g.c_stride = call_.row_stride;
+      if (l == 0) {
+        g.w += static_cast<long>(call_.sizes.O) * kPanel;
+        g.init = g.c;
+        g.init_stride = call_.row_stride;
+      }
+      return g;
+    };
+    const auto run = layer.bf16 ? kernels_.bf16.forward : kernels_.gemm;
+    if (together)
+      share(product(passengers_[0]), run, panel_width);
+    else
+      products(count, run, panel_width, product);
+    for (int i = 0; i < count; i++) {
+      Passenger& p = passengers_[i];
+      Active active{0, p.active + l * call_.max_width};
+      kernels_.hidden_forward({p.tile.rows(), layer.out, spec.activation, spec.norm, spec.norm_eps, p.z + z_at, work_,
+                               call_.row_stride, layer.scale, layer.bias, p.mean + l * kRowStride,
+                               p.rstd + l * kRowStride, p.a, skips(spec) ? &active : nullptr});
+      p.active_count[l] = active.count;
+    }
+  }
+}
+
+void Group::output(const Net& net, int e, int count) {
+  const MlpSpec& spec = net.mlp->spec();
+  const PackedLayer& last = net.mlp->layer(e, spec.hidden());
+  for (int i = 0; i < count; i++) {
+    const Passenger& p = passengers_[i];
+    Gemm g{};
+    g.a = p.a;
+    g.rows = p.tile.rows();
+    g.k = active_units(p, spec, spec.hidden() - 1);
+    g.w = last.forward;
+    g.panel_stride = static_cast<long>(last.in) * kPanel;
+    g.panels = static_cast<int>(padded(last.out) / kPanel);
+    g.init = last.b;
+    g.c = p.dy;
+    g.c_stride = call_.row_stride;
+    kernels_.gemm(g);
+  }
+}
+
+void Group::head(const Net& net, int e, int i, float* q) {
+  const PackedLayer& last = net.mlp->layer(e, net.mlp->spec().hidden());
+  kernels_.head(passengers_[i].a, last.in, last.head, last.b[0], q);
+}
+
+void Group::backward(const Net& net, int e, int count) {
+  const MlpSpec& spec = net.mlp->spec();
+  const int obs = call_.sizes.O;
+  for (int l = spec.hidden() - 1; l >= 0; l--) {
+    const PackedLayer& layer = net.mlp->layer(e, l);
+    const bool top = l + 1 == spec.hidden();
+    for (int i = 0; i < count; i++) {
+      Passenger& p = passengers_[i];
+      kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
+                                top ? net.mlp->layer(e, l + 1).head : p.dy, top ? 0 : call_.row_stride,
+                                p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
+                                layer.scale, layer.bias, p.mean + l * kRowStride, p.rstd + l * kRowStride, p.a});
+      if (layer.bf16) kernels_.bf16.operand(p.a, all(layer.out), p.operand);
+    }
+    Active columns[kGroupTiles];
+    // The first layer pulls back to the actions only.
+    const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
+    products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, kPanel, [&](Passenger& p) {
+      Gemm g{};
+      g.a = layer.bf16 ? p.operand : p.a;
+      g.rows = p.tile.rows();
+      // Without a norm the gradient of a unit that is off is zero.
+      g.k = layer.bf16 ? all((layer.out + 1) / 2)
+                       : spec.norm == Norm::none ? active_units(p, spec, l) : all(layer.out);
+      g.panel_stride = static_cast<long>(layer.bf16 ? g.k.count : layer.out) * kPanel;
+      g.w = layer.backward + first * g.panel_stride;
+      g.panels = static_cast<int>(padded(end) / kPanel) - first;
+      g.c = p.dy;
+      g.c_stride = call_.row_stride;
+      if (l > 0 && skips(spec)) {  // where the layer below is off, no gradient is wanted
+        Active& wanted = columns[&p - passengers_];
+        wanted = active_units(p, spec, l - 1);
+        g.columns = &wanted;
+      }
+      return g;
+    });
+  }
+}
+
+}  // namespace vgf::cpu
