@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "team.hpp"
 
 namespace vgf::cpu {
 
@@ -17,10 +18,14 @@ struct Bandwidth {
   Middle middle;
 };
 
+// Floats of memory that a state's median takes: of the team, and of each member on top.
+std::size_t bandwidth_shared(int n);
 std::size_t bandwidth_scratch(int n);
 
-// x is struct of arrays (see Pairwise). `middle` is found only when asked for.
-Bandwidth median_bandwidth(const float* x, long stride, int dims, int n, bool want_middle, float* scratch);
+// x is struct of arrays (see Pairwise). `middle` is found only when asked for. All members of the team call it and get the
+// same result.
+Bandwidth median_bandwidth(const Member&, const float* x, long stride, int dims, int n, bool want_middle, float* shared,
+                           float* scratch);
 float fixed_bandwidth(double sigma);
 
 }  // namespace vgf::cpu

@@ -67,6 +67,16 @@ struct HiddenBackward {
   float* out;  // k-major gradient of the Dense output
 };
 
+// What a row of squared distances tells about the bracket [low, high].
+struct Bracket {
+  const float* values;
+  int count;
+  float low, high;
+  float* inside;              // the values in the bracket, in order; room for `count` and a vector
+  std::int64_t below;         // added to: how many are smaller than low
+  float largest_below;        // raised to the largest of them
+};
+
 // The particles of one state, struct of arrays: x[a * stride + i]. Lanes past N hold finite numbers.
 struct Pairwise {
   const float *x, *dq;
@@ -88,6 +98,20 @@ struct Adam {
   Clip clip;
 };
 
+// One panel of packed weights, 16 columns wide (rows16: 32).
+enum class PanelLayout {
+  single,  // float32 [k][16]
+  rows16,  // bfloat16 [k][32], ordered as gemm_bf16.inl says
+  pairs,   // pairs of bfloat16 [k / 2][16]
+};
+struct PackPanel {
+  const float* from;  // element (k, column) at from[k * stride_k + column * stride_c]
+  std::ptrdiff_t stride_k, stride_c;
+  int depth, columns;  // columns past these, and the last pair's second k, become zero
+  PanelLayout layout;
+  float* to;
+};
+
 // Products in bfloat16 with float32 sums; `a` holds the listed units in order, as `operand` makes them.
 struct Bf16Products {
   void (*forward)(const Gemm&);   // `w` is [k][2 * kPanel] bfloat16 a panel (see gemm_bf16.inl); `init` is not null
@@ -107,8 +131,10 @@ struct Kernels {
   // out[j - begin] = squared distance of particle i to particle j, for j in [begin, end); begin is a multiple of
   // kPanel, out is padded to one
   void (*distances)(const float* x, long stride, int dims, int i, int begin, int end, float* out);
+  int (*bracket)(Bracket&);  // returns how many are inside
   void (*pairwise)(const Pairwise&);
   void (*adam)(const Adam&);
+  void (*pack_panel)(const PackPanel&);
 };
 
 // The fastest kernels this machine runs, or those VGF_CPU_ISA names.

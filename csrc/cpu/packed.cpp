@@ -13,44 +13,6 @@
 namespace vgf::cpu {
 namespace {
 
-// One panel: to[k][c] = from[k * stride_k + (first + c) * stride_c], zero past `columns`.
-void fill_panel(float* to, const float* from, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c, int depth, int first,
-                int columns) {
-  const int whole = std::min(kPanel, columns - first);
-  from += first * stride_c;
-  for (int k = 0; k < depth; k++, to += kPanel, from += stride_k) {
-    for (int c = 0; c < whole; c++) to[c] = from[c * stride_c];
-    for (int c = whole; c < kPanel; c++) to[c] = 0;
-  }
-}
-
-std::uint16_t to_bf16(float x) {  // to nearest even
-  std::uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  if (x != x) return 0x7fc0;
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// A forward panel of 32 columns in bfloat16, ordered as gemm_rows16.inl wants them.
-void fill_rows16(float* to, const LayerWeights& from, int depth, int first, int columns) {
-  auto* place = reinterpret_cast<std::uint16_t*>(to);
-  for (int k = 0; k < depth; k++)
-    for (int i = 0; i < 2 * kPanel; i++) {
-      const int c = first + i / 8 * 4 + i % 4 + (i % 8 < 4 ? 0 : kPanel);
-      *place++ = c < columns ? to_bf16(from.W[k * from.stride_in + c * from.stride_out]) : 0;
-    }
-}
-
-// A backward panel of 16 columns in pairs of neighbouring k of W transposed.
-void fill_pairs(float* to, const LayerWeights& from, int depth, int first, int columns) {
-  auto* place = reinterpret_cast<std::uint16_t*>(to);
-  for (int k = 0; k < depth; k += 2)
-    for (int c = first; c < first + kPanel; c++)
-      for (int half = 0; half < 2; half++)
-        *place++ =
-            c < columns && k + half < depth ? to_bf16(from.W[c * from.stride_in + (k + half) * from.stride_out]) : 0;
-}
-
 void fill_vector(float* to, const float* from, int count, float missing) {
   for (int i = 0; i < count; i++) to[i] = from ? from[i] : missing;
   std::fill(to + count, to + padded(count), 0.0f);
@@ -98,35 +60,30 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
   float* base = memory_.get();
 
   layers_.resize(places.size());
+  std::vector<PackPanel> panels;
+  for (std::size_t i = 0; i < places.size(); i++) {
+    const int l = static_cast<int>(i) % depth, in = spec.widths[l], out = spec.widths[l + 1];
+    const Place& p = places[i];
+    const LayerWeights& from = weights[i];
+    layers_[i] = {in, out, base + p.forward, p.backward ? base + p.backward : nullptr, base + p.b, base + p.scale,
+                  base + p.bias, p.head ? base + p.head : nullptr, p.bf16};
+    const int wide = p.bf16 ? 2 * kPanel : kPanel;
+    for (int c = 0; c < out; c += wide)
+      panels.push_back({from.W + c * from.stride_out, from.stride_in, from.stride_out, in, out - c,
+                        p.bf16 ? PanelLayout::rows16 : PanelLayout::single,
+                        base + p.forward + static_cast<long>(c) * in * kPanel / wide});
+    const long depth_back = p.bf16 ? (out + 1) / 2 : out;
+    for (int c = 0; p.backward && c < in; c += kPanel)
+      panels.push_back({from.W + c * from.stride_in, from.stride_out, from.stride_in, out, in - c,
+                        p.bf16 ? PanelLayout::pairs : PanelLayout::single, base + p.backward + c * depth_back});
+    fill_vector(base + p.b, from.b, out, 0.0f);
+    fill_vector(base + p.scale, from.scale, out, 1.0f);
+    fill_vector(base + p.bias, from.bias, out, 0.0f);
+    for (long k = 0; p.head && k < padded(in); k++) base[p.head + k] = k < in ? from.W[k * from.stride_in] : 0.0f;
+  }
+  const auto fill = kernels().pack_panel;
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(places.size()), [&](std::int64_t i) {
-      const int l = static_cast<int>(i) % depth, in = spec.widths[l], out = spec.widths[l + 1];
-      const Place& p = places[i];
-      const LayerWeights& from = weights[i];
-      PackedLayer& layer = layers_[i];
-      layer = {in, out, base + p.forward, nullptr, base + p.b, base + p.scale, base + p.bias, nullptr, p.bf16};
-      if (p.bf16)
-        for (int c = 0; c < out; c += 2 * kPanel)
-          fill_rows16(base + p.forward + static_cast<long>(c) / 2 * in, from, in, c, out);
-      else
-        for (int c = 0; c < out; c += kPanel)
-          fill_panel(base + p.forward + static_cast<long>(c) * in, from.W, from.stride_in, from.stride_out, in, c, out);
-      if (p.backward) {
-        layer.backward = base + p.backward;
-        for (int c = 0; p.bf16 && c < in; c += kPanel)
-          fill_pairs(base + p.backward + static_cast<long>(c) * ((out + 1) / 2), from, out, c, in);
-        for (int c = 0; !p.bf16 && c < in; c += kPanel)
-          fill_panel(base + p.backward + static_cast<long>(c) * out, from.W, from.stride_out, from.stride_in, out, c,
-                     in);
-      }
-      fill_vector(base + p.b, from.b, out, 0.0f);
-      fill_vector(base + p.scale, from.scale, out, 1.0f);
-      fill_vector(base + p.bias, from.bias, out, 0.0f);
-      if (p.head) {
-        layer.head = base + p.head;
-        for (long k = 0; k < padded(in); k++) base[p.head + k] = k < in ? from.W[k * from.stride_in] : 0.0f;
-      }
-    });
+    member.share(static_cast<std::int64_t>(panels.size()), [&](std::int64_t i) { fill(panels[i]); });
   });
 }
 

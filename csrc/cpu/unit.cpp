@@ -65,6 +65,8 @@ Unit::Unit(const Call& call, const Member& member, Carver team, Carver alone, bo
   dq_members_ = team.take(call.max_ensemble * particles);
   d2k_ = team.take(static_cast<long>(call.states_per_unit) * chunks_per_state_);
   bandwidth_ = reinterpret_cast<Bandwidth*>(team.take(call.states_per_unit * sizeof(Bandwidth) / sizeof(float)));
+  team_median_ = team.take(static_cast<long>(bandwidth_shared(n_)));
+  own_median_ = alone.take(static_cast<long>(bandwidth_shared(n_)));
   scratch_ = alone.take(static_cast<long>(std::max<std::size_t>(bandwidth_scratch(n_), call.stride)));
   shared_floats_ = team.used();
   own_floats_ = alone.used();
@@ -323,10 +325,17 @@ void Unit::direction() {
     member_.sync();
     return;
   }
-  member_.share(states_, [&](std::int64_t s) {
-    bandwidth_[s] = o.median ? median_bandwidth(x_ + at(s, 0), call_.stride, dims_, n_, o.bandwidth_grad, scratch_)
-                             : Bandwidth{fixed_bandwidth(o.sigma), true, {}};
-  });
+  const auto bandwidth = [&](const Member& team, int s, float* shared) {
+    if (!o.median) return Bandwidth{fixed_bandwidth(o.sigma), true, {}};
+    return median_bandwidth(team, x_ + at(s, 0), call_.stride, dims_, n_, o.bandwidth_grad, shared, scratch_);
+  };
+  if (states_ == 1) {
+    const Bandwidth found = bandwidth(member_, 0, team_median_);
+    if (member_.rank == 0) bandwidth_[0] = found;
+  } else {
+    const Member alone;
+    member_.share(states_, [&](std::int64_t s) { bandwidth_[s] = bandwidth(alone, static_cast<int>(s), own_median_); });
+  }
   member_.sync();
   chunks([&](int s, int begin, int end, int chunk) {
     float* d2k = o.bandwidth_grad ? d2k_ + s * chunks_per_state_ + chunk : nullptr;

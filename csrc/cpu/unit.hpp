@@ -70,12 +70,12 @@ class Unit {
   int states_ = 0, chunks_per_state_;
 
   // shared by the team
-  float *observed_[3], *x_, *dq_, *phi_, *first_moment_, *second_moment_, *q_, *dq_members_, *d2k_;
+  float *observed_[3], *x_, *dq_, *phi_, *first_moment_, *second_moment_, *q_, *dq_members_, *d2k_, *team_median_;
   Bandwidth* bandwidth_;
   float* together_;
   // this member's own
   Group group_;
-  float* scratch_;
+  float *own_median_, *scratch_;
 };
 
 }  // namespace vgf::cpu

@@ -60,6 +60,11 @@ VGF_INLINE V pair(V first, V second) {
   const __m256i high = _mm256_and_si256(round_bits(second), _mm256_set1_epi32(-65536));
   return _mm256_castsi256_ps(_mm256_or_si256(high, _mm256_srli_epi32(round_bits(first), 16)));
 }
+// The bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane.
+VGF_INLINE V narrow(V low, V high) {
+  return _mm256_castsi256_ps(
+      _mm256_packus_epi32(_mm256_srli_epi32(round_bits(low), 16), _mm256_srli_epi32(round_bits(high), 16)));
+}
 // Of 16-bit numbers r[8 q + i], s[8 q + i] (q: 128-bit lane): pairs (r, s) of i = 0..3, and of i = 4..7.
 VGF_INLINE V interleave_low(V r, V s) {
   return _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_castps_si256(r.v), _mm256_castps_si256(s.v)));
@@ -85,6 +90,35 @@ VGF_INLINE int list_nonzero(V x, int first, int* out) {
 VGF_INLINE V pow2(V n) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23));
+}
+
+// in[row * stride + column] -> out[column * 16 + row], 8 x 8 at a time: three rounds of interleaving.
+VGF_INLINE void transpose16(const float* in, long stride, float* out) {
+#pragma GCC unroll 4
+  for (int quarter = 0; quarter < 4; quarter++) {
+    const float* from = in + quarter / 2 * 8 * stride + quarter % 2 * 8;
+    float* to = out + quarter % 2 * 8 * 16 + quarter / 2 * 8;
+    __m256 r[8], t[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(from + i * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 2) {
+      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i += 4) {
+      r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+      r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+      r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+      r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 4; i++) {
+      _mm256_storeu_ps(to + 16 * i, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+      _mm256_storeu_ps(to + 16 * (i + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+    }
+  }
 }
 
 // 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.

@@ -60,6 +60,11 @@ VGF_INLINE V pair(V first, V second) {
   const __m512i high = _mm512_and_si512(round_bits(second), _mm512_set1_epi32(-65536));
   return _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_srli_epi32(round_bits(first), 16)));
 }
+// The bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane.
+VGF_INLINE V narrow(V low, V high) {
+  return _mm512_castsi512_ps(
+      _mm512_packus_epi32(_mm512_srli_epi32(round_bits(low), 16), _mm512_srli_epi32(round_bits(high), 16)));
+}
 // Of 16-bit numbers r[8 q + i], s[8 q + i] (q: 128-bit lane): pairs (r, s) of i = 0..3, and of i = 4..7.
 VGF_INLINE V interleave_low(V r, V s) {
   return _mm512_castsi512_ps(_mm512_unpacklo_epi16(_mm512_castps_si512(r.v), _mm512_castps_si512(s.v)));
@@ -76,16 +81,26 @@ VGF_INLINE int list_nonzero(V x, int first, int* out) {
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
   return __builtin_popcount(mask);
 }
+// Writes the lanes in [low, high] side by side and returns their number; counts those below, and raises `largest`.
+VGF_INLINE int bracket_vector(V x, float low, float high, float* inside, std::int64_t* below, V* largest) {
+  const __mmask16 less = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(low), _CMP_LT_OQ);
+  const __mmask16 in = _mm512_mask_cmp_ps_mask(~less, x.v, _mm512_set1_ps(high), _CMP_LE_OQ);
+  *below += __builtin_popcount(less);
+  largest->v = _mm512_mask_max_ps(largest->v, less, largest->v, x.v);
+  _mm512_storeu_ps(inside, _mm512_maskz_compress_ps(in, x.v));
+  return __builtin_popcount(in);
+}
+#define VGF_HAS_BRACKET
 VGF_INLINE V pow2(V n) {
   return _mm512_castsi512_ps(
       _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23));
 }
 
-// in[row * 16 + column] -> out[column * 16 + row]: four rounds of pairwise interleaving.
-VGF_INLINE void transpose16(const float* in, float* out) {
+// in[row * stride + column] -> out[column * 16 + row]: four rounds of pairwise interleaving.
+VGF_INLINE void transpose16(const float* in, long stride, float* out) {
   __m512 r[16], t[16];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + 16 * i);
+  for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_ps(in + stride * i);
 #pragma GCC unroll 16
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
@@ -114,7 +129,6 @@ VGF_INLINE void transpose16(const float* in, float* out) {
   }
 }
 
-#define VGF_HAS_TRANSPOSE
 // Register tile of a product: rows per pass, and panels side by side for a pass of `rows`.
 constexpr int kGemmRows = 14;
 constexpr int gemm_panels(int rows) { return rows <= 6 ? 4 : 2; }

@@ -48,6 +48,18 @@ VGF_INLINE V::Bits round_bits(V x) {
 VGF_INLINE V pair(V first, V second) {
   return V::Raw((round_bits(second) & -65536) | ((round_bits(first) >> 16) & 0xffff));
 }
+// The bfloat16 of the 4 lanes of `low`, then of `high`.
+VGF_INLINE V narrow(V low, V high) {
+  const V::Bits a = round_bits(low), b = round_bits(high);
+  std::uint16_t halves[8];
+  for (int i = 0; i < 4; i++) {
+    halves[i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(a[i]) >> 16);
+    halves[4 + i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(b[i]) >> 16);
+  }
+  V result;
+  __builtin_memcpy(&result, halves, sizeof halves);
+  return result;
+}
 // Of 16-bit numbers r[i], s[i]: pairs (r, s) of i = 0..3, and of i = 4..7.
 VGF_INLINE V interleave_low(V r, V s) {
   V result;
@@ -85,6 +97,12 @@ VGF_INLINE int list_nonzero(V x, int first, int* out) {
   return count;
 }
 VGF_INLINE V pow2(V n) { return V::Raw((__builtin_convertvector(n.v, V::Bits) + 127) << 23); }
+
+// in[row * stride + column] -> out[column * 16 + row]
+VGF_INLINE void transpose16(const float* in, long stride, float* out) {
+  for (int column = 0; column < 16; column++)
+    for (int row = 0; row < 16; row++) out[column * 16 + row] = in[row * stride + column];
+}
 
 // 3 rows x 4 vectors of accumulators.
 constexpr bool kPairs = false;  // no product of bfloat16 pairs

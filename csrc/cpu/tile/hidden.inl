@@ -47,12 +47,7 @@ static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active
         count += list_nonzero(sum, c + v, active->unit + count);
       }
     }
-#ifdef VGF_HAS_TRANSPOSE
-    transpose16(block, out + c * kRowStride);
-#else
-    for (int i = 0; i < kPanel; i++)
-      for (int r = 0; r < kRowStride; r++) out[(c + i) * kRowStride + r] = block[r * kPanel + i];
-#endif
+    transpose16(block, kPanel, out + c * kRowStride);
   }
   if (!active) return;
   // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.

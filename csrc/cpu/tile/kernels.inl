@@ -3,6 +3,7 @@
 #include "gemm.inl"
 #include "gemm_bf16.inl"
 #include "hidden.inl"
+#include "pack.inl"
 #include "pairwise.inl"
 
 #define VGF_STRING_(x) #x
@@ -12,6 +13,6 @@ namespace vgf::cpu::VGF_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {VGF_STRING(VGF_ISA), gemm<Lane::single>, kBf16Products, hidden_forward, hidden_backward,
-                          head,                distances,          pairwise,      adam};
+                          head,                distances,          bracket,       pairwise,      adam,          pack_panel};
 
 }  // namespace vgf::cpu::VGF_ISA

@@ -21,6 +21,27 @@ static void distances(const float* x, long stride, int dims, int i, int begin, i
   for (int j = begin; j < end; j += V::kWidth) squared_distance(x, stride, dims, i, j).store(out + j - begin);
 }
 
+static int bracket(Bracket& b) {
+  int inside = 0, i = 0;
+#ifdef VGF_HAS_BRACKET
+  V largest(b.largest_below);
+  for (; i + V::kWidth <= b.count; i += V::kWidth)
+    inside += bracket_vector(V::load(b.values + i), b.low, b.high, b.inside + inside, &b.below, &largest);
+  float lanes[V::kWidth];
+  largest.store(lanes);
+  for (float lane : lanes) b.largest_below = lane > b.largest_below ? lane : b.largest_below;
+#endif
+  for (; i < b.count; i++) {
+    const float value = b.values[i];
+    const bool less = value < b.low;
+    b.below += less;
+    b.largest_below = less && value > b.largest_below ? value : b.largest_below;
+    b.inside[inside] = value;
+    inside += !less && value <= b.high;
+  }
+  return inside;
+}
+
 static void pairwise(const Pairwise& p) {
   const float inverse_n = 1.0f / p.n;
   if (p.d2k) *p.d2k = 0;

@@ -1,0 +1,85 @@
+"""The median bandwidth is exact for any number of particles and any arrangement, one that fools a sample included."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from accuracy import ROUND_OFF, relative_error
+
+from vgf_kernels import FlowConfig, reference
+
+A = 3
+
+
+def spread(rng, n):
+    return rng.normal(size=(n, A))
+
+
+def identical(rng, n):
+    return np.full((n, A), 0.25)
+
+
+def many_equal(rng, n):
+    """A third of all particles stand on one point."""
+    x = rng.normal(size=(n, A))
+    x[: n // 3] = x[0]
+    return x
+
+
+def two_clusters(rng, n):
+    """The middle of the order falls between distances within a cluster and those across."""
+    return rng.normal(size=(n, A)) * 1e-3 + np.where(np.arange(n) < n // 2, -1.0, 1.0)[:, None]
+
+
+def grid(rng, n):
+    """Few different distances, each many times."""
+    return rng.integers(0, 3, size=(n, A)).astype(float)
+
+
+def ordered(rng, n):
+    """Neighbours in the array are neighbours in space."""
+    return np.sort(rng.normal(size=(n, A)), axis=0)
+
+
+def outliers(rng, n):
+    x = rng.normal(size=(n, A))
+    x[:: max(n // 5, 1)] *= 1e15
+    return x
+
+
+def integers(rng, n):
+    """Distances that float32 holds exactly, so that float64 orders them alike."""
+    return rng.integers(-1000, 1000, size=(n, A)).astype(float)
+
+
+def repulsion(functions, x, bandwidth_grad):
+    """phi without a critic: what the kernel alone does, which hangs on the bandwidth."""
+    config = FlowConfig(
+        num_steps=1, optimizer="sgd", learning_rate=1.0, clip=None, bandwidth_grad=bandwidth_grad
+    )
+    return functions.transport(np.zeros_like, x, config) - x
+
+
+def check(engine, x, bandwidth_grad, monkeypatch):
+    x = x.astype(np.float32)[None]
+    exact = repulsion(reference, x.astype(np.float64), bandwidth_grad)
+    plain = relative_error(repulsion(reference, x, bandwidth_grad), exact)
+    monkeypatch.setenv("VGF_NUM_THREADS", "1")
+    alone = repulsion(engine, x, bandwidth_grad)
+    assert relative_error(alone, exact) <= 2 * plain + ROUND_OFF
+    monkeypatch.setenv("VGF_NUM_THREADS", "2")
+    np.testing.assert_array_equal(repulsion(engine, x, bandwidth_grad), alone)
+
+
+@pytest.mark.parametrize(
+    "arrange", [spread, identical, many_equal, two_clusters, grid, ordered, outliers, integers]
+)
+@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 301, 700])
+def test_the_median(cpu_numpy, arrange, n, monkeypatch):
+    check(cpu_numpy, arrange(np.random.default_rng(n), n), False, monkeypatch)
+
+
+@pytest.mark.parametrize("arrange", [identical, grid, integers])
+@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 301, 700])
+def test_the_entries_in_the_middle(cpu_numpy, arrange, n, monkeypatch):
+    check(cpu_numpy, arrange(np.random.default_rng(n), n), True, monkeypatch)
