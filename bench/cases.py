@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -31,6 +32,9 @@ class Case:
         flow_steps, euler_steps: L and K.
         calls: timed calls in one turn of a contestant.
         max_rounds: an upper limit, for cases that take minutes.
+        activation: of all networks.
+        critic: "random"; "all-on", where every unit is on for every input, so that nothing can be left out; or an npz that
+            python/examples/train_offline.py --save-critic wrote, with its states.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Case:
     euler_steps: int = 0
     calls: int = 1
     max_rounds: int | None = None
+    activation: str = "relu"
+    critic: str = "random"
 
     @property
     def large(self) -> bool:
@@ -79,6 +85,8 @@ CASES = [
     Case("flow-L1", "flow", flow_steps=1),
     Case("flow-L3", "flow", flow_steps=3),
     Case("flow-L5", "flow", flow_steps=5),
+    Case("flow-L3-all-on", "flow", flow_steps=3, critic="all-on"),
+    Case("flow-L3-gelu", "flow", flow_steps=3, activation="gelu"),
     Case("sample-K10", "sample", euler_steps=10),
     Case("td_target-K5-L1", "td_target", euler_steps=5, flow_steps=1),
     Case("td_target-K10-L3", "td_target", euler_steps=10, flow_steps=3),
@@ -86,6 +94,11 @@ CASES = [
     Case("flow-100k", "flow", states=10_000, batch=10_000, flow_steps=1, max_rounds=3),
     Case("flow-1M", "flow", states=100_000, batch=100_000, flow_steps=1, max_rounds=2),
 ]
+
+
+def trained_case(path: Path) -> Case:
+    """The flow on a trained critic."""
+    return Case("flow-L3-trained", "flow", flow_steps=3, critic=str(path.resolve()))
 
 
 @dataclass(frozen=True)
@@ -116,11 +129,17 @@ def make_data(case: Case) -> Data:
 
     Particles are uniform in the action box, so those of one state are as unlike as they ever get.
     """
+    if case.critic.endswith(".npz"):
+        return _load(case)
     rng = np.random.default_rng(0)
     f32 = np.float32
     critic, target_critic = (
         [_layers(rng, (OBS + ACTIONS, *HIDDEN, 1), norm=True) for _ in range(CRITICS)] for _ in range(2)
     )
+    if case.critic == "all-on":
+        for layer in itertools.chain(*critic):
+            if "bias" in layer:
+                layer["bias"] += 6  # six standard deviations of what the norm gives out
     policy = [_layers(rng, (OBS + ACTIONS + 1, *HIDDEN, ACTIONS), norm=False)]
     size = (case.states, PARTICLES, ACTIONS)
     arrays = {"obs": rng.standard_normal((case.states, OBS), f32)}
@@ -132,6 +151,27 @@ def make_data(case: Case) -> Data:
         arrays["reward"] = rng.standard_normal(case.states, f32)
         arrays["mask"] = (rng.random(case.states, f32) < 0.9).astype(f32)
     return Data(critic, target_critic, policy, arrays)
+
+
+def _load(case: Case) -> Data:
+    """The networks and states of a training run; particles uniform in the action box."""
+    with np.load(case.critic) as saved:
+        arrays = dict(saved)
+
+    def members(name: str) -> list[Layers]:
+        found: dict[int, dict[int, dict]] = {}
+        for key, array in arrays.items():
+            network, *place = key.split("/")
+            if network == name:
+                member, layer, field = place
+                found.setdefault(int(member), {}).setdefault(int(layer), {})[field] = array
+        return [[layers[i] for i in sorted(layers)] for _, layers in sorted(found.items())]
+
+    critic, obs = members("critic"), arrays["obs"][: case.states]
+    actions = critic[0][0]["W"].shape[0] - obs.shape[1]
+    rng = np.random.default_rng(0)
+    particles = rng.random((case.states, PARTICLES, actions), np.float32) * 2 - 1
+    return Data(critic, critic, members("policy"), {"obs": obs, "particles": particles})
 
 
 def _layers(rng, widths, norm: bool) -> Layers:
@@ -147,9 +187,9 @@ def _layers(rng, widths, norm: bool) -> Layers:
     return layers
 
 
-def as_mlp(members: list[Layers]) -> MLP:
+def as_mlp(members: list[Layers], activation: str) -> MLP:
     norm = "pre" if "scale" in members[0][0] else "none"
-    return MLP.from_layers(members, activation="relu", norm=norm, norm_eps=NORM_EPS)
+    return MLP.from_layers(members, activation=activation, norm=norm, norm_eps=NORM_EPS)
 
 
 def arguments(case: Case, critic, target_critic, policy, arrays) -> tuple[tuple, dict]:
@@ -170,6 +210,6 @@ def arguments(case: Case, critic, target_critic, policy, arrays) -> tuple[tuple,
 def evaluate(case: Case, data: Data, dtype) -> np.ndarray:
     """The definition (vgf_kernels.reference) on the checked states, computed in dtype."""
     data = data.of_states(case.checked()).astype(dtype)
-    mlps = [as_mlp(members) for members in (data.critic, data.target_critic, data.policy)]
+    mlps = [as_mlp(members, case.activation) for members in (data.critic, data.target_critic, data.policy)]
     positional, keywords = arguments(case, *mlps, data.arrays)
     return getattr(reference, case.function)(*positional, **keywords)

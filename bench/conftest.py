@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import report
-from cases import CASES
+from cases import CASES, trained_case
 from contestants import contestants_of
 from run import Run
 
@@ -16,6 +18,7 @@ def pytest_addoption(parser) -> None:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where the contestants compute")
     add("--precision", choices=("fp32", "tf32", "bf16"), default="fp32", help="in which they compute")
     add("--rounds", type=int, default=12, help="turns of every contestant (large cases take fewer)")
+    add("--trained", type=Path, metavar="NPZ", help="also a critic that train_offline.py --save-critic wrote")
     add("--save-results", action="store_true", help="write bench/results/<utc date>-<machine>.json")
 
 
@@ -26,7 +29,9 @@ def pytest_configure(config) -> None:
 def pytest_generate_tests(metafunc) -> None:
     if {"case", "contestant"} <= set(metafunc.fixturenames):
         contestants = contestants_of(metafunc.config.option.device, metafunc.config.option.precision)
-        cases = [pytest.param(c, id=c.name, marks=[pytest.mark.large] if c.large else []) for c in CASES]
+        trained = metafunc.config.option.trained
+        every = [*CASES, trained_case(trained)] if trained else CASES
+        cases = [pytest.param(c, id=c.name, marks=[pytest.mark.large] if c.large else []) for c in every]
         metafunc.parametrize("case", cases)
         metafunc.parametrize("contestant", contestants, ids=[c.name for c in contestants])
 

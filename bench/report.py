@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 from alternate import ratios
 from cases import ACTIONS, CRITICS, HIDDEN, OBS, PARTICLES
 from contestants import Contestant
@@ -29,6 +31,9 @@ def lines(run: Run, contestants: list[Contestant]) -> Iterator[str]:
     yield ""
     for case, outcome in run.outcomes.items():
         yield from _notes(case.name, outcome)
+    for name, seconds in run.latencies.items():
+        p50, p99 = (1e3 * np.quantile(seconds, q) for q in (0.5, 0.99))
+        yield f"{name}: {len(seconds):,} calls of {ours}: p50 {p50:.3f} ms, p99 {p99:.3f} ms"
     if run.limits:
         for size, rates in run.limits["gemm_tflops"].items():
             yield f"torch's own {size}: " + ", ".join(f"{p} {rate:.3g} TFLOP/s" for p, rate in rates.items())
@@ -41,8 +46,10 @@ def save(run: Run) -> Path:
     gpus = {description["gpu"] for description in run.descriptions.values() if "gpu" in description}
     name = gpus.pop() if gpus else f"{machine['cpu']} {machine['usable_cores']} cores"
     now = datetime.now(timezone.utc)
-    precision = "" if run.precision == "fp32" else f"-{run.precision}"
-    path = RESULTS / f"{now:%Y-%m-%d}-{slug(name)}{precision}.json"
+    options = [run.precision] if run.precision != "fp32" else []
+    if isa := os.environ.get("VGF_CPU_ISA"):
+        options.append(isa)
+    path = RESULTS / f"{'-'.join([f'{now:%Y-%m-%d}', slug(name), *options])}.json"
     record = {
         "when": now.isoformat(timespec="seconds"),
         "device": run.device,
@@ -51,6 +58,7 @@ def save(run: Run) -> Path:
         "limits": run.limits,
         "contestants": {str(contestant): about for contestant, about in run.descriptions.items()},
         "sizes": {"O": OBS, "A": ACTIONS, "N": PARTICLES, "E": CRITICS, "hidden": HIDDEN},
+        "latencies_s": run.latencies,
         "cases": {case.name: asdict(case) | _results(outcome) for case, outcome in run.outcomes.items()},
     }
     RESULTS.mkdir(exist_ok=True)
@@ -74,6 +82,7 @@ def _results(outcome: Outcome) -> dict:
         "absent": {str(contestant): reason for contestant, reason in outcome.absent.items()},
         "failed": {str(contestant): message for contestant, message in outcome.failed.items()},
         "memory": outcome.memory,
+        "density": outcome.density,
     }
 
 
@@ -91,6 +100,9 @@ def _cell(outcome: Outcome, ours: Contestant, peer: Contestant) -> str:
 
 
 def _notes(name: str, outcome: Outcome) -> Iterator[str]:
+    if outcome.density:
+        shares = ", ".join(f"{network} {share:.0%}" for network, share in outcome.density.items())
+        yield f"{name}: hidden units on in some particle of a state: {shares}"
     for contestant, reason in outcome.absent.items():
         yield f"{name}: {contestant} did not run: {reason}"
     for contestant in outcome.failed:

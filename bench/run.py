@@ -9,6 +9,7 @@ import numpy as np
 from alternate import Samples, alternate
 from cases import CRITICS, HIDDEN, Case, evaluate, make_data
 from contestants import Absent, Contestant, Process
+from density import density
 from machine import available_memory
 from verify import Error, check, error_of, plain_error
 
@@ -23,6 +24,7 @@ class Outcome:
         absent: why others could not take part.
         failed: what went wrong with a contestant that should have.
         memory: of our own call, for large cases on a CPU; see Worker.memory.
+        density: the share of hidden units that are on; see density.py.
     """
 
     samples: dict[Contestant, Samples] = field(default_factory=dict)
@@ -30,6 +32,7 @@ class Outcome:
     absent: dict[Contestant, str] = field(default_factory=dict)
     failed: dict[Contestant, str] = field(default_factory=dict)
     memory: dict | None = None
+    density: dict[str, float] = field(default_factory=dict)
 
 
 class Run:
@@ -39,6 +42,7 @@ class Run:
         self.device, self.precision, self.rounds = device, precision, rounds
         self.outcomes: dict[Case, Outcome] = {}
         self.descriptions: dict[Contestant, dict] = {}
+        self.latencies: dict[str, list[float]] = {}  # seconds of each call, by case
         self.limits: dict | None = None  # what the machine itself reaches, measured by `close`
         self._progress = progress
         self._processes: dict[Contestant, Process] = {}
@@ -60,6 +64,15 @@ class Run:
                 outcome.failed = dict.fromkeys(results, str(error))
             self._progress("")
         return self.outcomes[case]
+
+    def latencies_of(self, case: Case, contestant: Contestant, calls: int) -> list[float]:
+        """Seconds of each of `calls` calls of one contestant, one after the other. Raises Absent."""
+        self._progress(f"{case.name}: {calls:,} calls of {contestant}")
+        process = self._start(contestant)
+        process.ask("load", case)
+        self.latencies[case.name] = process.ask("turn", calls)
+        self._progress("")
+        return self.latencies[case.name]
 
     def close(self) -> None:
         """Measure what the machine itself reaches, then end the processes."""
@@ -97,6 +110,7 @@ class Run:
             return
         self._progress(f"{case.name}: verification against float64")
         data = make_data(case)
+        outcome.density = density(case, data)
         truth, in_float32 = (evaluate(case, data, dtype) for dtype in (np.float64, np.float32))
         for contestant, result in results.items():
             try:

@@ -82,10 +82,12 @@ void check(bool same, const char* what) {
 
 int main() {
   unsigned seed = 0;
-  for (const int hidden : {1, 17, 33})
+  for (const int hidden : {1, 17, 33, 300})
     for (const Sizes s : {Sizes{1, 1, 1, 1}, Sizes{3, 2, 5, 7}, Sizes{9, 10, 4, 3}, Sizes{1, 30, 3, 2}, Sizes{2, 150, 2, 2}})
       for (const Norm norm : {Norm::none, Norm::pre, Norm::post})
         for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+          // Wide enough that weights pass in slices; once for every precision is enough.
+          if (hidden == 300 && (s.B != 9 || norm != Norm::pre)) continue;
           const Activation activation = seed % 2 ? Activation::relu : Activation::gelu;
           const auto alone = everything(seed, hidden, s, activation, norm, precision, 1);
           check(alone == everything(seed, hidden, s, activation, norm, precision, 3), "three threads");

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 # ---- the algorithm. Networks are lists of layers; a critic ensemble has a leading axis E on every array.
 
 
-def mlp(layers, x):
+def mlp(layers, x, activation=jax.nn.relu):
     for i, layer in enumerate(layers):
         x = x @ layer["W"] + layer["b"]
         if "scale" in layer:
@@ -33,17 +33,18 @@ def mlp(layers, x):
             variance = jnp.maximum(squares - mean * mean, 0)  # as flax's LayerNorm
             x = (x - mean) * (jax.lax.rsqrt(variance + NORM_EPS) * layer["scale"]) + layer["bias"]
         if i + 1 < len(layers):
-            x = jax.nn.relu(x)
+            x = activation(x)
     return x
 
 
-def ensemble_vmap(critics, rows):
-    return jax.vmap(mlp, in_axes=(0, None))(critics, rows)
+def ensemble_vmap(critics, rows, activation):
+    return jax.vmap(functools.partial(mlp, activation=activation), in_axes=(0, None))(critics, rows)
 
 
-def ensemble_loop(critics, rows):
+def ensemble_loop(critics, rows, activation):
     members = critics[0]["W"].shape[0]
-    return jnp.stack([mlp(jax.tree.map(lambda array, e=e: array[e], critics), rows) for e in range(members)])
+    one = (jax.tree.map(lambda array, e=e: array[e], critics) for e in range(members))
+    return jnp.stack([mlp(critic, rows, activation) for critic in one])
 
 
 def repeat(obs, n):
@@ -128,17 +129,19 @@ class Peer:
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         critics, targets = (self._stack(members) for members in (data.critic, data.target_critic))
         policy = jax.tree.map(lambda array: array[0], self._stack(data.policy))
+        activation = {"relu": jax.nn.relu, "gelu": jax.nn.gelu}[case.activation]
+        ensemble = functools.partial(self.ensemble, activation=activation)
         steps = {"euler_steps": case.euler_steps, "flow_steps": case.flow_steps}
         function, networks, names = {
             "flow": (
-                functools.partial(flow, self.ensemble, steps=case.flow_steps),
+                functools.partial(flow, ensemble, steps=case.flow_steps),
                 (critics,),
                 "obs particles",
             ),
             "sample": (functools.partial(sample, steps=case.euler_steps), (policy,), "obs noise"),
-            "act": (functools.partial(act, self.ensemble, **steps), (critics, policy), "obs noise"),
+            "act": (functools.partial(act, ensemble, **steps), (critics, policy), "obs noise"),
             "td_target": (
-                functools.partial(td_target, self.ensemble, **steps),
+                functools.partial(td_target, ensemble, **steps),
                 (critics, targets, policy),
                 "obs noise reward mask",
             ),

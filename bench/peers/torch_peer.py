@@ -102,7 +102,7 @@ class TorchDevice:
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
         self._evict = torch.empty(EVICT_BYTES if device == "cuda" else 0, dtype=torch.uint8, device=device)
 
-    def network(self, layers: Layers) -> nn.Sequential:
+    def network(self, layers: Layers, activation: str) -> nn.Sequential:
         modules: list[nn.Module] = []
         for i, layer in enumerate(layers):
             inner, outer = layer["W"].shape
@@ -116,11 +116,11 @@ class TorchDevice:
                 norm.bias.copy_(torch.from_numpy(layer["bias"]))
                 modules.append(norm)
             if i + 1 < len(layers):
-                modules.append(nn.ReLU())
+                modules.append(nn.ReLU() if activation == "relu" else nn.GELU(approximate="tanh"))
         return nn.Sequential(*modules).requires_grad_(False).to(self.device)
 
-    def networks(self, members: list[Layers]) -> nn.ModuleList:
-        return nn.ModuleList([self.network(layers) for layers in members])
+    def networks(self, members: list[Layers], activation: str) -> nn.ModuleList:
+        return nn.ModuleList([self.network(layers, activation) for layers in members])
 
     def tensors(self, data: Data, states: slice) -> dict[str, Tensor]:
         return {name: torch.from_numpy(array[states]).to(self.device) for name, array in data.arrays.items()}
@@ -152,8 +152,9 @@ class Peer(TorchDevice):
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        critics, targets = (self.networks(m).to(dtype) for m in (data.critic, data.target_critic))
-        policy = self.network(data.policy[0]).to(dtype)
+        members = (data.critic, data.target_critic, data.policy)
+        critics, targets, policies = (self.networks(m, case.activation).to(dtype) for m in members)
+        policy = policies[0]
 
         def run(a: dict[str, Tensor]) -> Tensor:
             if case.function == "flow":

@@ -31,7 +31,8 @@ class Peer(TorchDevice):
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         """The networks are live views of torch modules, as in training; those of `act` are frozen, as in serving."""
-        mlps = [MLP.from_torch(self.networks(m)) for m in (data.critic, data.target_critic, data.policy)]
+        members = (data.critic, data.target_critic, data.policy)
+        mlps = [MLP.from_torch(self.networks(m, case.activation)) for m in members]
         if case.function == "act":
             mlps = [mlp.freeze() for mlp in mlps]
         function = getattr(vgf, case.function)
