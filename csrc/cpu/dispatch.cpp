@@ -2,6 +2,14 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if VGF_X86
+#include <cpuid.h>
+#endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "kernels.hpp"
 #include "vgf/cpu.hpp"
 
@@ -19,19 +27,37 @@ extern const Kernels kKernels;
 }
 namespace avx512bf16 {
 extern const Bf16Products kProducts;
-const Kernels& kernels() {
-  static const Kernels all = [] {
-    Kernels k = avx512::kKernels;
-    k.name = "avx512bf16";
-    k.bf16 = kProducts;
-    return k;
-  }();
-  return all;
 }
-}  // namespace avx512bf16
+namespace avx512amx {
+extern const Bf16Products kProducts;
+}
 #endif
 
 namespace {
+
+#if VGF_X86
+// The AVX-512 kernels with other bfloat16 products.
+Kernels with_products(const char* name, const Bf16Products& products) {
+  Kernels k = avx512::kKernels;
+  k.name = name;
+  k.bf16 = products;
+  return k;
+}
+
+// Whether the processor has AMX tiles of bfloat16, and the system lets this process use them.
+bool has_amx() {
+#if defined(VGF_EMULATE_AMX)
+  return true;
+#elif defined(__linux__)
+  constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24, kTileState = 18, kRequest = 0x1023;
+  unsigned a, b, c, d;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kAmxBf16) || !(d & kAmxTile)) return false;
+  return syscall(SYS_arch_prctl, kRequest, kTileState) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 // Fastest first.
 std::vector<const Kernels*> runnable() {
@@ -45,7 +71,12 @@ std::vector<const Kernels*> runnable() {
   if (wide && __builtin_cpu_supports("avx512bf16")) {
     // Zen multiplies pairs at twice the rate of float32, Intel's cores since Sapphire Rapids at half of it.
     const bool fast = __builtin_cpu_is("amd");
-    found.insert(fast ? found.begin() : found.end(), &avx512bf16::kernels());
+    static const Kernels pairs = with_products("avx512bf16", avx512bf16::kProducts);
+    found.insert(fast ? found.begin() : found.end(), &pairs);
+    if (has_amx()) {
+      static const Kernels tiles = with_products("avx512amx", avx512amx::kProducts);
+      found.insert(found.begin(), &tiles);
+    }
   }
   if (fma) found.push_back(&avx2::kKernels);
 #endif

@@ -57,10 +57,12 @@ Active Group::active_units(const Passenger& p, const MlpSpec& spec, int l) const
   return skips(spec) ? Active{p.active_count[l], p.active + l * call_.max_width} : all(spec.widths[l + 1]);
 }
 
-// The same for a bfloat16 product. Where it takes k in pairs, pairs follow the list, and where states share tiles, a
-// list of what some state switches on would let one state change another's rounding.
+// The same for a bfloat16 product. Where it takes them in pairs and states share tiles, a list of what some state switches
+// on would let one state change another's round-off.
 Active Group::gathered_units(const Passenger& p, const MlpSpec& spec, int l) const {
-  return kernels_.bf16.pairs && call_.states_per_tile > 1 ? all(spec.widths[l + 1]) : active_units(p, spec, l);
+  const Follows follows = kernels_.bf16.follows;
+  const bool listed = follows == Follows::list || (follows == Follows::pairs && call_.states_per_tile <= 1);
+  return listed ? active_units(p, spec, l) : all(spec.widths[l + 1]);
 }
 
 // Runs product(passenger) -> Gemm for all tiles, a slice of the weights at a time.
@@ -100,7 +102,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
-    const int panel_width = layer.bf16 ? 2 * kPanel : kPanel;
+    const int panel_width = layer.forward.width();
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       if (layer.bf16) kernels_.bf16.operand(p.a, gathered_units(p, spec, l - 1), p.operand);
@@ -114,10 +116,13 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       Gemm g{};
       g.a = l == 0 ? p.input : layer.bf16 ? p.operand : p.a;
       g.rows = p.tile.rows();
-      g.k = l == 0 ? all(inputs) : layer.bf16 ? gathered_units(p, spec, l - 1) : active_units(p, spec, l - 1);
-      g.w = layer.forward;
-      g.panel_stride = static_cast<long>(layer.in) * kPanel;
-      g.panels = (layer.out + panel_width - 1) / panel_width;
+      g.k = l == 0                                     ? all(inputs)
+            : layer.forward.layout == PanelLayout::pairs ? all(layer.forward.rows())
+            : layer.bf16                               ? gathered_units(p, spec, l - 1)
+                                                       : active_units(p, spec, l - 1);
+      g.w = layer.forward.first;
+      g.panel_stride = layer.forward.stride();
+      g.panels = layer.forward.count();
       g.init = layer.b;
       g.c = p.z + z_at;
       g.c_stride = call_.row_stride;
@@ -153,9 +158,9 @@ void Group::output(const Net& net, int e, int count) {
     g.a = p.a;
     g.rows = p.tile.rows();
     g.k = active_units(p, spec, spec.hidden() - 1);
-    g.w = last.forward;
-    g.panel_stride = static_cast<long>(last.in) * kPanel;
-    g.panels = static_cast<int>(padded(last.out) / kPanel);
+    g.w = last.forward.first;
+    g.panel_stride = last.forward.stride();
+    g.panels = last.forward.count();
     g.init = last.b;
     g.c = p.dy;
     g.c_stride = call_.row_stride;
@@ -190,10 +195,9 @@ void Group::backward(const Net& net, int e, int count) {
       g.a = layer.bf16 ? p.operand : p.a;
       g.rows = p.tile.rows();
       // Without a norm the gradient of a unit that is off is zero.
-      g.k = layer.bf16 ? all((layer.out + 1) / 2)
-                       : spec.norm == Norm::none ? active_units(p, spec, l) : all(layer.out);
-      g.panel_stride = static_cast<long>(layer.bf16 ? g.k.count : layer.out) * kPanel;
-      g.w = layer.backward + first * g.panel_stride;
+      g.k = !layer.bf16 && spec.norm == Norm::none ? active_units(p, spec, l) : all(layer.backward.rows());
+      g.panel_stride = layer.backward.stride();
+      g.w = layer.backward.first + first * g.panel_stride;
       g.panels = static_cast<int>(padded(end) / kPanel) - first;
       g.c = p.dy;
       g.c_stride = call_.row_stride;

@@ -112,12 +112,20 @@ struct PackPanel {
   float* to;
 };
 
+// How bfloat16 products follow a list of units.
+enum class Follows {
+  list,   // one by one
+  pairs,  // two at a time, in the order of the list: what stands beside a unit changes round-off
+  none,   // they take all units: Gemm::k counts pairs of neighbours
+};
+
 // Products in bfloat16 with float32 sums; `a` holds the listed units in order, as `operand` makes them.
 struct Bf16Products {
-  void (*forward)(const Gemm&);   // `w` is [k][2 * kPanel] bfloat16 a panel (see gemm_bf16.inl); `init` is not null
+  void (*forward)(const Gemm&);   // `w` lies as `layout` says; `init` is not null
   void (*backward)(const Gemm&);  // a lane of `w` holds a pair of neighbouring k, and Gemm::k counts pairs
   void (*operand)(const float* a, const Active& k, float* out);
-  bool pairs;  // whether they take k in pairs, in the order of the list
+  PanelLayout layout;  // of forward panels: rows16 or, where lists are not followed, pairs
+  Follows follows;     // by `forward`
 };
 
 struct Kernels {

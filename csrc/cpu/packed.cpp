@@ -6,7 +6,6 @@
 #include <new>
 #include <stdexcept>
 
-#include "kernels.hpp"
 #include "ranges.hpp"
 #include "team.hpp"
 
@@ -20,76 +19,94 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 }  // namespace
 
-PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient, Precision precision,
-                     int threads)
-    : spec_(spec), gradient_(gradient), bf16_(precision == Precision::bf16) {
-  const int depth = spec.layers();
-  if (depth < 2 || weights.size() != static_cast<std::size_t>(spec.ensemble) * depth)
-    throw std::invalid_argument("pack: expected ensemble * layers weights with at least one hidden layer");
+PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory)
+    : spec_(spec), gradient_(gradient), bf16_(precision == Precision::bf16), memory_(memory) {
+  if (spec.layers() < 2) throw std::invalid_argument("pack: expected at least one hidden layer");
   if (gradient && spec.widths.back() != 1)
     throw std::invalid_argument("pack: a gradient needs a critic, whose last width is 1");
-  const Range range("pack", spec.ensemble);
+  for (int l = 1; l <= spec.layers(); l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
+  lay_out(precision, nullptr);
+  if (!memory_) {
+    own_.reset(static_cast<float*>(std::aligned_alloc(64, (bytes() + 63) / 64 * 64)));
+    if (!own_) throw std::bad_alloc();
+    memory_ = own_.get();
+  }
+  lay_out(precision, memory_);
+}
 
-  struct Place {
-    std::size_t forward, backward, b, scale, bias, head;
-    bool bf16;
-  };
-  std::vector<Place> places;
-  const auto take = [&](std::size_t count) {
-    const std::size_t at = floats_;
-    floats_ += count;
+void PackedMlp::lay_out(Precision precision, const float* base) {
+  layers_.clear();
+  floats_ = 0;
+  const auto take = [&](long count) {
+    const float* at = base ? base + floats_ : nullptr;
+    floats_ += static_cast<std::size_t>(count);
     return at;
   };
-  for (int e = 0; e < spec.ensemble; e++)
-    for (int l = 0; l < depth; l++) {
-      const std::size_t in = spec.widths[l], out = spec.widths[l + 1];
-      const bool last = l + 1 == depth;
-      Place p;
-      p.bf16 = precision == Precision::bf16 && l > 0 && !last;
-      p.forward = take(p.bf16 ? (out + 31) / 32 * in * kPanel : padded(out) * in);
-      p.backward = gradient && !last ? take(padded(in) * (p.bf16 ? (out + 1) / 2 : out)) : 0;
-      p.b = take(padded(out));
-      p.scale = take(padded(out));
-      p.bias = take(padded(out));
-      p.head = last && out == 1 ? take(padded(in)) : 0;
-      places.push_back(p);
+  for (int e = 0; e < spec_.ensemble; e++)
+    for (int l = 0; l < spec_.layers(); l++) {
+      const bool last = l + 1 == spec_.layers();
+      PackedLayer layer{};
+      layer.in = spec_.widths[l];
+      layer.out = spec_.widths[l + 1];
+      layer.bf16 = precision == Precision::bf16 && l > 0 && !last;
+      layer.forward = {layer.bf16 ? kernels().bf16.layout : PanelLayout::single, layer.in, layer.out};
+      layer.forward.first = take(layer.forward.floats());
+      layer.backward = {layer.bf16 ? PanelLayout::pairs : PanelLayout::single, layer.out, layer.in};
+      if (gradient_ && !last) layer.backward.first = take(layer.backward.floats());
+      for (const float** part : {&layer.b, &layer.scale, &layer.bias}) *part = take(padded(layer.out));
+      if (last && layer.out == 1) layer.head = take(padded(layer.in));
+      layers_.push_back(layer);
     }
-  for (int l = 1; l <= depth; l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
-  memory_.reset(static_cast<float*>(std::aligned_alloc(64, (floats_ * sizeof(float) + 63) / 64 * 64)));
-  if (!memory_) throw std::bad_alloc();
-  float* base = memory_.get();
+}
 
-  layers_.resize(places.size());
-  std::vector<PackPanel> panels;
-  for (std::size_t i = 0; i < places.size(); i++) {
-    const int l = static_cast<int>(i) % depth, in = spec.widths[l], out = spec.widths[l + 1];
-    const Place& p = places[i];
+void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
+  if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
+  const Range range("pack", spec_.ensemble);
+  std::vector<PackPanel> tasks;
+  const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
+    for (int i = 0; p.first && i < p.count(); i++) {
+      const int column = i * p.width();
+      tasks.push_back({W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
+                       writable(p.first + i * p.stride())});
+    }
+  };
+  for (std::size_t i = 0; i < layers_.size(); i++) {
+    const PackedLayer& layer = layers_[i];
     const LayerWeights& from = weights[i];
-    layers_[i] = {in, out, base + p.forward, p.backward ? base + p.backward : nullptr, base + p.b, base + p.scale,
-                  base + p.bias, p.head ? base + p.head : nullptr, p.bf16};
-    const int wide = p.bf16 ? 2 * kPanel : kPanel;
-    for (int c = 0; c < out; c += wide)
-      panels.push_back({from.W + c * from.stride_out, from.stride_in, from.stride_out, in, out - c,
-                        p.bf16 ? PanelLayout::rows16 : PanelLayout::single,
-                        base + p.forward + static_cast<long>(c) * in * kPanel / wide});
-    const long depth_back = p.bf16 ? (out + 1) / 2 : out;
-    for (int c = 0; p.backward && c < in; c += kPanel)
-      panels.push_back({from.W + c * from.stride_in, from.stride_out, from.stride_in, out, in - c,
-                        p.bf16 ? PanelLayout::pairs : PanelLayout::single, base + p.backward + c * depth_back});
-    fill_vector(base + p.b, from.b, out, 0.0f);
-    fill_vector(base + p.scale, from.scale, out, 1.0f);
-    fill_vector(base + p.bias, from.bias, out, 0.0f);
-    for (long k = 0; p.head && k < padded(in); k++) base[p.head + k] = k < in ? from.W[k * from.stride_in] : 0.0f;
+    add(layer.forward, from.W, from.stride_in, from.stride_out);
+    add(layer.backward, from.W, from.stride_out, from.stride_in);
+    fill_vector(writable(layer.b), from.b, layer.out, 0.0f);
+    fill_vector(writable(layer.scale), from.scale, layer.out, 1.0f);
+    fill_vector(writable(layer.bias), from.bias, layer.out, 0.0f);
+    for (long k = 0; layer.head && k < padded(layer.in); k++)
+      writable(layer.head)[k] = k < layer.in ? from.W[k * from.stride_in] : 0.0f;
   }
-  const auto fill = kernels().pack_panel;
+  const auto pack_panel = kernels().pack_panel;
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(panels.size()), [&](std::int64_t i) { fill(panels[i]); });
+    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) { pack_panel(tasks[i]); });
   });
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
                                       Precision precision, int threads) {
-  return std::make_shared<const PackedMlp>(spec, weights, gradient, precision, threads);
+  const auto packed = std::make_shared<PackedMlp>(spec, gradient, precision);
+  packed->fill(weights, threads);
+  return packed;
+}
+
+std::size_t packed_bytes(const MlpSpec& spec, bool gradient, Precision precision) {
+  float nothing;
+  return PackedMlp(spec, gradient, precision, &nothing).bytes();
+}
+
+void pack_into(float* memory, const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
+               Precision precision, int threads) {
+  PackedMlp(spec, gradient, precision, memory).fill(weights, threads);
+}
+
+std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& spec, bool gradient,
+                                           Precision precision) {
+  return std::make_shared<const PackedMlp>(spec, gradient, precision, const_cast<float*>(memory));
 }
 
 std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }

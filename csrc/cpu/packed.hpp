@@ -1,31 +1,46 @@
 // The engine's copy of an MLP's weights.
 //
-// forward panels of layer l  [out / 16][in][16]   c[16 columns] += a[k] * panel[k]
-// backward panels of layer l [in / 16][out][16]   the same of W transposed; all but the last layer
-// In bf16, layers between hidden ones hold instead
-// forward16  [out / 32][in][32] bfloat16, columns ordered as gemm_rows16.inl says
-// backward16 [in / 16][out / 2][16] pairs of bfloat16: neighbouring k of W transposed
-// b, scale, bias             padded to whole panels with zeros
-// head                       the last layer's only column, where out = 1
+// Panels of layer l    c[columns] += a[k] * panel[k], as PanelLayout says
+// forward              k: in, columns: out
+// backward             of W transposed, k: out, columns: in; all but the last layer
+// b, scale, bias       padded to whole panels with zeros
+// head                 the last layer's only column, where out = 1
+// In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other.
 #pragma once
 
 #include <memory>
 
+#include "kernels.hpp"
 #include "vgf/cpu.hpp"
 
 namespace vgf::cpu {
 
 inline long padded(long width) { return (width + 15) / 16 * 16; }
 
+struct Panels {
+  PanelLayout layout;
+  int depth, columns;
+  const float* first = nullptr;  // null: there are none
+
+  int width() const { return layout == PanelLayout::rows16 ? 2 * kPanel : kPanel; }
+  int count() const { return (columns + width() - 1) / width(); }
+  int rows() const { return layout == PanelLayout::pairs ? (depth + 1) / 2 : depth; }
+  long stride() const { return static_cast<long>(rows()) * kPanel; }  // from panel to panel, in floats
+  long floats() const { return count() * stride(); }
+};
+
 struct PackedLayer {
   int in, out;
-  const float *forward, *backward, *b, *scale, *bias, *head;  // a bfloat16 layout fills the same places
+  Panels forward, backward;
+  const float *b, *scale, *bias, *head;
   bool bf16;
 };
 
 class PackedMlp {
  public:
-  PackedMlp(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
+  // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own.
+  PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr);
+  void fill(const std::vector<LayerWeights>&, int threads);
 
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }
@@ -40,11 +55,16 @@ class PackedMlp {
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
+  // Lays everything out from `base` on; null only counts.
+  void lay_out(Precision, const float* base);
+  float* writable(const float* p) const { return memory_ + (p - memory_); }
+
   MlpSpec spec_;
   bool gradient_, bf16_;
   long max_width_ = 0;
   std::size_t floats_ = 0;
-  std::unique_ptr<float, Free> memory_;
+  std::unique_ptr<float, Free> own_;
+  float* memory_;
   std::vector<PackedLayer> layers_;
 };
 

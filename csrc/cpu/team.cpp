@@ -34,7 +34,7 @@ void spin_until(Done done) {
 class Pool {
  public:
   // False where another caller has the pool.
-  bool try_run(int threads, const std::function<void(const Member&)>& fn) {
+  bool try_run(int threads, const TeamWork& fn) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return false;
     while (static_cast<int>(workers_) < threads - 1) start_worker();
@@ -55,7 +55,7 @@ class Pool {
 
  private:
   struct Job {
-    const std::function<void(const Member&)>* fn;
+    const TeamWork* fn;
     Barrier* barrier;
     int threads;
   };
@@ -64,7 +64,7 @@ class Pool {
     std::thread(&Pool::work, this, ++workers_, round_).detach();
   }
 
-  void call(const Member& member, const std::function<void(const Member&)>& fn) {
+  void call(const Member& member, const TeamWork& fn) {
     try {
       fn(member);
     } catch (...) {
@@ -123,7 +123,7 @@ void Barrier::wait() {
   spin_until([&] { return generation_.load(std::memory_order_acquire) != generation; });
 }
 
-void run_team(int threads, const std::function<void(const Member&)>& fn) {
+void run_team_work(int threads, TeamWork fn) {
   if (threads > 1 && pool().try_run(threads, fn)) return;
   fn(Member{});
 }

@@ -6,7 +6,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
 
 namespace vgf::cpu {
 
@@ -34,9 +33,20 @@ struct Member {
   }
 };
 
+// A function of a member, held by reference: a std::function of as many captures would allocate at every call.
+struct TeamWork {
+  const void* function;
+  void (*call)(const void* function, const Member&);
+  void operator()(const Member& member) const { call(function, member); }
+};
+void run_team_work(int threads, TeamWork);
+
 // fn(member) on up to `threads` threads, the caller being rank 0. Returns when all are done; rethrows the first
 // exception. A member that throws must do so before any other waits for it at a barrier.
-void run_team(int threads, const std::function<void(const Member&)>& fn);
+template <class F>
+void run_team(int threads, const F& fn) {
+  run_team_work(threads, {&fn, [](const void* f, const Member& member) { (*static_cast<const F*>(f))(member); }});
+}
 
 // Grow-only scratch memory of the calling thread, aligned to 64 bytes. The previous pointer dies with the next call.
 float* thread_scratch(std::size_t floats);

@@ -182,9 +182,9 @@ void Unit::observe(Net& net, const float* obs, int slot) {
     g.a = input;
     g.rows = count;
     g.k = group_.all(width);
-    g.w = layer.forward;
-    g.panel_stride = static_cast<long>(layer.in) * kPanel;
-    g.panels = static_cast<int>(padded(layer.out) / kPanel);
+    g.w = layer.forward.first;
+    g.panel_stride = layer.forward.stride();
+    g.panels = layer.forward.count();
     g.init = layer.b;
     g.c = net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride;
     g.c_stride = call_.row_stride;

@@ -80,6 +80,7 @@ static void backward16(const Gemm& g) {
   gemm<kPairs ? Lane::pair : Lane::widened>(g);
 }
 
-constexpr Bf16Products kBf16Products = {forward16, backward16, operand16, kPairs};
+constexpr Bf16Products kBf16Products = {forward16, backward16, operand16, PanelLayout::rows16,
+                                        kPairs ? Follows::pairs : Follows::list};
 
 }  // namespace vgf::cpu::VGF_ISA
