@@ -58,21 +58,13 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 }  // namespace
 
-PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient, Precision precision,
-                     int threads)
-    : spec_(spec), gradient_(gradient) {
+PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory)
+    : spec_(spec), gradient_(gradient), memory_(memory) {
   const int depth = spec.layers();
-  if (depth < 2 || weights.size() != static_cast<std::size_t>(spec.ensemble) * depth)
-    throw std::invalid_argument("pack: expected ensemble * layers weights with at least one hidden layer");
+  if (depth < 2) throw std::invalid_argument("pack: expected at least one hidden layer");
   if (gradient && spec.widths.back() != 1)
     throw std::invalid_argument("pack: a gradient needs a critic, whose last width is 1");
-  const Range range("pack", spec.ensemble);
 
-  struct Place {
-    std::size_t forward, backward, b, scale, bias, head;
-    bool bf16;
-  };
-  std::vector<Place> places;
   const auto take = [&](std::size_t count) {
     const std::size_t at = floats_;
     floats_ += count;
@@ -81,58 +73,88 @@ PackedMlp::PackedMlp(const MlpSpec& spec, const std::vector<LayerWeights>& weigh
   for (int e = 0; e < spec.ensemble; e++)
     for (int l = 0; l < depth; l++) {
       const std::size_t in = spec.widths[l], out = spec.widths[l + 1];
-      const bool last = l + 1 == depth;
+      const bool last = l + 1 == depth, bf16 = precision == Precision::bf16 && l > 0 && !last;
       Place p;
-      p.bf16 = precision == Precision::bf16 && l > 0 && !last;
-      p.forward = take(p.bf16 ? (out + 31) / 32 * in * kPanel : padded(out) * in);
-      p.backward = gradient && !last ? take(padded(in) * (p.bf16 ? (out + 1) / 2 : out)) : 0;
+      p.forward = take(bf16 ? (out + 31) / 32 * in * kPanel : padded(out) * in);
+      p.backward = gradient && !last ? take(padded(in) * (bf16 ? (out + 1) / 2 : out)) : 0;
       p.b = take(padded(out));
       p.scale = take(padded(out));
       p.bias = take(padded(out));
       p.head = last && out == 1 ? take(padded(in)) : 0;
-      places.push_back(p);
+      places_.push_back(p);
+      layers_.push_back({static_cast<int>(in), static_cast<int>(out), nullptr, nullptr, nullptr, nullptr, nullptr,
+                         nullptr, bf16});
     }
   for (int l = 1; l <= depth; l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
-  memory_.reset(static_cast<float*>(std::aligned_alloc(64, (floats_ * sizeof(float) + 63) / 64 * 64)));
-  if (!memory_) throw std::bad_alloc();
-  float* base = memory_.get();
+  if (!memory_) {
+    own_.reset(static_cast<float*>(std::aligned_alloc(64, (bytes() + 63) / 64 * 64)));
+    if (!own_) throw std::bad_alloc();
+    memory_ = own_.get();
+  }
+  for (std::size_t i = 0; i < layers_.size(); i++) {
+    const Place& p = places_[i];
+    PackedLayer& layer = layers_[i];
+    layer.forward = memory_ + p.forward;
+    layer.backward = p.backward ? memory_ + p.backward : nullptr;
+    layer.b = memory_ + p.b;
+    layer.scale = memory_ + p.scale;
+    layer.bias = memory_ + p.bias;
+    layer.head = p.head ? memory_ + p.head : nullptr;
+  }
+}
 
-  layers_.resize(places.size());
+void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
+  if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
+  const Range range("pack", spec_.ensemble);
+  float* base = memory_;
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(places.size()), [&](std::int64_t i) {
-      const int l = static_cast<int>(i) % depth, in = spec.widths[l], out = spec.widths[l + 1];
-      const Place& p = places[i];
+    member.share(static_cast<std::int64_t>(places_.size()), [&](std::int64_t i) {
+      const PackedLayer& layer = layers_[i];
+      const int in = layer.in, out = layer.out;
+      const Place& p = places_[i];
       const LayerWeights& from = weights[i];
-      PackedLayer& layer = layers_[i];
-      layer = {in, out, base + p.forward, nullptr, base + p.b, base + p.scale, base + p.bias, nullptr, p.bf16};
-      if (p.bf16)
+      if (layer.bf16)
         for (int c = 0; c < out; c += 2 * kPanel)
           fill_rows16(base + p.forward + static_cast<long>(c) / 2 * in, from, in, c, out);
       else
         for (int c = 0; c < out; c += kPanel)
           fill_panel(base + p.forward + static_cast<long>(c) * in, from.W, from.stride_in, from.stride_out, in, c, out);
       if (p.backward) {
-        layer.backward = base + p.backward;
-        for (int c = 0; p.bf16 && c < in; c += kPanel)
+        for (int c = 0; layer.bf16 && c < in; c += kPanel)
           fill_pairs(base + p.backward + static_cast<long>(c) * ((out + 1) / 2), from, out, c, in);
-        for (int c = 0; !p.bf16 && c < in; c += kPanel)
+        for (int c = 0; !layer.bf16 && c < in; c += kPanel)
           fill_panel(base + p.backward + static_cast<long>(c) * out, from.W, from.stride_out, from.stride_in, out, c,
                      in);
       }
       fill_vector(base + p.b, from.b, out, 0.0f);
       fill_vector(base + p.scale, from.scale, out, 1.0f);
       fill_vector(base + p.bias, from.bias, out, 0.0f);
-      if (p.head) {
-        layer.head = base + p.head;
+      if (p.head)
         for (long k = 0; k < padded(in); k++) base[p.head + k] = k < in ? from.W[k * from.stride_in] : 0.0f;
-      }
     });
   });
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
                                       Precision precision, int threads) {
-  return std::make_shared<const PackedMlp>(spec, weights, gradient, precision, threads);
+  const auto packed = std::make_shared<PackedMlp>(spec, gradient, precision);
+  packed->fill(weights, threads);
+  return packed;
+}
+
+std::size_t packed_bytes(const MlpSpec& spec, bool gradient, Precision precision) {
+  float nothing;
+  return PackedMlp(spec, gradient, precision, &nothing).bytes();
+}
+
+void pack_into(float* memory, const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
+               Precision precision, int threads) {
+  PackedMlp(spec, gradient, precision, memory).fill(weights, threads);
+}
+
+std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& spec, bool gradient,
+                                           Precision precision) {
+  return std::make_shared<const PackedMlp>(spec, gradient, precision, const_cast<float*>(memory));
 }
 
 std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }

@@ -25,7 +25,9 @@ struct PackedLayer {
 
 class PackedMlp {
  public:
-  PackedMlp(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
+  // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own.
+  PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr);
+  void fill(const std::vector<LayerWeights>&, int threads);
 
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }
@@ -39,11 +41,16 @@ class PackedMlp {
   struct Free {
     void operator()(float* p) const { std::free(p); }
   };
+  struct Place {  // of a layer's parts, in floats from the start
+    std::size_t forward, backward, b, scale, bias, head;
+  };
   MlpSpec spec_;
   bool gradient_;
   long max_width_ = 0;
   std::size_t floats_ = 0;
-  std::unique_ptr<float, Free> memory_;
+  std::unique_ptr<float, Free> own_;
+  float* memory_;
+  std::vector<Place> places_;
   std::vector<PackedLayer> layers_;
 };
 

@@ -27,6 +27,11 @@ std::shared_ptr<const PackedMlp> pack(const MlpSpec&, const std::vector<LayerWei
                                       int threads);
 std::size_t packed_bytes(const PackedMlp&);
 bool has_gradient(const PackedMlp&);
+// The same in memory of the caller: packed_bytes() of it, which pack_into() fills and packed_at() then reads, given the
+// same network, gradient and precision. The members of an ensemble lie one after the other, in equal parts.
+std::size_t packed_bytes(const MlpSpec&, bool gradient, Precision);
+void pack_into(float* memory, const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
+std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec&, bool gradient, Precision);
 
 // q [E, B, N]
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes, int threads);
