@@ -3,6 +3,13 @@
 Parameters are ordinary pytrees that may be traced: `critic = network(params, activation="relu")`.
 """
 
+import jax
+
+try:
+    import jax.ffi
+except ImportError:
+    raise ImportError(f"vgf_kernels.jax needs JAX 0.5 or newer (jax.ffi), found {jax.__version__}") from None
+
 from ..config import FlowConfig
 from ..mlp import MLP
 from .functions import (

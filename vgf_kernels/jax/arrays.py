@@ -27,7 +27,7 @@ def device(name: str, array: Any) -> str:
     Raises:
         ValueError: the array lies elsewhere.
     """
-    if isinstance(array, jax.core.Tracer) or isinstance(array, np.ndarray):
+    if isinstance(array, (jax.core.Tracer, np.ndarray)):
         return "cpu"
     (platform, *_) = {device.platform for device in array.devices()}
     if platform != "cpu":

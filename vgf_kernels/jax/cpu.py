@@ -9,7 +9,7 @@ import numpy as np
 
 from ..numpy.arrays import threads
 from .attributes import Clip, Config
-from .networks import Network, Packed, describe
+from .networks import Network, Packed, check_float32, describe
 from .primitive import STATES, Result, run
 from .runtime import handlers
 
@@ -26,6 +26,13 @@ class Engine:
     """
 
     precision: str | None
+
+    def check(self, networks) -> None:
+        """Raise RuntimeError where the engine cannot run, TypeError where weights are not float32."""
+        handlers()
+        for network in networks:
+            if isinstance(network, Network):
+                check_float32(network)
 
     def pack(self, network: Network, gradient: bool) -> Packed:
         what = describe(network, gradient, self.precision or "fp32")

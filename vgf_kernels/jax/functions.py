@@ -16,8 +16,7 @@ from ..docs import documented
 from ..mlp import MLP
 from . import arrays, cpu, host
 from .arrays import Array
-from .networks import Network, Packed, check_float32
-from .runtime import handlers
+from .networks import Network, Packed
 
 AnyNetwork = Network | Packed | MLP
 ENGINES = {"cpu": cpu.Engine, "reference": host.Engine}
@@ -324,11 +323,9 @@ def _engine(backend: str, precision: str | None, name: str, like: Any, *networks
             f"backend: the JAX frontend has {', '.join(ENGINES)}, got {backend!r}; vgf_kernels.torch has the others"
         )
     chosen = engines.resolve(backend, arrays.device(name, like), arrays.dtype(like), precision)
-    if chosen == "cpu":
-        handlers()
-        for network in networks:
-            check_float32(network)
-    return ENGINES[chosen](precision)
+    engine = ENGINES[chosen](precision)
+    engine.check(networks)
+    return engine
 
 
 def _call(method: Callable, like: Any, *args: Any) -> Any:

@@ -13,7 +13,7 @@ from .. import definition
 from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
-from .networks import Network
+from .networks import Network, Packed
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Engine:
     """The methods of vgf_kernels.jax.cpu.Engine by the definition, in the arrays' own dtype."""
 
     precision: str | None
+
+    def check(self, networks) -> None:
+        """Raise ValueError where weights are packed."""
+        if any(isinstance(network, Packed) for network in networks):
+            raise ValueError(
+                "packed weights are the CPU engine's, but the reference engine was asked for; pass what `network` returned"
+            )
 
     def pack(self, network, gradient):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")

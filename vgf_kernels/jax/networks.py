@@ -151,9 +151,9 @@ def describe(network: Network, gradient: bool, precision: str) -> Description:
     )
 
 
-def check_float32(network: Network | Packed) -> None:
-    """Raise TypeError unless all weights are float32, as packed ones are."""
-    for i, layer in enumerate(network.layers if isinstance(network, Network) else ()):
+def check_float32(network: Network) -> None:
+    """Raise TypeError unless all weights are float32."""
+    for i, layer in enumerate(network.layers):
         for name, array in zip(layer._fields, layer):
             if array is not None and array.dtype != np.float32:
                 raise TypeError(
