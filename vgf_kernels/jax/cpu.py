@@ -41,6 +41,10 @@ class Engine:
         result = [Result((size,), np.uint8)]
         return Packed(run("pack", weights, (), (), result, network=what, threads=threads())[0], what)
 
+    def prepare(self, network: Network, gradient: bool) -> Packed:
+        """The network for several calls of one function."""
+        return self.pack(network, gradient)
+
     def value(self, critic, obs, actions):
         critic = self._packed("critic", critic, False)
         q = Result((critic.ensemble, STATES, actions.shape[1]))

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from .. import checks, engines, ranges
-from ..config import FlowConfig, check_clip
+from ..config import FlowConfig, check_clip, check_positive
 from ..docs import documented
 from ..mlp import MLP
 from . import arrays, cpu, host
 from .arrays import Array
-from .networks import Network, Packed
+from .networks import Network, Packed, check_score_network, with_time
 
 AnyNetwork = Network | Packed | MLP
 ENGINES = {"cpu": cpu.Engine, "reference": host.Engine}
@@ -262,29 +262,46 @@ def td_target(
 
 
 @documented(
-    f"""The inputs are constants to autodiff, and so is what score_fn
-    returns. {STEPS}"""
+    f"""score_fn may be a network from O + A inputs to A outputs instead, as amortized VGF learns one: the
+    engine then evaluates it at `obs` [B, O] and the particles. max_norm scales dq down where its norm, over
+    the whole batch, is larger (optax.clip_by_global_norm). Amortized VGF moves along the score itself, with
+    neither kernel nor temperature: FlowConfig(kernel=None, alpha=1/N).
+    The inputs are constants to autodiff, and so is what score_fn returns. {STEPS}"""
 )
 def transport(
-    score_fn: Callable[[jax.Array], jax.Array],
+    score_fn: Callable[[jax.Array], jax.Array] | Network | MLP,
     particles: Array,
     config: FlowConfig,
     trajectory: bool = False,
     *,
+    obs: Array | None = None,
+    max_norm: float | None = None,
     num_steps: int | jax.Array | None = None,
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
     arrays.check(particles=particles)
-    checks.check_transport(score_fn, particles.shape, config, trajectory)
+    if max_norm is not None:
+        check_positive("max_norm", max_norm)
     config, num_steps = _steps(config, num_steps, trajectory)
-    engine = _engine(backend, precision, "particles", particles)
+    (network,) = _networks(score_fn=score_fn)
+    if isinstance(network, (Network, Packed)):
+        arrays.check(particles=particles, obs=obs)
+        check_score_network(network, obs.shape, particles.shape)
+        engine = _engine(backend, precision, "particles", particles, network)
+        score_fn = _field(engine, network, obs)
+    else:
+        engine = _engine(backend, precision, "particles", particles)
+    checks.check_transport(score_fn, particles.shape, config, trajectory)
 
     def move(step, state):
         x, *moments = state
         dq = score_fn(x)
         arrays.check(particles=x, score_fn=dq)
         checks.check_score(dq.shape, x.shape)
+        if max_norm is not None:
+            norm = jnp.sqrt(jnp.sum(jnp.square(dq)))
+            dq = jnp.where(norm < max_norm, dq, dq / norm * max_norm)
         return _call(engine.update, x, x, dq, *moments, step + 1, config)
 
     start = jax.lax.stop_gradient(jnp.asarray(particles))
@@ -299,6 +316,17 @@ def transport(
 
         _, path = jax.lax.scan(record, state, jnp.arange(config.num_steps))
         return jnp.concatenate([start[None], path])
+
+
+def _field(engine, network: Network, obs: Array) -> Callable[[jax.Array], jax.Array]:
+    """x -> the network's output at concat(obs, x), by the engine's sampler.
+
+    One Euler step of length one along a velocity field that does not look at the time ends at x + v. The
+    round-off of taking x off again is that of a number of the size of x.
+    """
+    packed = engine.prepare(with_time(jax.tree.map(_constant, network)), False)
+    obs = _constant(obs)
+    return lambda x: engine.sample(packed, obs, x, 1, None) - x
 
 
 def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:

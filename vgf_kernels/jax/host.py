@@ -32,6 +32,9 @@ class Engine:
     def pack(self, network, gradient):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")
 
+    def prepare(self, network, gradient):
+        return network
+
     def value(self, critic, obs, actions):
         q = (critic.ensemble, *actions.shape[:2])
         return self._call("value", [q], actions, critic, obs, actions)[0]

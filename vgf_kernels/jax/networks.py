@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -149,6 +149,30 @@ def describe(network: Network, gradient: bool, precision: str) -> Description:
         gradient,
         precision,
     )
+
+
+def with_time(network: Network) -> Network:
+    """The network with one more input, the last, which it does not look at."""
+    first, *others = network.layers
+    first = first._replace(W=jnp.pad(first.W, ((0, 0), (0, 1), (0, 0))))
+    return replace(network, layers=(first, *others))
+
+
+def check_score_network(network: Network | Packed, obs, particles) -> None:
+    """Raise unless the network, traced weights, gives a score for obs [B, O] and particles [B, N, A]."""
+    if isinstance(network, Packed):
+        raise TypeError(
+            "score_fn: expected what `network` returned, got Packed; the score is packed by the call"
+        )
+    if len(obs) != 2 or obs[0] != particles[0]:
+        raise ValueError(f"obs: expected [B, O] with B = {particles[0]} states, got shape {list(obs)}")
+    wanted = obs[1] + particles[2], particles[2], 1
+    got = network.widths[0], network.widths[-1], network.ensemble
+    if got != wanted:
+        raise ValueError(
+            f"score_fn: expected one member from O + A = {wanted[0]} inputs to A = {wanted[1]} outputs, got "
+            f"{got[2]} from {got[0]} to {got[1]}"
+        )
 
 
 def check_float32(network: Network) -> None:
