@@ -70,8 +70,19 @@ def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
     squares_x, squares_y = jnp.sum(x * x, axis=-1), jnp.sum(y * y, axis=-1)
     products = jnp.einsum("bia,bja->bij", x, y)
     d2 = jnp.maximum(squares_x[:, :, None] + squares_y[:, None] - 2 * products, 0)
-    h = jnp.median(d2, axis=(1, 2), keepdims=True) / (2 * jnp.log(x.shape[1] + 1.0))
+    h = median(d2) / (2 * jnp.log(x.shape[1] + 1.0))
     return jnp.exp(-d2 / (1e-6 + 2 * jnp.maximum(h, 1e-12)))
+
+
+def median(d2: jax.Array) -> jax.Array:
+    """The median of every state's [N, N] entries, [B, 1, 1].
+
+    jnp.median has the same value. Distances come in equal pairs, though, and which of a pair its gradient goes to
+    differs between versions of JAX (0.10 and 0.12, say); that of a stable sort does not.
+    """
+    entries = jnp.sort(d2.reshape(len(d2), -1), axis=1, stable=True)
+    count = entries.shape[1]
+    return (entries[:, (count - 1) // 2] / 2 + entries[:, count // 2] / 2)[:, None, None]
 
 
 def aggregated(params: Params, settings: Settings, obs: jax.Array, x: jax.Array, how: str) -> jax.Array:
