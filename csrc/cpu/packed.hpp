@@ -25,7 +25,7 @@ struct PackedLayer {
 
 class PackedMlp {
  public:
-  // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own.
+  // Packed weights at `memory`, bytes() long, to be filled or filled before. Null: memory of its own.
   PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr);
   void fill(const std::vector<LayerWeights>&, int threads);
 

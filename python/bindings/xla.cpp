@@ -216,13 +216,12 @@ ffi::Error td_target(Packed critic_weights, Packed target_weights, Packed policy
   });
 }
 
-// One step of transport; the moments come back as results, in the operands' memory where XLA can share it.
+// One step of transport. The engine updates the moments in place, XLA's operands must stay: so they are copied first.
 ffi::Error update(In particles, In dq, In first, In second, Steps step, Out out, Out new_first, Out new_second,
                   Config config, std::int64_t threads) {
   return guarded([&] {
-    for (const auto& [from, to] : {std::pair{&first, &new_first}, {&second, &new_second}})
-      if (from->typed_data() != (*to)->typed_data())
-        std::memcpy((*to)->typed_data(), from->typed_data(), from->size_bytes());
+    std::memcpy(new_first->typed_data(), first.typed_data(), first.size_bytes());
+    std::memcpy(new_second->typed_data(), second.typed_data(), second.size_bytes());
     const auto p = particles.dimensions();
     cpu::update(particles.typed_data(), dq.typed_data(), new_first->typed_data(), new_second->typed_data(),
                 out->typed_data(), steps(step, 1), {p[0], p[1], 0, static_cast<int>(p[2])}, config.options(1),
@@ -230,104 +229,54 @@ ffi::Error update(In particles, In dq, In first, In second, Steps step, Out out,
   });
 }
 
+// ---- what each handler takes: operands, results, attributes
+
+template <class T>
+struct Operand {};
+template <class Binding, class T>
+auto operator|(Binding&& binding, Operand<T>) {
+  return std::move(binding).template Arg<T>();
+}
+template <class... Ts>
+auto operands() {
+  return (ffi::Ffi::Bind() | ... | Operand<Ts>{});
+}
+
+using Name = std::string_view;
+using Count = std::int64_t;
+
 XLA_FFI_DEFINE_HANDLER(kPack, pack,
-                       ffi::Ffi::Bind().RemainingArgs().Ret<ffi::Buffer<ffi::U8>>().Attr<Network>("network").Attr<
-                           std::int64_t>("threads"));
-XLA_FFI_DEFINE_HANDLER(
-    kValue, value,
-    ffi::Ffi::Bind().Arg<Packed>().Arg<In>().Arg<In>().Ret<In>().Attr<Network>("critic").Attr<std::int64_t>("threads"));
+    (ffi::Ffi::Bind().RemainingArgs().Ret<ffi::Buffer<ffi::U8>>()
+         .Attr<Network>("network").Attr<Count>("threads")));
+XLA_FFI_DEFINE_HANDLER(kValue, value,
+    (operands<Packed, In, In>().Ret<In>()
+         .Attr<Network>("critic").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kValueAndGrad, value_and_grad,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Ret<In>()
-                           .Ret<In>()
-                           .Attr<Network>("critic")
-                           .Attr<std::string_view>("aggregate")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, In, In>().Ret<In>().Ret<In>()
+         .Attr<Network>("critic").Attr<Name>("aggregate").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kJacobian, jacobian,
-                       ffi::Ffi::Bind().Arg<Packed>().Arg<In>().Arg<In>().Ret<In>().Ret<In>().Attr<Network>("critic").Attr<
-                           std::int64_t>("threads"));
+    (operands<Packed, In, In>().Ret<In>().Ret<In>()
+         .Attr<Network>("critic").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kDirection, direction,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Ret<In>()
-                           .Attr<Network>("critic")
-                           .Attr<Config>("config")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, In, In>().Ret<In>()
+         .Attr<Network>("critic").Attr<Config>("config").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kFlow, flow,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<Steps>()
-                           .Ret<In>()
-                           .Attr<Network>("critic")
-                           .Attr<Config>("config")
-                           .Attr<bool>("trajectory")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, In, In, Steps>().Ret<In>()
+         .Attr<Network>("critic").Attr<Config>("config").Attr<bool>("trajectory").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kSample, sample,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<Steps>()
-                           .Ret<In>()
-                           .Attr<Network>("policy")
-                           .Attr<Clip>("clip")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, In, In, Steps>().Ret<In>()
+         .Attr<Network>("policy").Attr<Clip>("clip").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kAct, act,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<Steps>()
-                           .Arg<Steps>()
-                           .Ret<In>()
-                           .Attr<Network>("critic")
-                           .Attr<Network>("policy")
-                           .Attr<Config>("config")
-                           .Attr<std::string_view>("select")
-                           .Attr<double>("temperature")
-                           .Attr<std::string_view>("aggregate")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, Packed, In, In, In, Steps, Steps>().Ret<In>()
+         .Attr<Network>("critic").Attr<Network>("policy").Attr<Config>("config").Attr<Name>("select")
+         .Attr<double>("temperature").Attr<Name>("aggregate").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kTdTarget, td_target,
-                       ffi::Ffi::Bind()
-                           .Arg<Packed>()
-                           .Arg<Packed>()
-                           .Arg<Packed>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<Steps>()
-                           .Arg<Steps>()
-                           .Ret<In>()
-                           .Attr<Network>("critic")
-                           .Attr<Network>("target_critic")
-                           .Attr<Network>("policy")
-                           .Attr<Config>("config")
-                           .Attr<double>("discount")
-                           .Attr<std::string_view>("aggregate")
-                           .Attr<std::string_view>("reduce")
-                           .Attr<std::int64_t>("threads"));
+    (operands<Packed, Packed, Packed, In, In, In, In, Steps, Steps>().Ret<In>()
+         .Attr<Network>("critic").Attr<Network>("target_critic").Attr<Network>("policy").Attr<Config>("config")
+         .Attr<double>("discount").Attr<Name>("aggregate").Attr<Name>("reduce").Attr<Count>("threads")));
 XLA_FFI_DEFINE_HANDLER(kUpdate, update,
-                       ffi::Ffi::Bind()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<In>()
-                           .Arg<Steps>()
-                           .Ret<In>()
-                           .Ret<In>()
-                           .Ret<In>()
-                           .Attr<Config>("config")
-                           .Attr<std::int64_t>("threads"));
+    (operands<In, In, In, In, Steps>().Ret<In>().Ret<In>().Ret<In>()
+         .Attr<Config>("config").Attr<Count>("threads")));
 
 py::capsule capsule(XLA_FFI_Handler* handler) { return py::capsule(reinterpret_cast<void*>(handler)); }
 

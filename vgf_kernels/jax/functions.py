@@ -280,19 +280,19 @@ def transport(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    arrays.check(particles=particles)
+    (network,) = _networks(score_fn=score_fn)
+    learned = isinstance(network, (Network, Packed))
+    arrays.check(particles=particles, **({"obs": obs} if learned else {}))
+    checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
     if max_norm is not None:
         check_positive("max_norm", max_norm)
     config, num_steps = _steps(config, num_steps, trajectory)
-    (network,) = _networks(score_fn=score_fn)
-    if isinstance(network, (Network, Packed)):
-        arrays.check(particles=particles, obs=obs)
+    if learned:
         check_score_network(network, obs.shape, particles.shape)
         engine = _engine(backend, precision, "particles", particles, network)
         score_fn = _field(engine, network, obs)
     else:
         engine = _engine(backend, precision, "particles", particles)
-    checks.check_transport(score_fn, particles.shape, config, trajectory)
 
     def move(step, state):
         x, *moments = state
