@@ -151,6 +151,6 @@ class Run:
     def _check_memory(self, case: Case, contestant: Contestant) -> None:
         """Raise Absent where a peer's activations would not fit: three arrays a hidden layer, for every particle."""
         needed = 3 * case.rows * sum(HIDDEN) * CRITICS * 4
-        if contestant.name != "vgf" and self.device == "cpu" and needed > available_memory():
+        if not contestant.name.startswith("vgf") and self.device == "cpu" and needed > available_memory():
             free = available_memory() / 1e9
             raise Absent(f"its activations need about {needed / 1e9:.0f} GB, {free:.0f} GB are free")

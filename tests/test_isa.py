@@ -48,7 +48,9 @@ def test_the_forced_one_runs(isa):
 @pytest.mark.parametrize("isa", [name for name in _native.supported_isas() if name != _native.isa()])
 def test_the_others_are_correct(isa):
     """The golden files, every kind of network and awkward sizes. The set in use has the whole suite."""
-    done = processes.python("-m", "pytest", "-k", "not torch and not reference", *SUITES, VGF_CPU_ISA=isa)
+    done = processes.python(
+        "-m", "pytest", "-k", "not torch and not jax and not reference", *SUITES, VGF_CPU_ISA=isa
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
     assert f"cpu: {isa};" in done.stdout  # the header that conftest.py prints
 

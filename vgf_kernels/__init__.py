@@ -1,6 +1,6 @@
 """vgf-kernels: a fast flow backend for Value Gradient Flow (arXiv 2604.14265).
 
-The functions live in the frontends: `vgf_kernels.torch`, `vgf_kernels.numpy`; the definition in
+The functions live in the frontends: `vgf_kernels.torch`, `.jax`, `.numpy`; the definition in
 `vgf_kernels.reference`. Importing this package imports none of torch, JAX or Triton.
 """
 

@@ -11,7 +11,7 @@ import numbers
 from typing import Any
 
 from .config import FlowConfig, check_choice
-from .mlp import MLP
+from .mlp import Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -240,7 +240,7 @@ def _is_finite(number) -> bool:
 
 
 def _check_mlp(name: str, network) -> None:
-    if not isinstance(network, MLP):
+    if not isinstance(network, Described):
         raise TypeError(
             f"{name}: expected an MLP, got {type(network).__name__}; make one with MLP.from_torch(module)"
         )

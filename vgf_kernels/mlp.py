@@ -28,7 +28,17 @@ class Layer(NamedTuple):
     bias: Any = None
 
 
-class MLP:
+class Described:
+    """What the checks ask of a network: `widths` (in, hidden..., out) and `ensemble`, its number of members.
+
+    MLP is one; vgf_kernels.jax has others, whose weights may be traced.
+    """
+
+    widths: tuple[int, ...]
+    ensemble: int
+
+
+class MLP(Described):
     """E equal MLPs: a critic ensemble (last width 1) or, with E = 1, a velocity field (last width A).
 
     Hidden layers are Dense -> norm -> activation (norm "pre"), Dense -> activation -> norm ("post") or
@@ -243,9 +253,9 @@ def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
     """The widths shared by all members. Raises ValueError where they do not chain or differ."""
     if not members:
         raise ValueError("members: expected at least one member, got none")
-    widths = _check_member(members[0], norm, 0)
+    widths = check_layers(members[0], norm, 0)
     for index, member in enumerate(members[1:], start=1):
-        other = _check_member(member, norm, index)
+        other = check_layers(member, norm, index)
         if other != widths:
             raise ValueError(
                 f"members must be equal: member 0 has widths {widths}, member {index} has {other}"
@@ -253,7 +263,8 @@ def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
     return widths
 
 
-def _check_member(layers: list[Layer], norm: str, index: int) -> tuple[int, ...]:
+def check_layers(layers: Sequence[Layer], norm: str, index: int = 0) -> tuple[int, ...]:
+    """The widths of one member, by the shapes of its arrays. Raises ValueError where they do not chain."""
     if len(layers) < 2:
         raise ValueError(
             f"member {index}: expected at least one hidden layer and an output layer, got {len(layers)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,29 +61,12 @@ class ArraySource:
     @classmethod
     def members_from_flax(cls, tree: Mapping[str, Any]) -> tuple[list[list[Layer]], bool]:
         """The members of a flax parameter tree, and whether it has layer norms."""
-        for key in ("params", "value_net", "mlp"):
-            if isinstance(tree, Mapping) and key in tree:
-                tree = tree[key]
-        if not isinstance(tree, Mapping) or "Dense_0" not in tree:
-            found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-            raise ValueError(f"from_flax: expected a tree with Dense_0, Dense_1, ..., got {found}")
-        depth = sum(1 for name in tree if name.startswith("Dense_"))
-        has_norm = any(name.startswith("LayerNorm_") for name in tree)
-        layers = []
-        for i in range(depth):
-            try:
-                dense = tree[f"Dense_{i}"]
-                arrays = [np.asarray(dense["kernel"]), np.asarray(dense["bias"])]
-                if has_norm and i + 1 < depth:
-                    norm = tree[f"LayerNorm_{i}"]
-                    arrays += [np.asarray(norm["scale"]), np.asarray(norm["bias"])]
-            except KeyError as missing:
-                raise ValueError(f"from_flax: layer {i} lacks {missing}") from None
-            layers.append(arrays)
-        if layers[0][0].ndim == 2:
-            layers = [[a[None] for a in arrays] for arrays in layers]
-        ensemble = layers[0][0].shape[0]
-        members = [[Layer(*(_own(a[e]) for a in arrays)) for arrays in layers] for e in range(ensemble)]
+        layers, has_norm = flax_layers(tree, np.asarray)
+        ensemble = layers[0].W.shape[0]
+        members = [
+            [Layer(*(None if a is None else _own(a[e]) for a in layer)) for layer in layers]
+            for e in range(ensemble)
+        ]
         return cls._checked(members)._members, has_norm
 
     def members(self) -> list[list[Layer]]:
@@ -100,6 +83,36 @@ class ArraySource:
 
     def device(self) -> str:
         return "cpu" if self.framework == "numpy" else str(self._members[0][0].W.device)
+
+
+def flax_layers(tree: Mapping[str, Any], array: Callable[[Any], Any]) -> tuple[list[Layer], bool]:
+    """The layers of a flax parameter tree, with a leading ensemble axis, and whether it has layer norms.
+
+    Args:
+        array: what makes an array of a leaf.
+    """
+    for key in ("params", "value_net", "mlp"):
+        if isinstance(tree, Mapping) and key in tree:
+            tree = tree[key]
+    if not isinstance(tree, Mapping) or "Dense_0" not in tree:
+        found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
+        raise ValueError(f"from_flax: expected a tree with Dense_0, Dense_1, ..., got {found}")
+    depth = sum(1 for name in tree if name.startswith("Dense_"))
+    has_norm = any(name.startswith("LayerNorm_") for name in tree)
+    layers = []
+    for i in range(depth):
+        try:
+            dense = tree[f"Dense_{i}"]
+            leaves = [dense["kernel"], dense["bias"]]
+            if has_norm and i + 1 < depth:
+                norm = tree[f"LayerNorm_{i}"]
+                leaves += [norm["scale"], norm["bias"]]
+        except KeyError as missing:
+            raise ValueError(f"from_flax: layer {i} lacks {missing}") from None
+        layers.append(Layer(*map(array, leaves)))
+    if layers[0].W.ndim == 2:
+        layers = [Layer(*(None if a is None else a[None] for a in layer)) for layer in layers]
+    return layers, has_norm
 
 
 def _own(array) -> np.ndarray:

@@ -10,6 +10,7 @@ evict()                              on a GPU: push the case's data out of the c
 
 MODULES = {
     "vgf": "vgf",
+    "vgf-jax": "vgf_jax_peer",
     "torch": "torch_peer",
     "torch.compile": "torch_peer",
     "jax": "jax_peer",

@@ -3,10 +3,10 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <map>
 #include <optional>
 #include <variant>
 
+#include "names.hpp"
 #include "vgf/cpu.hpp"
 
 namespace py = pybind11;
@@ -22,15 +22,6 @@ using GilFree = py::call_guard<py::gil_scoped_release>;
 const float* in(Address address) { return reinterpret_cast<const float*>(address); }
 float* out(Address address) { return reinterpret_cast<float*>(address); }
 
-template <class Enum>
-Enum named(const char* what, const std::map<std::string, Enum>& names, const std::string& name) {
-  const auto found = names.find(name);
-  if (found == names.end()) throw std::invalid_argument(std::string(what) + ": unknown name \"" + name + "\"");
-  return found->second;
-}
-Aggregate aggregate(const std::string& name) {
-  return named<Aggregate>("aggregate", {{"mean", Aggregate::mean}, {"min", Aggregate::min}}, name);
-}
 Clip clip(const Bounds& bounds) { return bounds ? Clip{true, bounds->first, bounds->second} : Clip{}; }
 
 // Weights as the stub describes them: (W, stride_in, stride_out, b, scale, bias).
@@ -46,23 +37,14 @@ PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::strin
   MlpSpec spec;
   spec.widths = widths;
   spec.ensemble = ensemble;
-  spec.activation = named<Activation>("activation",
-                                      {{"relu", Activation::relu},
-                                       {"gelu", Activation::gelu},
-                                       {"gelu_erf", Activation::gelu_erf},
-                                       {"silu", Activation::silu},
-                                       {"mish", Activation::mish},
-                                       {"tanh", Activation::tanh},
-                                       {"elu", Activation::elu}},
-                                      activation);
-  spec.norm = named<Norm>("norm", {{"none", Norm::none}, {"pre", Norm::pre}, {"post", Norm::post}}, norm);
+  spec.activation = activation_of(activation);
+  spec.norm = norm_of(norm);
   spec.norm_eps = norm_eps;
   std::vector<LayerWeights> layers;
   for (const auto& [w, stride_in, stride_out, b, scale, bias] : weights)
     layers.push_back({in(w), stride_in, stride_out, in(b), in(scale), in(bias)});
-  const auto held = named<Precision>("precision", {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}}, precision);
   const py::gil_scoped_release free;
-  return {cpu::pack(spec, layers, gradient, held, threads)};
+  return {cpu::pack(spec, layers, gradient, precision_of(precision), threads)};
 }
 
 FlowOptions flow_options(int num_steps, double learning_rate, double alpha, const std::string& agg,
@@ -72,12 +54,12 @@ FlowOptions flow_options(int num_steps, double learning_rate, double alpha, cons
   o.num_steps = num_steps;
   o.learning_rate = learning_rate;
   o.alpha = alpha;
-  o.aggregate = aggregate(agg);
+  o.aggregate = aggregate_of(agg);
   o.kernel = kernel.has_value();
   o.median = std::holds_alternative<std::string>(bandwidth);
   o.sigma = o.median ? 0 : std::get<double>(bandwidth);
   o.bandwidth_grad = bandwidth_grad;
-  o.adam = named<bool>("optimizer", {{"adam", true}, {"sgd", false}}, optimizer);
+  o.adam = is_adam(optimizer);
   o.clip = clip(bounds);
   return o;
 }
@@ -122,8 +104,8 @@ PYBIND11_MODULE(_native, m) {
       "value_and_grad",
       [](const PackedHandle& critic, Address obs, Address actions, Address q, Address dq, std::int64_t B,
          std::int64_t N, int O, int A, const std::string& agg, int threads) {
-        cpu::value_and_grad(*critic.packed, in(obs), in(actions), out(q), out(dq), {B, N, O, A}, aggregate(agg),
-                            threads);
+        cpu::value_and_grad(*critic.packed, in(obs), in(actions), out(q), out(dq), {B, N, O, A},
+                            aggregate_of(agg), threads);
       },
       GilFree(), py::arg("critic"), py::arg("obs"), py::arg("actions"), py::arg("q"), py::arg("dq"), py::arg("B"),
       py::arg("N"), py::arg("O"), py::arg("A"), py::arg("aggregate"), py::arg("threads"));
@@ -156,11 +138,10 @@ PYBIND11_MODULE(_native, m) {
       [](const PackedHandle& critic, const PackedHandle& policy, Address obs, Address noise, Address select_noise,
          Address result, std::int64_t B, std::int64_t N, int O, int A, int euler_steps, const FlowOptions& options,
          const std::string& select, float temperature, const std::string& agg, int threads) {
-        const auto how = named<Select>(
-            "select", {{"max", Select::max}, {"softmax", Select::softmax}, {"uniform", Select::uniform}}, select);
+        const Select how = select_of(select);
         if (how != Select::max && !select_noise) throw std::invalid_argument("select_noise is missing");
         cpu::act(*critic.packed, *policy.packed, in(obs), in(noise), out(result), {B, N, O, A}, euler_steps, options,
-                 {how, temperature, aggregate(agg), in(select_noise)}, threads);
+                 {how, temperature, aggregate_of(agg), in(select_noise)}, threads);
       },
       GilFree(), py::arg("critic"), py::arg("policy"), py::arg("obs"), py::arg("noise"), py::arg("select_noise"),
       py::arg("out"), py::arg("B"), py::arg("N"), py::arg("O"), py::arg("A"), py::arg("euler_steps"),
@@ -171,10 +152,9 @@ PYBIND11_MODULE(_native, m) {
          Address noise, Address reward, Address mask, Address result, std::int64_t B, std::int64_t N, int O, int A,
          double discount, int euler_steps, const FlowOptions& options, const std::string& agg,
          const std::string& reduce, int threads) {
-        const auto how = named<Reduce>("reduce", {{"mean", Reduce::mean}, {"max", Reduce::max}}, reduce);
         cpu::td_target(*critic.packed, *target_critic.packed, *policy.packed, in(next_obs), in(noise), out(result),
-                       {B, N, O, A}, euler_steps, options, {in(reward), in(mask), discount, aggregate(agg), how},
-                       threads);
+                       {B, N, O, A}, euler_steps, options,
+                       {in(reward), in(mask), discount, aggregate_of(agg), reduce_of(reduce)}, threads);
       },
       GilFree(), py::arg("critic"), py::arg("target_critic"), py::arg("policy"), py::arg("next_obs"),
       py::arg("noise"), py::arg("reward"), py::arg("mask"), py::arg("out"), py::arg("B"), py::arg("N"), py::arg("O"),

@@ -1,0 +1,1 @@
+"""A VGF agent in flax, written twice: in plain jax.numpy and on vgf_kernels.jax. See jax_agent.py."""

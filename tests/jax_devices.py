@@ -1,0 +1,111 @@
+"""Run by test_jax_sharding.py in a process with four CPU devices: states spread over them, results as on one."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from problems import make_problem
+
+import vgf_kernels.jax as vgf
+import vgf_kernels.numpy as plain
+from vgf_kernels import FlowConfig
+
+try:
+    from jax import shard_map
+except (
+    ImportError
+):  # JAX before 0.6, which also checks replication by rules that only its own operations have
+    import functools
+
+    from jax.experimental.shard_map import shard_map
+
+    shard_map = functools.partial(shard_map, check_rep=False)
+
+CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.3)
+DEVICES = 4
+PROBLEM = make_problem(B=8, N=10, seed=3)
+MESH = Mesh(np.array(jax.devices()), ("states",))
+ALONG_STATES, EVERYWHERE = NamedSharding(MESH, P("states")), NamedSharding(MESH, P())
+CRITIC, TARGET, POLICY = (
+    jax.device_put(vgf.Network.from_mlp(m), EVERYWHERE)
+    for m in (PROBLEM.critic, PROBLEM.target_critic, PROBLEM.policy)
+)
+
+
+def spread(array):
+    return jax.device_put(array, ALONG_STATES)
+
+
+def td_target(critic, target, policy, obs, noise, reward, mask):
+    return vgf.td_target(critic, target, policy, obs, noise, reward, mask, 0.99, 3, CONFIG)
+
+
+def arguments():
+    p = PROBLEM
+    return CRITIC, TARGET, POLICY, *map(spread, (p.obs, p.noise, p.reward, p.mask))
+
+
+def wanted_target():
+    p = PROBLEM
+    networks = (p.critic, p.target_critic, p.policy)
+    return plain.td_target(*networks, p.obs, p.noise, p.reward, p.mask, 0.99, 3, CONFIG)
+
+
+def sharded_arrays():
+    """jit alone: each device computes its own states, and nothing is gathered."""
+    compiled = jax.jit(td_target).lower(*arguments()).compile()
+    got = compiled(*arguments())
+    np.testing.assert_array_equal(got, wanted_target())
+    assert got.sharding.is_equivalent_to(ALONG_STATES, 1), got.sharding
+    text = compiled.as_text()
+    assert not re.search("all-gather|all-to-all|collective-permute", text), text
+    b, n, a = PROBLEM.noise.shape
+    assert f"f32[{b // DEVICES},{n},{a}]" in text, text
+    assert f"f32[{b},{n},{a}]" not in text, text
+
+
+def states_on_another_axis():
+    """Results whose axis of states is not the first."""
+    p = PROBLEM
+    run = jax.jit(lambda critic, obs, x: (vgf.flow(critic, obs, x, CONFIG, True), vgf.value(critic, obs, x)))
+    path, q = run(CRITIC, spread(p.obs), spread(p.particles))
+    np.testing.assert_array_equal(path, plain.flow(p.critic, p.obs, p.particles, CONFIG, True))
+    np.testing.assert_array_equal(q, plain.value(p.critic, p.obs, p.particles))
+    for array in (path, q):
+        assert array.sharding.is_equivalent_to(NamedSharding(MESH, P(None, "states")), array.ndim)
+
+
+def gradient():
+    p = PROBLEM
+    run = jax.jit(jax.grad(lambda x, critic, obs: vgf.value(critic, obs, x).sum()))
+    got = run(spread(p.particles), CRITIC, spread(p.obs))
+    assert got.sharding.is_equivalent_to(ALONG_STATES, 3)
+    np.testing.assert_array_equal(got, jax.grad(lambda x: vgf.value(p.critic, p.obs, x).sum())(p.particles))
+
+
+def under_shard_map():
+    specs = (P(), P(), P(), *[P("states")] * 4)
+    mapped = jax.jit(shard_map(td_target, mesh=MESH, in_specs=specs, out_specs=P("states")))
+    np.testing.assert_array_equal(mapped(*arguments()), wanted_target())
+
+
+def gradient_under_shard_map():
+    p = PROBLEM
+
+    def loss(critic, obs, x):
+        return jax.lax.psum(vgf.value(critic, obs, x).sum(), "states")
+
+    mapped = shard_map(loss, mesh=MESH, in_specs=(P(), P("states"), P("states")), out_specs=P())
+    got = jax.jit(jax.grad(mapped, argnums=2))(CRITIC, spread(p.obs), spread(p.particles))
+    np.testing.assert_array_equal(got, jax.grad(lambda x: vgf.value(p.critic, p.obs, x).sum())(p.particles))
+
+
+if __name__ == "__main__":
+    assert len(jax.devices()) == DEVICES
+    globals()[sys.argv[1]]()
+    print("done")

@@ -1,0 +1,17 @@
+"""Sharded arrays and shard_map: every device works on the states it holds. In processes with four CPU devices."""
+
+from __future__ import annotations
+
+import processes
+import pytest
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["sharded_arrays", "states_on_another_axis", "gradient", "under_shard_map", "gradient_under_shard_map"],
+)
+def test_four_devices(case):
+    done = processes.python(
+        "jax_devices.py", case, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu"
+    )
+    assert done.stdout.strip() == "done", done.stderr

@@ -1,0 +1,397 @@
+"""The JAX frontend inside jit, loops, vmap and grad: the same numbers as outside, and nothing compiled twice."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from accuracy import relative_error
+from problems import make_problem
+
+import vgf_kernels.jax as vgf
+import vgf_kernels.numpy
+from vgf_kernels import FlowConfig, reference
+
+PROBLEM = make_problem(B=4, N=10, E=3, seed=5)
+CONFIG = FlowConfig(num_steps=3, learning_rate=0.1, alpha=0.2)
+BACKENDS = ("cpu", "reference")
+
+
+def params_of(mlp):
+    """The flax tree of an MLP's weights, as JAX arrays."""
+    return jax.tree.map(jnp.asarray, mlp.to_flax())
+
+
+def network(params):
+    return vgf.network(params, activation="relu", norm_eps=1e-5)
+
+
+PARAMS = {name: params_of(getattr(PROBLEM, name)) for name in ("critic", "target_critic", "policy")}
+
+
+def flow(critic, x, **keywords):
+    return vgf.flow(critic, PROBLEM.obs, x, CONFIG, **keywords)
+
+
+def expected_flow(critic=PROBLEM.critic, x=PROBLEM.particles, config=CONFIG):
+    return vgf_kernels.numpy.flow(critic, PROBLEM.obs, x, config, backend="cpu")
+
+
+# ---- parameters
+
+
+def test_a_network_has_the_sizes_of_its_tree():
+    critic = network(PARAMS["critic"])
+    assert critic.widths == PROBLEM.critic.widths
+    assert critic.ensemble == 3
+    assert critic.norm == "pre"
+    assert network(PARAMS["policy"]).ensemble == 1
+    assert network(PARAMS["policy"]).norm == "none"
+
+
+def test_traced_parameters_that_change_compile_once():
+    @jax.jit
+    def step(params, x):
+        step.traced += 1
+        return flow(network(params), x)
+
+    step.traced = 0
+    for scale in (1.0, 1.1, 0.7):
+        params = jax.tree.map(lambda a, s=scale: a * np.float32(s), PARAMS["critic"])
+        wanted = expected_flow(vgf.MLP.from_flax(params, norm_eps=1e-5))
+        np.testing.assert_array_equal(step(params, PROBLEM.particles), wanted)
+    assert step.traced == 1
+
+
+def test_every_function_inside_jit():
+    p = PROBLEM
+
+    @jax.jit
+    def everything(params, obs, x, noise, select_noise, reward, mask):
+        critic, target, policy = (network(params[k]) for k in ("critic", "target_critic", "policy"))
+        q, dq = vgf.value_and_grad(critic, obs, x, "min")
+        return {
+            "value": vgf.value(critic, obs, x),
+            "q": q,
+            "dq": dq,
+            "direction": vgf.direction(critic, obs, x, CONFIG),
+            "flow": vgf.flow(critic, obs, x, CONFIG, True),
+            "sample": vgf.sample(policy, obs, noise, 4),
+            "select": vgf.select(q, "softmax", temperature=0.3, noise=select_noise),
+            "act": vgf.act(critic, policy, obs, noise, 4, CONFIG, "uniform", select_noise=select_noise),
+            "td_target": vgf.td_target(
+                critic, target, policy, obs, noise, reward, mask, 0.99, 4, CONFIG, "min"
+            ),
+            "transport": vgf.transport(lambda y: -y, x, CONFIG),
+        }
+
+    got = everything(PARAMS, p.obs, p.particles, p.noise, p.select_noise, p.reward, p.mask)
+    plain = vgf_kernels.numpy
+    q, dq = plain.value_and_grad(p.critic, p.obs, p.particles, "min")
+    wanted = {
+        "value": plain.value(p.critic, p.obs, p.particles),
+        "q": q,
+        "dq": dq,
+        "direction": plain.direction(p.critic, p.obs, p.particles, CONFIG),
+        "flow": plain.flow(p.critic, p.obs, p.particles, CONFIG, True),
+        "sample": plain.sample(p.policy, p.obs, p.noise, 4),
+        "select": plain.select(q, "softmax", temperature=0.3, noise=p.select_noise),
+        "act": plain.act(
+            p.critic, p.policy, p.obs, p.noise, 4, CONFIG, "uniform", select_noise=p.select_noise
+        ),
+        "td_target": plain.td_target(
+            p.critic, p.target_critic, p.policy, p.obs, p.noise, p.reward, p.mask, 0.99, 4, CONFIG, "min"
+        ),
+        "transport": plain.transport(lambda y: -y, p.particles, CONFIG),
+    }
+    assert got.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def test_loops():
+    critic = network(PARAMS["critic"])
+    wanted = PROBLEM.particles
+    for _ in range(3):
+        wanted = expected_flow(x=wanted)
+
+    @jax.jit
+    def scanned(x):
+        return jax.lax.scan(lambda x, _: (flow(critic, x), None), x, None, length=3)[0]
+
+    @jax.jit
+    def looped(packed, x):
+        return jax.lax.fori_loop(0, 3, lambda _, x: flow(packed, x), x)
+
+    np.testing.assert_array_equal(scanned(PROBLEM.particles), wanted)
+    np.testing.assert_array_equal(looped(vgf.pack(critic), PROBLEM.particles), wanted)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_jit(backend):
+    with jax.disable_jit():
+        got = flow(network(PARAMS["critic"]), jnp.asarray(PROBLEM.particles), backend=backend)
+    wanted = vgf_kernels.numpy.flow(PROBLEM.critic, PROBLEM.obs, PROBLEM.particles, CONFIG, backend=backend)
+    np.testing.assert_array_equal(got, wanted)
+
+
+# ---- packed weights
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_packed_weights_give_the_same(precision):
+    p = PROBLEM
+    networks = [network(PARAMS[name]) for name in ("critic", "target_critic", "policy")]
+    packed = [
+        jax.jit(vgf.pack, static_argnames=("gradient", "precision"))(n, gradient=g, precision=precision)
+        for n, g in zip(networks, (True, False, False))
+    ]
+    inputs = (p.obs, p.noise, p.reward, p.mask, 0.99, 4, CONFIG)
+    np.testing.assert_array_equal(
+        vgf.td_target(*packed, *inputs), vgf.td_target(*networks, *inputs, precision=precision)
+    )
+    assert [n.weights.dtype for n in packed] == [np.uint8] * 3
+    assert packed[0].widths == p.critic.widths
+
+
+def test_packed_weights_are_a_pytree():
+    packed = vgf.pack(network(PARAMS["critic"]))
+    assert len(jax.tree.leaves(packed)) == 1
+    again = jax.jit(lambda x: x)(packed)
+    np.testing.assert_array_equal(flow(again, PROBLEM.particles), expected_flow())
+
+
+def test_packing_of_a_value_needs_no_gradient():
+    critic = network(PARAMS["critic"])
+    small, large = vgf.pack(critic, gradient=False), vgf.pack(critic)
+    assert small.weights.size < large.weights.size
+    wanted = vgf_kernels.numpy.value(PROBLEM.critic, PROBLEM.obs, PROBLEM.particles)
+    np.testing.assert_array_equal(vgf.value(small, PROBLEM.obs, PROBLEM.particles), wanted)
+    with pytest.raises(
+        ValueError, match="critic: expected weights packed with gradient=True, got gradient=False; "
+    ):
+        flow(small, PROBLEM.particles)
+
+
+def test_packed_in_another_precision():
+    packed = vgf.pack(network(PARAMS["critic"]), precision="bf16")
+    with pytest.raises(ValueError, match="critic: expected weights packed in 'fp32', got 'bf16'; "):
+        flow(packed, PROBLEM.particles, precision="fp32")
+
+
+def test_what_cannot_be_packed():
+    packed = vgf.pack(network(PARAMS["critic"]))
+    with pytest.raises(TypeError, match="network: expected what `network` returned, got Packed"):
+        vgf.pack(packed)
+    with pytest.raises(ValueError, match="reference engine packs no weights"):
+        vgf.pack(network(PARAMS["critic"]), backend="reference")
+    with pytest.raises(ValueError, match="packed weights are the CPU engine's, .*; pass what `network`"):
+        flow(packed, PROBLEM.particles, backend="reference")
+
+
+def test_bytes_of_another_network_are_refused():
+    packed = vgf.pack(network(PARAMS["critic"]))
+    wrong = vgf.Packed(packed.weights[:-64], packed.description)
+    with pytest.raises(Exception, match="packed weights of another network"):
+        jax.block_until_ready(flow(wrong, PROBLEM.particles))
+
+
+# ---- step counts
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_traced_step_counts_compile_once(backend):
+    critic, policy = network(PARAMS["critic"]), network(PARAMS["policy"])
+    p = PROBLEM
+
+    @jax.jit
+    def run(steps, euler_steps):
+        run.traced += 1
+        moved = flow(critic, p.particles, num_steps=steps, backend=backend)
+        drawn = vgf.sample(policy, p.obs, p.noise, euler_steps, backend=backend)
+        acted = vgf.act(critic, policy, p.obs, p.noise, euler_steps, CONFIG, num_steps=steps, backend=backend)
+        carried = vgf.transport(lambda x: -x, p.particles, CONFIG, num_steps=steps, backend=backend)
+        return moved, drawn, acted, carried
+
+    run.traced = 0
+    plain = vgf_kernels.numpy
+    for steps, euler_steps in ((0, 1), (2, 5), (5, 3)):
+        config = FlowConfig(num_steps=steps, learning_rate=0.1, alpha=0.2)
+        wanted = (
+            plain.flow(p.critic, p.obs, p.particles, config, backend=backend),
+            plain.sample(p.policy, p.obs, p.noise, euler_steps, backend=backend),
+            plain.act(p.critic, p.policy, p.obs, p.noise, euler_steps, config, backend=backend),
+            plain.transport(lambda x: -x, p.particles, config, backend=backend),
+        )
+        for got, want in zip(run(steps, euler_steps), wanted):
+            np.testing.assert_array_equal(got, want)
+    assert run.traced == 1
+
+
+def test_a_static_num_steps_takes_the_configs_place():
+    got = flow(network(PARAMS["critic"]), PROBLEM.particles, trajectory=True, num_steps=5)
+    assert got.shape[0] == 6
+    wanted = expected_flow(config=FlowConfig(num_steps=5, learning_rate=0.1, alpha=0.2))
+    np.testing.assert_array_equal(got[-1], wanted)
+
+
+def test_step_counts_that_are_refused():
+    critic = network(PARAMS["critic"])
+    with pytest.raises(Exception, match="expected at least 0 steps, got -1"):
+        jax.block_until_ready(flow(critic, PROBLEM.particles, num_steps=jnp.int32(-1)))
+    with pytest.raises(ValueError, match="num_steps: expected an integer >= 0, got -1"):
+        flow(critic, PROBLEM.particles, num_steps=-1)
+    with pytest.raises(TypeError, match="num_steps: expected an int with trajectory=True"):
+        flow(critic, PROBLEM.particles, trajectory=True, num_steps=jnp.int32(2))
+    with pytest.raises(TypeError, match="num_steps: expected an integer scalar, got float32 of shape"):
+        flow(critic, PROBLEM.particles, num_steps=jnp.float32(2))
+
+
+# ---- gradients
+
+
+def test_the_gradient_of_value():
+    p = PROBLEM
+    critic = network(PARAMS["critic"])
+    weights = np.random.default_rng(0).normal(size=(3, *p.particles.shape[:2])).astype(np.float32)
+
+    def loss(x):
+        return jnp.sum(vgf.value(critic, p.obs, x) * weights)
+
+    exact = sum(
+        w[..., None].astype(np.float64) * reference.value_and_grad(member, p.obs, p.particles)[1]
+        for w, member in zip(weights, (p.at(np.float64).critic.member(e) for e in range(3)))
+    )
+    for gradient in (jax.grad(loss), jax.jit(jax.grad(loss))):
+        assert relative_error(np.asarray(gradient(p.particles)), exact) < 1e-5
+
+
+def test_parameters_are_constants():
+    p = PROBLEM
+
+    def loss(params, x):
+        critic = network(params)
+        return jnp.sum(vgf.value(critic, p.obs, x)) + jnp.sum(flow(critic, x))
+
+    for_params, for_actions = jax.grad(loss, argnums=(0, 1))(PARAMS["critic"], p.particles)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(for_params))
+    wanted = jax.grad(lambda x: jnp.sum(vgf.value(network(PARAMS["critic"]), p.obs, x)))(p.particles)
+    np.testing.assert_array_equal(for_actions, wanted)  # the flow adds nothing
+
+
+def test_a_gradient_for_obs_is_refused():
+    critic = network(PARAMS["critic"])
+    with pytest.raises(ValueError, match="obs: expected an array that is not differentiated"):
+        jax.grad(lambda obs: jnp.sum(vgf.value(critic, obs, PROBLEM.particles)))(PROBLEM.obs)
+
+
+# ---- vmap
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vmap_over_particles_obs_or_both(backend):
+    p, critic = PROBLEM, network(PARAMS["critic"])
+    xs = np.stack([p.particles, -p.particles, p.particles / 2])
+    states = np.stack([p.obs, p.obs + 1, -p.obs])
+
+    def run(obs, x):
+        return vgf.flow(critic, obs, x, CONFIG, True, backend=backend)
+
+    def wanted(obs, x):
+        return vgf_kernels.numpy.flow(p.critic, obs, x, CONFIG, True, backend=backend)
+
+    each = [wanted(p.obs, x) for x in xs]
+    np.testing.assert_array_equal(jax.vmap(run, (None, 0))(p.obs, xs), each)
+    np.testing.assert_array_equal(
+        jax.vmap(run, (0, None))(states, p.particles), [wanted(o, p.particles) for o in states]
+    )
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(run))(states, xs), [wanted(o, x) for o, x in zip(states, xs)]
+    )
+    moved = jax.vmap(run, (None, 2), 1)(p.obs, np.moveaxis(xs, 0, 2))
+    np.testing.assert_array_equal(np.moveaxis(moved, 1, 0), each)
+    np.testing.assert_array_equal(jax.vmap(jax.vmap(run, (None, 0)), (0, None))(states, xs)[0], each)
+
+
+def test_vmap_is_one_call_of_the_engine():
+    critic = vgf.pack(network(PARAMS["critic"]))
+    xs = np.stack([PROBLEM.particles] * 3)
+    text = jax.jit(jax.vmap(lambda x: flow(critic, x))).lower(xs).as_text()
+    assert text.count("@vgf_flow") == 1
+    assert "while" not in text
+
+
+def test_vmap_over_parameters_and_step_counts():
+    trees = [PARAMS["critic"], jax.tree.map(lambda a: a * np.float32(1.1), PARAMS["critic"])]
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *trees)
+    got = jax.vmap(lambda params: flow(network(params), PROBLEM.particles))(stacked)
+    wanted = [expected_flow(vgf.MLP.from_flax(tree, norm_eps=1e-5)) for tree in trees]
+    np.testing.assert_array_equal(got, wanted)
+    critic = network(PARAMS["critic"])
+    got = jax.vmap(lambda n: flow(critic, PROBLEM.particles, num_steps=n))(jnp.arange(4))
+    np.testing.assert_array_equal(got, flow(critic, PROBLEM.particles, trajectory=True))
+
+
+def test_vmap_of_grad():
+    critic = network(PARAMS["critic"])
+    xs = np.stack([PROBLEM.particles, -PROBLEM.particles])
+    gradient = jax.grad(lambda x: jnp.sum(vgf.value(critic, PROBLEM.obs, x)))
+    np.testing.assert_array_equal(jax.vmap(gradient)(xs), [gradient(x) for x in xs])
+
+
+# ---- what it cannot do
+
+
+def test_float64_is_refused_by_name():
+    """With JAX's x64 mode and without it, in which JAX itself would cast the array silently."""
+    critic = network(PARAMS["critic"])
+    wide = PROBLEM.particles.astype(np.float64)
+    message = "the cpu engine computes float32, got float64 arrays; cast them to float32"
+    with pytest.raises(TypeError, match=message):
+        vgf.value(critic, PROBLEM.obs.astype(np.float64), wide, backend="cpu")
+    with pytest.raises(TypeError, match="actions: expected the dtype of obs, float32, got float64; cast one"):
+        vgf.value(critic, PROBLEM.obs, wide, backend="cpu")
+
+
+def test_another_platform_is_refused_when_it_is_compiled_for():
+    run = jax.jit(lambda x: flow(network(PARAMS["critic"]), x))
+    with pytest.raises(
+        NotImplementedError, match="expected the CPU, got a computation for cuda; the CUDA handlers"
+    ):
+        run.trace(PROBLEM.particles).lower(lowering_platforms=("cuda",))
+
+
+def test_torch_mlps_are_refused():
+    live = vgf.MLP.from_torch(PROBLEM.critic.to_torch())
+    with pytest.raises(
+        TypeError, match=r"expected an MLP of arrays, got MLP\(.*torch\), .*; pass mlp.freeze\(\)"
+    ):
+        flow(live, PROBLEM.particles)
+    np.testing.assert_array_equal(flow(live.freeze(), PROBLEM.particles), expected_flow())
+
+
+@pytest.mark.parametrize("backend", ["triton", "cuda"])
+def test_engines_of_other_frontends(backend):
+    with pytest.raises((RuntimeError, ValueError), match=f"'{backend}'"):
+        flow(network(PARAMS["critic"]), PROBLEM.particles, backend=backend)
+
+
+def test_trees_that_are_no_network():
+    layers = PARAMS["policy"]["mlp"]
+    with pytest.raises(ValueError, match="expected a tree with Dense_0"):
+        vgf.network({"conv": {}})
+    with pytest.raises(ValueError, match="layer 1 lacks 'bias'"):
+        vgf.network({**layers, "Dense_1": {"kernel": layers["Dense_1"]["kernel"]}})
+    with pytest.raises(ValueError, match="widths do not chain"):
+        vgf.network({**layers, "Dense_1": layers["Dense_0"]})
+    with pytest.raises(ValueError, match="activation: expected one of"):
+        vgf.network(layers, activation="sine")
+
+
+def test_noise():
+    noise = vgf.draw_noise(jax.random.PRNGKey(0), 50, 20, 3)
+    assert noise.shape == (50, 20, 3)
+    assert noise.dtype == np.float32
+    assert abs(float(noise.mean())) < 0.1
+    assert abs(float(noise.std()) - 1) < 0.1

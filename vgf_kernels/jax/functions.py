@@ -1,0 +1,405 @@
+"""The public functions on jax arrays: check, then call an engine. All of them may be traced."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import checks, engines, ranges
+from ..config import FlowConfig, check_clip, check_positive
+from ..docs import documented
+from ..mlp import MLP
+from . import arrays, cpu, host
+from .arrays import Array
+from .networks import Network, Packed, check_score_network, with_time
+
+AnyNetwork = Network | Packed | MLP
+ENGINES = {"cpu": cpu.Engine, "reference": host.Engine}
+
+NETWORKS = "Networks are what `network` or `pack` returned, or a snapshot MLP."
+CONSTANT = f"""{NETWORKS} The inputs are constants to autodiff: the
+    result has no gradient."""
+STEPS = """num_steps, an int or a traced int32 scalar, takes the place of config.num_steps: another
+    number then compiles nothing anew."""
+
+
+def pack(
+    network: Network, *, gradient: bool | None = None, backend: str = "auto", precision: str | None = None
+) -> Packed:
+    """The weights in the engine's own layout, for several calls with the same weights.
+
+    Inside jit as outside. Every function packs what comes as a Network; pack it yourself before a loop, or
+    where several calls share a network. Packed weights are a snapshot of the weights they were made of.
+
+    Args:
+        network: what `network` returned, or a snapshot MLP.
+        gradient: whether the gradient's part is packed too, which all but `value`, `sample` and the target
+            critic of `td_target` need. None: for a critic, that is, where the last width is 1.
+        backend: "auto" or "cpu".
+        precision: "fp32" or "bf16"; None is fp32.
+
+    Raises:
+        ValueError: a setting does not fit.
+        TypeError: no network, or weights that are not float32.
+        RuntimeError: the engine is not available here.
+    """
+    (network,) = _networks(network=network)
+    if not isinstance(network, Network):
+        raise TypeError(f"network: expected what `network` returned, got {type(network).__name__}")
+    weights = network.layers[0].W
+    gradient = network.widths[-1] == 1 if gradient is None else gradient
+    return _engine(backend, precision, "network", weights, network).pack(network, gradient)
+
+
+@documented(
+    f"""{NETWORKS} Differentiable once, in reverse mode, with respect to the
+    actions. The critic's parameters are constants: their gradient is zero. A gradient with respect to obs
+    is refused."""
+)
+def value(
+    critic: AnyNetwork, obs: Array, actions: Array, *, backend: str = "auto", precision: str | None = None
+) -> jax.Array:
+    (critic,) = _networks(critic=critic)
+    arrays.check(obs=obs, actions=actions)
+    checks.check_value(critic, obs.shape, actions.shape)
+    engine = _engine(backend, precision, "actions", actions, critic)
+    with _span("value", actions):
+        return _value(engine, jax.tree.map(_constant, critic), obs, actions)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _value(engine, critic, obs, actions):
+    return engine.value(critic, obs, actions)
+
+
+def _value_forward(engine, critic, obs, actions):
+    if obs.perturbed:
+        raise ValueError(
+            "obs: expected an array that is not differentiated, since only actions get a gradient here; pass "
+            "jax.lax.stop_gradient(obs), or use plain JAX for a gradient with respect to obs"
+        )
+    critic = jax.tree.map(lambda leaf: leaf.value, critic, is_leaf=lambda leaf: hasattr(leaf, "perturbed"))
+    return engine.jacobian(critic, obs.value, actions.value)
+
+
+def _value_backward(engine, dq, grad_q):
+    if isinstance(grad_q, jax.custom_derivatives.SymbolicZero):
+        return None, None, jnp.zeros(dq.shape[1:], dq.dtype)
+    return None, None, jnp.sum(grad_q[..., None] * dq, axis=0)
+
+
+_value.defvjp(_value_forward, _value_backward, symbolic_zeros=True)
+
+
+@documented(CONSTANT + "\n    `value` is the differentiable one.")
+def value_and_grad(
+    critic: AnyNetwork,
+    obs: Array,
+    actions: Array,
+    aggregate: str = "mean",
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    (critic,) = _networks(critic=critic)
+    arrays.check(obs=obs, actions=actions)
+    checks.check_value(critic, obs.shape, actions.shape, aggregate)
+    engine = _engine(backend, precision, "actions", actions, critic)
+    return _call(engine.value_and_grad, actions, critic, obs, actions, aggregate)
+
+
+@documented(CONSTANT)
+def direction(
+    critic: AnyNetwork,
+    obs: Array,
+    particles: Array,
+    config: FlowConfig,
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    (critic,) = _networks(critic=critic)
+    arrays.check(obs=obs, particles=particles)
+    checks.check_flow(critic, obs.shape, particles.shape, config)
+    engine = _engine(backend, precision, "particles", particles, critic)
+    return _call(engine.direction, particles, critic, obs, particles, config)
+
+
+@documented(f"{CONSTANT} {STEPS}\n    Not with trajectory=True, whose result has num_steps in its shape.")
+def flow(
+    critic: AnyNetwork,
+    obs: Array,
+    particles: Array,
+    config: FlowConfig,
+    trajectory: bool = False,
+    *,
+    num_steps: int | jax.Array | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    (critic,) = _networks(critic=critic)
+    arrays.check(obs=obs, particles=particles)
+    checks.check_flow(critic, obs.shape, particles.shape, config, trajectory)
+    config, num_steps = _steps(config, num_steps, trajectory)
+    engine = _engine(backend, precision, "particles", particles, critic)
+    return _call(engine.flow, particles, critic, obs, particles, config, num_steps, trajectory)
+
+
+@documented(f"{CONSTANT} num_steps may be a traced int32 scalar.")
+def sample(
+    policy: AnyNetwork,
+    obs: Array,
+    noise: Array,
+    num_steps: int | jax.Array,
+    clip: tuple[float, float] | None = (-1.0, 1.0),
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    (policy,) = _networks(policy=policy)
+    arrays.check(obs=obs, noise=noise)
+    checks.check_sample(policy, obs.shape, noise.shape, _least(num_steps, 1))
+    clip = check_clip(clip)
+    engine = _engine(backend, precision, "noise", noise, policy)
+    return _call(engine.sample, noise, policy, obs, noise, num_steps, clip)
+
+
+@documented("A few jnp operations, the same whatever the backend. The index has JAX's default integer dtype.")
+def select(
+    q: Array,
+    how: str = "max",
+    *,
+    aggregate: str = "mean",
+    temperature: float = 1.0,
+    noise: Array | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    arrays.check(q=q, **({} if noise is None else {"noise": noise}))
+    checks.check_engine(backend, precision)
+    engines.check_available(backend)
+    checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    with ranges.span("select", q.shape[-2] * q.shape[-1]):
+        if len(q.shape) == 3:
+            q = jnp.min(q, axis=0) if aggregate == "min" else jnp.mean(q, axis=0)
+        if how == "softmax":
+            q = q / temperature - jnp.log(-jnp.log(noise))
+        elif how == "uniform":
+            q = noise
+        return jnp.argmax(q, axis=1)
+
+
+@documented(f"{CONSTANT} {STEPS} So may euler_steps.")
+def act(
+    critic: AnyNetwork,
+    policy: AnyNetwork,
+    obs: Array,
+    noise: Array,
+    euler_steps: int | jax.Array,
+    config: FlowConfig,
+    select: str = "max",
+    aggregate: str = "mean",
+    *,
+    temperature: float = 1.0,
+    select_noise: Array | None = None,
+    num_steps: int | jax.Array | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    critic, policy = _networks(critic=critic, policy=policy)
+    arrays.check(obs=obs, noise=noise)
+    if select_noise is not None:
+        arrays.check(obs=obs, select_noise=select_noise)
+    checks.check_act(
+        critic, policy, obs.shape, noise.shape, _least(euler_steps, 1), config, select, aggregate, temperature,
+        _shape(select_noise),
+    )  # fmt: skip
+    config, num_steps = _steps(config, num_steps)
+    engine = _engine(backend, precision, "noise", noise, critic, policy)
+    return _call(
+        engine.act, noise,
+        critic, policy, obs, noise, euler_steps, config, num_steps, select, aggregate, temperature, select_noise,
+    )  # fmt: skip
+
+
+@documented(f"{CONSTANT} {STEPS} So may euler_steps.")
+def td_target(
+    critic: AnyNetwork,
+    target_critic: AnyNetwork,
+    policy: AnyNetwork,
+    next_obs: Array,
+    noise: Array,
+    reward: Array,
+    mask: Array,
+    discount: float,
+    euler_steps: int | jax.Array,
+    config: FlowConfig,
+    aggregate: str = "mean",
+    reduce: str = "mean",
+    *,
+    num_steps: int | jax.Array | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    critic, target_critic, policy = _networks(critic=critic, target_critic=target_critic, policy=policy)
+    arrays.check(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
+    checks.check_td_target(
+        critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
+        discount, _least(euler_steps, 1), config, aggregate, reduce,
+    )  # fmt: skip
+    config, num_steps = _steps(config, num_steps)
+    engine = _engine(backend, precision, "noise", noise, critic, target_critic, policy)
+    return _call(
+        engine.td_target, noise,
+        critic, target_critic, policy, next_obs, noise, reward, mask,
+        discount, euler_steps, config, num_steps, aggregate, reduce,
+    )  # fmt: skip
+
+
+@documented(
+    f"""score_fn may be a network from O + A inputs to A outputs instead, as amortized VGF learns one: the
+    engine then evaluates it at `obs` [B, O] and the particles. max_norm scales dq down where its norm, over
+    the whole batch, is larger (optax.clip_by_global_norm). Amortized VGF moves along the score itself, with
+    neither kernel nor temperature: FlowConfig(kernel=None, alpha=1/N).
+    The inputs are constants to autodiff, and so is what score_fn returns. {STEPS}"""
+)
+def transport(
+    score_fn: Callable[[jax.Array], jax.Array] | Network | MLP,
+    particles: Array,
+    config: FlowConfig,
+    trajectory: bool = False,
+    *,
+    obs: Array | None = None,
+    max_norm: float | None = None,
+    num_steps: int | jax.Array | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
+) -> jax.Array:
+    (network,) = _networks(score_fn=score_fn)
+    learned = isinstance(network, (Network, Packed))
+    arrays.check(particles=particles, **({"obs": obs} if learned else {}))
+    checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
+    if max_norm is not None:
+        check_positive("max_norm", max_norm)
+    config, num_steps = _steps(config, num_steps, trajectory)
+    if learned:
+        check_score_network(network, obs.shape, particles.shape)
+        engine = _engine(backend, precision, "particles", particles, network)
+        score_fn = _field(engine, network, obs)
+    else:
+        engine = _engine(backend, precision, "particles", particles)
+
+    def move(step, state):
+        x, *moments = state
+        dq = score_fn(x)
+        arrays.check(particles=x, score_fn=dq)
+        checks.check_score(dq.shape, x.shape)
+        if max_norm is not None:
+            norm = jnp.sqrt(jnp.sum(jnp.square(dq)))
+            dq = jnp.where(norm < max_norm, dq, dq / norm * max_norm)
+        return _call(engine.update, x, x, dq, *moments, step + 1, config)
+
+    start = jax.lax.stop_gradient(jnp.asarray(particles))
+    state = (start, jnp.zeros_like(start), jnp.zeros_like(start))
+    with _span("transport", start):
+        if not trajectory:
+            return jax.lax.fori_loop(0, num_steps, move, state)[0]
+
+        def record(state, step):
+            state = move(step, state)
+            return state, state[0]
+
+        _, path = jax.lax.scan(record, state, jnp.arange(config.num_steps))
+        return jnp.concatenate([start[None], path])
+
+
+def _field(engine, network: Network, obs: Array) -> Callable[[jax.Array], jax.Array]:
+    """x -> the network's output at concat(obs, x), by the engine's sampler.
+
+    One Euler step of length one along a velocity field that does not look at the time ends at x + v. The
+    round-off of taking x off again is that of a number of the size of x.
+    """
+    packed = engine.prepare(with_time(jax.tree.map(_constant, network)), False)
+    obs = _constant(obs)
+    return lambda x: engine.sample(packed, obs, x, 1, None) - x
+
+
+def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:
+    """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`."""
+    return jax.random.normal(key, (B, N, A), jnp.float32)
+
+
+# ---- their parts
+
+
+def _networks(**named: Any) -> list[Any]:
+    """MLPs as networks; what is neither is left for the checks to refuse."""
+    return [Network.from_mlp(n) if isinstance(n, MLP) else n for n in named.values()]
+
+
+def _engine(backend: str, precision: str | None, name: str, like: Any, *networks: Any):
+    """The engine for arrays like this one, which the caller calls `name`, and for these networks."""
+    if backend not in ("auto", *ENGINES):
+        checks.check_engine(backend, precision)
+        engines.check_available(backend)
+        raise ValueError(
+            f"backend: the JAX frontend has {', '.join(ENGINES)}, got {backend!r}; vgf_kernels.torch has the others"
+        )
+    chosen = engines.resolve(backend, arrays.device(name, like), arrays.dtype(like), precision)
+    engine = ENGINES[chosen](precision)
+    engine.check(networks)
+    return engine
+
+
+def _call(method: Callable, like: Any, *args: Any) -> Any:
+    """Run a method of an engine on constants, in an NVTX range: of the call itself, or of its tracing."""
+    with _span(method.__name__, like):
+        return method(*jax.tree.map(_constant, args))
+
+
+def _constant(leaf: Any) -> Any:
+    return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf
+
+
+def _span(name: str, like: Any):
+    return ranges.span(name, like.shape[0] * like.shape[1])
+
+
+def _steps(config: FlowConfig, num_steps: Any, trajectory: bool = False) -> tuple[FlowConfig, Any]:
+    """The config and the number of flow steps, as an int where it is known."""
+    if num_steps is None:
+        return config, int(config.num_steps)
+    if isinstance(num_steps, jax.Array):
+        if trajectory:
+            raise TypeError(
+                "num_steps: expected an int with trajectory=True, whose result has it in its shape, got an array"
+            )
+        _check_count("num_steps", num_steps)
+        return config, num_steps
+    config = dataclasses.replace(config, num_steps=num_steps)
+    return config, int(num_steps)
+
+
+def _least(steps: Any, least: int) -> Any:
+    """What the checks may see of a number of steps: an array passes for the least they allow.
+
+    Its value is checked when the call runs.
+    """
+    if not isinstance(steps, jax.Array):
+        return steps
+    _check_count("steps", steps)
+    return least
+
+
+def _check_count(name: str, steps: jax.Array) -> None:
+    if steps.shape != () or not jnp.issubdtype(steps.dtype, jnp.integer):
+        raise TypeError(f"{name}: expected an integer scalar, got {steps.dtype} of shape {steps.shape}")
+
+
+def _shape(array: Any):
+    return None if array is None else array.shape

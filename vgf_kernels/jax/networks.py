@@ -1,0 +1,186 @@
+"""Networks whose weights may be traced: pytrees with arrays as leaves and everything else static."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..config import check_choice
+from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_layers
+from ..sources import flax_layers
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Network(Described):
+    """E equal MLPs as a pytree: its leaves are the weights, traced or not.
+
+    Attributes:
+        layers: a tuple of Layer; W [E, in, out]; b, scale, bias [E, out].
+        activation, norm, norm_eps: as those of MLP.
+    """
+
+    layers: tuple[Layer, ...]
+    activation: str
+    norm: str
+    norm_eps: float
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.layers[0].W.shape[1], *(layer.W.shape[2] for layer in self.layers))
+
+    @property
+    def ensemble(self) -> int:
+        return self.layers[0].W.shape[0]
+
+    @classmethod
+    def from_mlp(cls, mlp: MLP) -> Network:
+        """A snapshot MLP's weights, as constants.
+
+        Raises:
+            TypeError: the MLP is a live view of a torch module.
+        """
+        if mlp.framework != "numpy":
+            raise TypeError(
+                f"expected an MLP of arrays, got {mlp!r}, a view of a torch module; pass mlp.freeze(), or "
+                "network(params) for parameters that change"
+            )
+        if "jax" not in mlp.packed:  # its weights never change
+            members = zip(*mlp.members)
+            layers = tuple(
+                Layer(*(None if a[0] is None else np.stack(a) for a in zip(*layer))) for layer in members
+            )
+            mlp.packed["jax"] = cls(layers, mlp.activation, mlp.norm, mlp.norm_eps)
+        return mlp.packed["jax"]
+
+    def tree_flatten(self):
+        return (self.layers,), (self.activation, self.norm, self.norm_eps)
+
+    @classmethod
+    def tree_unflatten(cls, static, children) -> Network:
+        return cls(*children, *static)
+
+
+def network(
+    params: Mapping[str, Any], *, activation: str = "relu", norm: str | None = None, norm_eps: float = 1e-6
+) -> Network:
+    """A network of flax parameters, inside or outside jit; nothing is copied.
+
+    Args:
+        params: `Dense_i` {kernel, bias} and `LayerNorm_i` {scale, bias}, bare or under `params`, `value_net`
+            (leading ensemble axis E, or none for one member) or `mlp`: the official agent's trees.
+        activation: "relu", "gelu" (tanh form), "gelu_erf", "silu", "mish", "tanh" or "elu".
+        norm: "pre", "post" or "none"; None means "pre" where the tree has LayerNorm entries, else "none".
+        norm_eps: epsilon of the layer norms; flax uses 1e-6.
+
+    Raises:
+        ValueError: the tree has no Dense_0, or layers are missing or do not fit.
+    """
+    layers, has_norm = flax_layers(params, _array)
+    norm = norm if norm is not None else ("pre" if has_norm else "none")
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("norm", norm, NORMS)
+    member = [
+        Layer(*(None if a is None else jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in layer))
+        for layer in layers
+    ]
+    check_layers(member, norm)
+    return Network(tuple(layers), activation, norm, float(norm_eps))
+
+
+def _array(leaf: Any) -> Any:
+    return leaf if isinstance(leaf, (jax.Array, np.ndarray)) else jnp.asarray(leaf)
+
+
+class Description(NamedTuple):
+    """What a handler must know of a packed network: the fields of `Network` in python/bindings/xla.cpp."""
+
+    widths: tuple[int, ...]
+    ensemble: int
+    activation: str
+    norm: str
+    norm_eps: float
+    gradient: bool
+    precision: str
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class Packed(Described):
+    """A network in the layout of the CPU engine, as a pytree with one leaf. Made by `pack`.
+
+    Attributes:
+        weights: uint8 [bytes].
+        description: the network, whether the gradient's part is there, and the precision.
+    """
+
+    weights: Any
+    description: Description
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.description.widths
+
+    @property
+    def ensemble(self) -> int:
+        return self.description.ensemble
+
+    def tree_flatten(self):
+        return (self.weights,), self.description
+
+    @classmethod
+    def tree_unflatten(cls, description, children) -> Packed:
+        return cls(*children, description)
+
+
+def describe(network: Network, gradient: bool, precision: str) -> Description:
+    """The description of a network that is to be packed."""
+    return Description(
+        network.widths,
+        network.ensemble,
+        network.activation,
+        network.norm,
+        network.norm_eps,
+        gradient,
+        precision,
+    )
+
+
+def with_time(network: Network) -> Network:
+    """The network with one more input, the last, which it does not look at."""
+    first, *others = network.layers
+    first = first._replace(W=jnp.pad(first.W, ((0, 0), (0, 1), (0, 0))))
+    return replace(network, layers=(first, *others))
+
+
+def check_score_network(network: Network | Packed, obs, particles) -> None:
+    """Raise unless the network, traced weights, gives a score for obs [B, O] and particles [B, N, A]."""
+    if isinstance(network, Packed):
+        raise TypeError(
+            "score_fn: expected what `network` returned, got Packed; the score is packed by the call"
+        )
+    if len(obs) != 2 or obs[0] != particles[0]:
+        raise ValueError(f"obs: expected [B, O] with B = {particles[0]} states, got shape {list(obs)}")
+    wanted = obs[1] + particles[2], particles[2], 1
+    got = network.widths[0], network.widths[-1], network.ensemble
+    if got != wanted:
+        raise ValueError(
+            f"score_fn: expected one member from O + A = {wanted[0]} inputs to A = {wanted[1]} outputs, got "
+            f"{got[2]} from {got[0]} to {got[1]}"
+        )
+
+
+def check_float32(network: Network) -> None:
+    """Raise TypeError unless all weights are float32."""
+    for i, layer in enumerate(network.layers):
+        for name, array in zip(layer._fields, layer):
+            if array is not None and array.dtype != np.float32:
+                raise TypeError(
+                    f"weights: layer {i}, {name}: the cpu engine computes float32, got {array.dtype}; cast the "
+                    'weights to float32 or pass backend="reference"'
+                )

@@ -1,0 +1,247 @@
+"""One JAX primitive for every call of the engine: an XLA custom call that knows which axis counts states.
+
+States never mix. So vmap folds its axis into the states, and the compiler may cut a call along them: on several
+devices each works on the states it holds.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.ffi
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .attributes import encode
+from .runtime import PREFIX
+
+STATES = None  # in the shape of a result: as many as the operands have states
+
+
+class Result(NamedTuple):
+    """What a call returns. At most one axis is STATES."""
+
+    shape: tuple[int | None, ...]
+    dtype: Any = np.float32
+
+    def of(self, states: int) -> tuple[int, ...]:
+        return tuple(states if size is STATES else size for size in self.shape)
+
+    @property
+    def axis(self) -> int | None:
+        return self.shape.index(STATES) if STATES in self.shape else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """A handler with everything but its operands.
+
+    Attributes:
+        handler: its name in python/bindings/xla.cpp.
+        per_state: for every operand, whether its first axis counts states; the others serve all states.
+        results: what it returns.
+        attributes: (name, value) pairs.
+    """
+
+    handler: str
+    per_state: tuple[bool, ...]
+    results: tuple[Result, ...]
+    attributes: tuple[tuple[str, Any], ...]
+
+    def shapes(self, operands) -> list[tuple[int, ...]]:
+        states = [o.shape[0] for o, counts in zip(operands, self.per_state) if counts]
+        return [result.of(states[0] if states else 0) for result in self.results]
+
+
+def run(
+    handler: str, networks, per_state, steps, results: list[Result], **attributes: Any
+) -> list[jax.Array]:
+    """Call a handler on packed networks, then arrays whose first axis counts states, then step counts."""
+    flags = (False,) * len(networks) + (True,) * len(per_state) + (False,) * len(steps)
+    return _bind(
+        Call(handler, flags, tuple(results), tuple(attributes.items())), *networks, *per_state, *steps
+    )
+
+
+vgf_call = Primitive("vgf_call")
+vgf_call.multiple_results = True
+
+
+def _bind(call: Call, *operands) -> list[jax.Array]:
+    shapes = tuple((jnp.shape(o), jnp.result_type(o)) for o in operands)
+    results = vgf_call.bind(*operands, call=call, jaxpr=_traced(call, shapes))
+    axes = tuple(frozenset().union(*map(_varying, operands)))
+    return [_vary(result, axes) for result in results] if axes else results
+
+
+@functools.lru_cache(maxsize=1024)
+def _traced(call: Call, shapes):
+    """What the call lowers to. JAX looks into it to see that it must know the devices by then."""
+    ranks = tuple(len(shape) for shape, _ in shapes)
+    return jax.make_jaxpr(_partitioned(call, ranks))(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(call: Call):
+    return jax.jit(functools.partial(_bind, call))
+
+
+@vgf_call.def_impl
+def _run(*operands, call: Call, jaxpr):
+    with jax.disable_jit(False):
+        return _compiled(call)(*operands)
+
+
+@vgf_call.def_abstract_eval
+def _abstract(*operands, call: Call, jaxpr):
+    return [ShapedArray(s, np.dtype(r.dtype)) for s, r in zip(call.shapes(operands), call.results)]
+
+
+def _varying(array) -> frozenset:
+    """The axes of an enclosing shard_map along which the array differs, where this JAX keeps account of it."""
+    if not hasattr(jax, "typeof"):
+        return frozenset()
+    aval = jax.typeof(array)
+    return getattr(getattr(aval, "manual_axis_type", aval), "varying", None) or getattr(
+        aval, "vma", frozenset()
+    )
+
+
+def _vary(array: jax.Array, axes: tuple) -> jax.Array:
+    return (
+        jax.lax.pcast(array, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(array, axes)
+    )
+
+
+# ---- vmap
+
+
+def _batched(operands, axes, *, call: Call, jaxpr):
+    size = next(o.shape[axis] for o, axis in zip(operands, axes) if axis is not None)
+    fronted = [o if axis is None else jnp.moveaxis(o, axis, 0) for o, axis in zip(operands, axes)]
+    if any(axis is not None and not counts for axis, counts in zip(axes, call.per_state)):
+        return _one_by_one(fronted, axes, call)  # other weights or step counts for each
+    folded = []
+    for operand, axis, counts in zip(fronted, axes, call.per_state):
+        if counts and axis is None:
+            operand = jnp.broadcast_to(operand, (size, *operand.shape))
+        folded.append(operand.reshape(-1, *operand.shape[2:]) if counts else operand)
+    results = _bind(call, *folded)
+    unfolded = []
+    for got, result in zip(results, call.results):
+        at = result.axis
+        split = got.reshape(*got.shape[:at], size, -1, *got.shape[at + 1 :])
+        unfolded.append(jnp.moveaxis(split, at, 0))
+    return unfolded, [0] * len(unfolded)
+
+
+def _one_by_one(fronted, axes, call: Call):
+    def one(batched):
+        rest = iter(batched)
+        return _bind(call, *(o if a is None else next(rest) for o, a in zip(fronted, axes)))
+
+    results = jax.lax.map(one, [o for o, axis in zip(fronted, axes) if axis is not None])
+    return results, [0] * len(results)
+
+
+batching.primitive_batchers[vgf_call] = _batched
+
+
+# ---- several devices
+
+
+@functools.lru_cache(maxsize=1024)
+def _partitioned(call: Call, ranks: tuple[int, ...]):
+    """The custom call as something the compiler may cut along the states, and along nothing else."""
+
+    def local(*operands):
+        return vgf_handler.bind(*operands, call=call)
+
+    def shardings(mesh, parts):
+        def one(rank, axis):
+            spec = [None] * rank
+            if axis is not None:
+                spec[axis] = parts
+            return NamedSharding(mesh, PartitionSpec(*spec))
+
+        operands = tuple(one(rank, 0 if counts else None) for rank, counts in zip(ranks, call.per_state))
+        return operands, [one(len(r.shape), r.axis) for r in call.results]
+
+    def parts_of(shapes, axes):
+        """How the first sharded array's states are cut."""
+        for shape, axis in zip(shapes, axes):
+            spec = getattr(shape.sharding, "spec", ())
+            if axis is not None and axis < len(spec) and spec[axis] is not None:
+                return spec[axis]
+        return None
+
+    def from_operands(operand_shapes):
+        return parts_of(operand_shapes, [0 if counts else None for counts in call.per_state])
+
+    def infer(mesh, operand_shapes, result_shapes):
+        return shardings(mesh, from_operands(operand_shapes))[1]
+
+    def partition(mesh, operand_shapes, result_shapes):
+        parts = parts_of(result_shapes, [r.axis for r in call.results]) or from_operands(operand_shapes)
+        operands, results = shardings(mesh, parts)
+        return mesh, local, results, operands
+
+    function = custom_partitioning(local)
+    function.def_partition(
+        partition=partition, infer_sharding_from_operands=infer, sharding_rule=_sharding_rule(call, ranks)
+    )
+    return function
+
+
+def _sharding_rule(call: Call, ranks) -> str:
+    """The same in Shardy's notation: one letter for the states, a name of its own for every other axis."""
+    names = (f"x{i}" for i in range(10**6))
+
+    def term(rank, axis):
+        return " ".join("b" if i == axis else next(names) for i in range(rank))
+
+    operands = [term(rank, 0 if counts else None) for rank, counts in zip(ranks, call.per_state)]
+    results = [term(len(r.shape), r.axis) for r in call.results]
+    return f"{', '.join(operands)} -> {', '.join(results)}"
+
+
+# ---- lowering
+
+vgf_handler = Primitive("vgf_handler")  # the custom call itself
+vgf_handler.multiple_results = True
+
+
+@vgf_handler.def_abstract_eval
+def _results(*operands, call: Call):
+    return [ShapedArray(s, np.dtype(r.dtype)) for s, r in zip(call.shapes(operands), call.results)]
+
+
+def _lower_handler(context, *operands, call: Call):
+    attributes = {name: encode(value) for name, value in call.attributes}
+    return jax.ffi.ffi_lowering(PREFIX + call.handler)(context, *operands, **attributes)
+
+
+def _lower(context, *operands, call: Call, jaxpr):
+    plain = context.replace(avals_in=jaxpr.in_avals, avals_out=jaxpr.out_avals)
+    return mlir.lower_fun(jaxpr_as_fun(jaxpr), multiple_results=True)(plain, *operands)
+
+
+def _refuse(context, *operands, call: Call, jaxpr):
+    raise NotImplementedError(
+        f"vgf_kernels.jax, {call.handler}: expected the CPU, got a computation for "
+        f"{', '.join(context.module_context.platforms)}; the CUDA handlers are not part of this version: move "
+        'the arrays with jax.device_put(x, jax.devices("cpu")[0])'
+    )
+
+
+mlir.register_lowering(vgf_handler, _lower_handler, platform="cpu")
+mlir.register_lowering(vgf_call, _refuse)
+mlir.register_lowering(vgf_call, _lower, platform="cpu")
