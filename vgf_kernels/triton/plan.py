@@ -1,0 +1,85 @@
+"""How a call is cut into tiles: the shape of a kernel, its options and its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .launch import Options
+from .packed import PackedMLP
+from .shape import Interaction, Shape
+
+LARGEST_GROUP = 4096  # squared distances that a program holds in registers at a time
+LARGEST_STATE = 64  # particles of a state that a tile takes; the tiled path serves more
+
+
+@dataclass(frozen=True)
+class Config:
+    """What may be chosen freely, and is tuned.
+
+    Attributes:
+        rows: of a tile. chunk: columns of a layer accumulated at a time. block: of the inner dimension.
+        warps, stages: see launch.Options.
+    """
+
+    rows: int
+    chunk: int
+    block: int
+    warps: int
+    stages: int
+
+    @property
+    def options(self) -> Options:
+        return Options(self.warps, self.stages)
+
+
+def default_config(width: int, precision: str, B: int, N: int, processors: int) -> Config:
+    """A good choice without measuring: the fewest rows with which the tiles fill no more than one wave, else the most.
+
+    Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
+    more of every weight that is loaded.
+    """
+    smallest = 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
+    rows = smallest
+    most = max(smallest, 32 if precision == "fp32" else 64)
+    while rows < most and tiles(B, N, rows) > processors:
+        rows *= 2
+    return config_of(width, precision, rows)
+
+
+def config_of(width: int, precision: str, rows: int) -> Config:
+    """The chunk, block, warps and stages that go with a number of rows, without spills (see the compile tests)."""
+    chunk = min(width, 512 if precision != "fp32" else 128)
+    return Config(rows, chunk, 32, 8 if rows * chunk >= 64 * 256 else 4, 2 if precision == "fp32" else 3)
+
+
+def tiles(B: int, N: int, rows: int) -> int:
+    """How many tiles cover [B, N]: whole states, or pieces of states that do not fit."""
+    per_state = min(N, rows)
+    return -(-B // (rows // per_state)) * -(-N // per_state)
+
+
+def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape:
+    """The compile-time constants of a network's kernels."""
+    states = config.rows // min(N, config.rows)
+    return Shape(
+        rows=config.rows,
+        states=max(16, 1 << (states - 1).bit_length()),
+        width=packed.width,
+        chunk=min(config.chunk, packed.width),
+        block=min(config.block, packed.width),
+        actions=packed.actions,
+        outputs=packed.outputs,
+        activation=packed.activation,
+        norm=packed.norm,
+        precision=precision,
+    )
+
+
+def interaction_of(config, N: int, states: int) -> Interaction:
+    """The compile-time constants of a FlowConfig's interaction among N particles of some states."""
+    if config.kernel is None:
+        return Interaction(False, False, False, 1, 1)
+    particles = 1 << (N - 1).bit_length()
+    most = max(1, LARGEST_GROUP // particles**2)
+    group = min(most, 1 << (states - 1).bit_length())
+    return Interaction(True, config.bandwidth == "median", config.bandwidth_grad, particles, group)
