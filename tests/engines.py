@@ -16,8 +16,8 @@ class Engine:
     Arrays go in as the frontend's own and come back as NumPy arrays.
     """
 
-    def __init__(self, frontend: str, backend: str) -> None:
-        self.frontend, self.backend = frontend, backend
+    def __init__(self, frontend: str, backend: str, device: str = "cpu") -> None:
+        self.frontend, self.backend, self.device = frontend, backend, device
         self.module = importlib.import_module(f"vgf_kernels.{frontend}")
 
     def __getattr__(self, name: str):
@@ -43,9 +43,9 @@ class Engine:
             return array
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _out(self, result):
         if isinstance(result, tuple):
             return tuple(map(self._out, result))
-        return result if isinstance(result, np.ndarray) else result.detach().numpy()
+        return result if isinstance(result, np.ndarray) else result.detach().cpu().numpy()

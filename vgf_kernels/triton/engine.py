@@ -17,7 +17,7 @@ from .flow import flow
 from .launch import Options, launch
 from .packed import PackedMLP, up_to_date
 from .sample import sample
-from .shape import scratch_sizes
+from .shape import ALIGNED, scratch_sizes
 from .td_target import td_target
 from .update import update
 from .value import value
@@ -149,8 +149,8 @@ class TritonEngine:
             kernel, (programs, 1), device, chosen.options,
             (
                 *packed.arrays,
-                torch.empty(programs * small_size, dtype=torch.float32, device=device),
-                torch.empty(programs * large_size, dtype=packed.arrays[0].dtype, device=device),
+                torch.empty(programs * small_size * ALIGNED, dtype=torch.float32, device=device),
+                torch.empty(programs * large_size * ALIGNED, dtype=packed.arrays[0].dtype, device=device),
                 obs.contiguous(), actions.contiguous(), *arrays,
                 small_size, large_size, *packed.sizes, *ensemble, B, N, obs.shape[1], A, *numbers,
             ),

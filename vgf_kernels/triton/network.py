@@ -24,14 +24,14 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
     H: tl.constexpr = shape.width
     CHUNK: tl.constexpr = shape.chunk
     PRECISION: tl.constexpr = shape.precision
-    weights = net.edges + member * net.stride
+    weights = net.edges + member * net.stride * 16
     biases = layer_vectors(net, member, 0, shape)
     inputs = scratch.inputs + member * STATES * H
     states, ks = tl.arange(0, STATES), tl.arange(0, 16)
     at = obs + (first_state + states).to(tl.int64)[:, None] * net.observations
     exists = (first_state + states < B)[:, None]
     for chunk in range(0, H, CHUNK):
-        columns = chunk + tl.arange(0, CHUNK)
+        columns = _columns(net, chunk, CHUNK)
         acc = tl.zeros([STATES, CHUNK], tl.float32) + tl.load(biases + columns)[None, :]
         for k in range(0, net.observations, 16):
             given = exists & (k + ks < net.observations)[None, :]
@@ -59,20 +59,19 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
     for layer in range(0, net.depth):
         vectors = layer_vectors(net, member, layer, shape)
         width = tl.load(net.widths + layer)
-        y = scratch.y + (1 - half) * R * H
-        tape = scratch.tape
+        y_rows = (1 - half) * R + rows
+        tape_rows = rows
         stats = scratch.stats
         if TAPED:
-            tape += layer * R * H
+            tape_rows += layer * R
             stats += layer * 2 * R
         mean = tl.zeros([R], tl.float32)
         square = tl.zeros([R], tl.float32)  # sum of squared differences from the mean
         for chunk in range(0, H, CHUNK):
-            columns = chunk + tl.arange(0, CHUNK)
-            at = rows[:, None] * H + columns[None, :]
+            columns = _columns(net, chunk, CHUNK)
             z = _linear(net, scratch, member, layer, half, owners, t, columns, TIMED, shape)
             if TAPED or not ONE_PASS:
-                store_as(tape + at, z)
+                store_as(scratch.tape + tape_rows[:, None] * H + columns[None, :], z)
             if NORM == "post":
                 z = activate(z, ACTIVATION)
             if NORM != "none":
@@ -84,7 +83,7 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
                     z = z * tl.load(vectors + H + columns)[None, :] + tl.load(vectors + 2 * H + columns)[None, :]
                 if NORM != "post":
                     z = activate(z, ACTIVATION)
-                store_as(y + at, z)
+                store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
         if NORM != "none":
             rstd = 1 / tl.sqrt(square / width + net.eps)
             if TAPED:
@@ -93,16 +92,15 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
             if not ONE_PASS:
                 tl.debug_barrier()
                 for chunk in range(0, H, CHUNK):
-                    columns = chunk + tl.arange(0, CHUNK)
-                    at = rows[:, None] * H + columns[None, :]
-                    z = tl.load(tape + at).to(tl.float32)
+                    columns = _columns(net, chunk, CHUNK)
+                    z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
                     if NORM == "post":
                         z = activate(z, ACTIVATION)
                     z = (z - mean[:, None]) * rstd[:, None]
                     z = z * tl.load(vectors + H + columns)[None, :] + tl.load(vectors + 2 * H + columns)[None, :]
                     if NORM == "pre":
                         z = activate(z, ACTIVATION)
-                    store_as(y + at, z)
+                    store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
         half = 1 - half
         tl.debug_barrier()
     return half
@@ -118,16 +116,16 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
     BLOCK: tl.constexpr = shape.block
     PRECISION: tl.constexpr = shape.precision
     if layer == 0:
-        first = net.edges + member * net.stride + net.observations * H
-        z = tl.load(scratch.inputs + member * shape.states * H + owners[:, None] * H + columns[None, :])
+        first = net.edges + member * net.stride * 16 + net.observations * H
+        z = tl.load(scratch.inputs + (member * shape.states + layer + owners)[:, None] * H + columns[None, :])
         if TIMED:
             z += t * tl.load(first + net.actions * H + columns)[None, :]
-        z = multiply_add(z, scratch.x, A, first, H, A, columns, R, 16, PRECISION)
+        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRECISION)
     else:
         z = tl.zeros([R, CHUNK], tl.float32) + tl.load(layer_vectors(net, member, layer, shape) + columns)[None, :]
         inner = tl.load(net.widths + layer - 1)
-        w = net.hidden + hidden_matrix(net, member, layer, 0, shape)
-        z = multiply_add(z, scratch.y + half * R * H, H, w, H, inner, columns, R, BLOCK, PRECISION)
+        matrix = hidden_matrix(net, member, layer, 0, shape)
+        z = multiply_add(z, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION)
     return z
 
 
@@ -155,7 +153,7 @@ def critic_value(net, scratch, member, half, shape: tl.constexpr):
     last = layer_vectors(net, member, net.depth, shape)
     q = tl.zeros([R], tl.float32) + tl.load(last + H)
     for chunk in range(0, H, CHUNK):
-        columns = chunk + tl.arange(0, CHUNK)
+        columns = _columns(net, chunk, CHUNK)
         y = tl.load(scratch.y + half * R * H + rows[:, None] * H + columns[None, :]).to(tl.float32)
         q += tl.sum(y * tl.load(last + columns)[None, :], axis=1)
     return q
@@ -171,8 +169,7 @@ def velocity(net, scratch, half, first_column, shape: tl.constexpr):
     last = layer_vectors(net, 0, net.depth, shape)
     v = tl.zeros([R, 16], tl.float32) + tl.load(last + H * A + columns)[None, :]
     inner = tl.load(net.widths + net.depth - 1)
-    y = scratch.y + half * R * H
-    return multiply_add(v, y, H, last, A, inner, columns, R, shape.block, shape.precision)
+    return multiply_add(v, scratch.y, H, half * R, last, A, 0, inner, columns, R, shape.block, shape.precision)
 
 
 @triton.jit
@@ -191,8 +188,8 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
         vectors = layer_vectors(net, member, layer, shape)
         width = tl.load(net.widths + layer)
         stats = scratch.stats + layer * 2 * R
-        tape = scratch.tape + layer * R * H
-        out = scratch.y + (1 - half) * R * H
+        tape_rows = layer * R + rows
+        out_rows = (1 - half) * R + rows
         mean = tl.zeros([R], tl.float32)
         rstd = tl.zeros([R], tl.float32)
         if NORM != "none":
@@ -201,10 +198,9 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
         total = tl.zeros([R], tl.float32)
         along = tl.zeros([R], tl.float32)
         for chunk in range(0, H, CHUNK):
-            columns = chunk + tl.arange(0, CHUNK)
-            at = rows[:, None] * H + columns[None, :]
+            columns = _columns(net, chunk, CHUNK)
             g = _gradient_of_output(net, scratch, member, layer, half, columns, shape)
-            z = tl.load(tape + at).to(tl.float32)
+            z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
             if NORM == "none":
                 g *= slope(z, ACTIVATION)
             else:
@@ -218,18 +214,18 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
                 along += tl.sum(g * normalised, axis=1)
             if ONE_PASS and NORM != "none":
                 tl.debug_barrier()  # the tape is read again rather than kept in registers
-                z = tl.load(tape + at).to(tl.float32)
+                z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
                 g = _norm_gradient(g, z, mean, rstd, total / width, along / width, NORM, ACTIVATION)
-            store_as(out + at, g)
+            store_as(scratch.y + out_rows[:, None] * H + columns[None, :], g)
         if not ONE_PASS:
             tl.debug_barrier()
             for chunk in range(0, H, CHUNK):
-                columns = chunk + tl.arange(0, CHUNK)
-                at = rows[:, None] * H + columns[None, :]
-                g, z = tl.load(out + at).to(tl.float32), tl.load(tape + at).to(tl.float32)
+                columns = _columns(net, chunk, CHUNK)
+                g = tl.load(scratch.y + out_rows[:, None] * H + columns[None, :]).to(tl.float32)
+                z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
                 tl.debug_barrier()  # every thread has read what others overwrite
                 g = _norm_gradient(g, z, mean, rstd, total / width, along / width, NORM, ACTIVATION)
-                store_as(out + at, g)
+                store_as(scratch.y + out_rows[:, None] * H + columns[None, :], g)
         half = 1 - half
         tl.debug_barrier()
     return half
@@ -246,9 +242,10 @@ def _gradient_of_output(net, scratch, member, layer, half, columns, shape: tl.co
         g += tl.load(layer_vectors(net, member, net.depth, shape) + columns)[None, :]
     else:
         inner = tl.load(net.widths + layer + 1)
-        w = net.hidden + hidden_matrix(net, member, layer + 1, 1, shape)
-        dz = scratch.y + half * R * H
-        g = multiply_add(g, dz, H, w, H, inner, columns, R, shape.block, shape.precision)
+        matrix = hidden_matrix(net, member, layer + 1, 1, shape)
+        g = multiply_add(
+            g, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, shape.block, shape.precision
+        )
     return g
 
 
@@ -275,22 +272,32 @@ def action_gradient(net, scratch, member, half, first_column, shape: tl.constexp
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     columns = first_column + tl.arange(0, 16)
-    w = net.edges + member * net.stride + net.first * H
+    w = net.edges + member * net.stride * 16 + net.first * H
     inner = tl.load(net.widths)
-    dz = scratch.y + half * R * H
     acc = tl.zeros([R, 16], tl.float32)
-    return multiply_add(acc, dz, H, w, A, inner, columns, R, shape.block, shape.precision)
+    return multiply_add(acc, scratch.y, H, half * R, w, A, 0, inner, columns, R, shape.block, shape.precision)
+
+
+@triton.jit
+def _columns(net, chunk, CHUNK: tl.constexpr):
+    """Indices of the columns of a chunk.
+
+    They are made to depend on a number that is read anew each time, always zero. Otherwise the compiler would
+    compute the addresses of whole tiles outside of all loops, and spill the registers that hold them.
+    """
+    zero = tl.load(net.widths + net.depth, volatile=True) * 16
+    return zero + chunk + tl.arange(0, CHUNK)
 
 
 @triton.jit
 def layer_vectors(net, member, layer, shape: tl.constexpr):
     """b, scale and bias [3, H] of a hidden layer; with layer = depth the last layer's W, followed by its b."""
     H: tl.constexpr = shape.width
-    return net.edges + member * net.stride + net.first * H + H * shape.actions + layer * 3 * H
+    return net.edges + member * net.stride * 16 + net.first * H + H * shape.actions + layer * 3 * H
 
 
 @triton.jit
 def hidden_matrix(net, member, layer, transposed, shape: tl.constexpr):
-    """Offset of a hidden layer's W (or its transpose) in net.hidden; layer 0 has none."""
+    """First row of a hidden layer's W (or its transpose) in net.hidden, whose rows have H; layer 0 has none."""
     H: tl.constexpr = shape.width
-    return ((member * (net.depth - 1) + layer - 1) * 2 + transposed) * (H * H)
+    return ((member * (net.depth - 1) + layer - 1) * 2 + transposed) * H

@@ -41,7 +41,7 @@ def pack(
     here = (i < inner)[:, None] & (o < outer)[None, :]
     W = tl.load(row).to(tl.pointer_type(tl.float32))
     w = tl.load(W + i[:, None] * tl.load(row + 1) + o[None, :] * tl.load(row + 2), mask=here, other=0.0)
-    member_edges = edges + member * stride
+    member_edges = edges + member * stride * 16
     transposed = member_edges + first * H
     vectors = transposed + H * ACTIONS + layer * 3 * H
     if layer == 0:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..mlp import MLP
 from .launch import Options, launch
 from .pack import pack
-from .shape import round_up
+from .shape import ALIGNED, round_up
 
 TILE = 64
 POWERS_UP_TO = 512  # widths up to this become powers of two, wider ones multiples of it
@@ -25,7 +25,7 @@ class Table:
 
     Attributes:
         entries: [E, depth + 1, 8] int64, see pack.TABLE_COLUMNS.
-        widths: [depth] int32, the hidden layers' widths.
+        widths: [depth + 1] int32, the hidden layers' widths and a zero.
         identity: what the entries were made from; for a live MLP, address, shape and strides of its parameters.
         held: by member, layer and name, the arrays that are not parameters of a live module: snapshots, and the
             zeros and ones that stand for an absent bias or affine norm.
@@ -42,8 +42,7 @@ class PackedMLP:
     """The engine's copy of an MLP on one device, for one stream.
 
     Attributes:
-        hidden, edges: see shape.Net. stride: elements of a member's edges.
-        width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
+                width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
         arrays: hidden, edges and widths, as every kernel takes them.
         sizes: stride, first, depth and eps, as every kernel takes them.
     """
@@ -110,7 +109,7 @@ def _allocate(mlp: MLP, actions: int, timed: bool, precision: str, device: torch
     outputs = padded if timed else 1
     observations = mlp.widths[0] - actions - timed
     first = round_up(observations + padded + 1, 16)
-    stride = width * (first + padded + 3 * depth + outputs) + padded
+    stride = width * (first + padded + 3 * depth + outputs) + padded  # elements of a member's edges
     hidden = mlp.ensemble * (depth - 1) * 2 * width * width
     if max(hidden, mlp.ensemble * stride) > LARGEST:
         raise ValueError(
@@ -125,7 +124,7 @@ def _allocate(mlp: MLP, actions: int, timed: bool, precision: str, device: torch
             torch.zeros(mlp.ensemble * stride, dtype=torch.float32, device=device),
             table.widths,
         ),
-        (stride, first, depth, mlp.norm_eps),
+        (stride // ALIGNED, first, depth, mlp.norm_eps),
     )  # fmt: skip
 
 
@@ -157,7 +156,7 @@ def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
             entries.append([W.data_ptr(), *W.stride(), b, scale, bias, *W.shape])
     made = Table(
         torch.tensor(entries, dtype=torch.int64).to(device),
-        torch.tensor(mlp.widths[1:-1], dtype=torch.int32).to(device),
+        torch.tensor([*mlp.widths[1:-1], 0], dtype=torch.int32).to(device),
         identity,
         held,
     )

@@ -48,8 +48,7 @@ def default_config(width: int, precision: str, B: int, N: int, processors: int) 
 
 def config_of(width: int, precision: str, rows: int) -> Config:
     """The chunk, block, warps and stages that go with a number of rows, without spills (see the compile tests)."""
-    chunk = min(width, 512 if precision != "fp32" else 128)
-    return Config(rows, chunk, 32, 8 if rows * chunk >= 64 * 256 else 4, 2 if precision == "fp32" else 3)
+    return Config(rows, min(width, 128), 32, 4 if precision == "fp32" else 8, 2 if precision == "fp32" else 3)
 
 
 def tiles(B: int, N: int, rows: int) -> int:

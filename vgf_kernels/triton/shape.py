@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-ALIGNED = 16  # every row of a packed matrix or of scratch memory starts at a multiple of this many elements
+ALIGNED = 16  # rows of packed matrices and parts of the scratch memory start at multiples of this many elements
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -45,10 +45,10 @@ class Net(NamedTuple):
 
     hidden: [E, depth - 1, 2, H, H], the hidden layers after the first, W and its transpose, in the type of the
         products.
-    edges: [E, stride] float32: `first` rows of the first layer's W (observation, action and time inputs)
+    edges: [E, 16 stride] float32: `first` rows of the first layer's W (observation, action and time inputs)
         [first, H]; the transpose of its action rows [H, actions]; for each hidden layer b, scale and bias
         [depth, 3, H]; the last layer's W [H, outputs] and b [actions].
-    widths: [depth], the hidden layers' true widths.
+    widths: [depth + 1], the hidden layers' true widths, and a zero (see network.py).
     """
 
     hidden: Any
@@ -85,10 +85,10 @@ class Scratch(NamedTuple):
 
 
 def scratch_sizes(shape: Shape, ensemble: int, depth: int, taped: bool) -> tuple[int, int]:
-    """Elements a program needs: float32 ones, and ones in the type of the products."""
+    """What a program needs, in units of ALIGNED elements: of float32, and of the type of the products."""
     small = 5 * shape.rows * shape.actions + 2 * depth * shape.rows + ensemble * shape.states * shape.width
     tape = depth if taped else int(shape.width != shape.chunk and shape.norm != "none")
-    return round_up(small, ALIGNED), (2 + tape) * shape.rows * shape.width
+    return round_up(small, ALIGNED) // ALIGNED, (2 + tape) * shape.rows * shape.width // ALIGNED
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,16 @@ def tile_of(index, B, N, R: tl.constexpr):
 
 @triton.jit
 def scratch_of(small, large, small_size, large_size, depth, shape: tl.constexpr):
-    """This program's part of the scratch memory: `small` holds float32, `large` the type of the products."""
+    """This program's part of the scratch memory: `small` holds float32, `large` the type of the products.
+
+    Sizes come in units of 16 elements, so that the compiler knows that every address is aligned.
+    """
     R: tl.constexpr = shape.rows
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     program = tl.program_id(0).to(tl.int64)
-    x = small + program * small_size
-    y = large + program * large_size
+    x = small + program * small_size * 16
+    y = large + program * large_size * 16
     stats = x + 5 * R * A
     return Scratch(
         x=x,

@@ -16,8 +16,10 @@ def multiply_add(
     acc,
     a,
     a_stride,
+    a_first,
     w,
     w_stride,
+    w_first,
     inner,
     columns,
     ROWS: tl.constexpr,
@@ -26,12 +28,12 @@ def multiply_add(
 ):
     """acc [ROWS, columns] + a [ROWS, inner] @ w [inner, columns]; inner is rounded up to a multiple of BK.
 
-    a and w are pointers to row-major matrices, padded with zeros up to that multiple. Where their types
-    differ, a (activations in bfloat16) is widened to w's.
+    a and w are row-major matrices, padded with zeros up to that multiple, in memory where their first rows are
+    a_first and w_first. Where their types differ, a (activations in bfloat16) is widened to w's.
     """
     rows, ks = tl.arange(0, ROWS), tl.arange(0, BK)
-    a_at = a + rows[:, None] * a_stride + ks[None, :]
-    w_at = w + ks[:, None] * w_stride + columns[None, :]
+    a_at = a + (a_first + rows)[:, None] * a_stride + ks[None, :]
+    w_at = w + (w_first + ks)[:, None] * w_stride + columns[None, :]
     for _ in range(0, inner, BK):
         acc = dot(tl.load(a_at), tl.load(w_at), acc, PRECISION)
         a_at += BK
