@@ -158,6 +158,26 @@ def test_sizes(engine, sizes):
         expect(run, p).check(run(engine, p))
 
 
+@pytest.mark.parametrize("bandwidth_grad", [False, True])
+@pytest.mark.parametrize("N", [67, 68])
+def test_more_particles_than_a_tile(engine, N, bandwidth_grad):
+    """An odd and an even number; some in one place, so that many distances are equal to the median."""
+    p = make_problem(B=2, N=N, A=2, E=1, hidden=(16,), activation="tanh")
+    config = replace(CONFIG, bandwidth_grad=bandwidth_grad)
+
+    def direction(functions, p):
+        return functions.direction(p.critic, p.obs, p.particles, config)
+
+    expect(direction, p).check(direction(engine, p))
+    p.particles[1, 1:56] = p.particles[1, 0]
+    expect(direction, p).check(direction(engine, p))
+
+    def transport(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config)
+
+    expect(transport, p).check_share(transport(engine, p))
+
+
 class TestOneCall:
     problem = make_problem(B=12, N=6, hidden=(20,), seed=2)
 

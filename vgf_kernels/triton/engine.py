@@ -14,6 +14,7 @@ from . import plan
 from .act import act
 from .direction import direction
 from .flow import flow
+from .large_states import LargeStates
 from .launch import Options, launch
 from .packed import PackedMLP, up_to_date
 from .sample import sample
@@ -52,22 +53,28 @@ class TritonEngine:
         return q, dq
 
     def direction(self, critic: MLP, obs: Tensor, particles: Tensor, config: FlowConfig) -> Tensor:
+        if plan.is_large(config, particles.shape[1]):
+            particles = particles.contiguous()
+            _, dq = self.value_and_grad(critic, obs, particles, config.aggregate)
+            return LargeStates(particles, config).direction(particles, dq)
         phi = _empty(particles, *particles.shape)
         self._run(
             direction, critic, obs, particles, (phi,),
-            numbers=(config.alpha, _sigma(config)), config=config, constants=(config.aggregate,), taped=True,
+            numbers=(config.alpha, plan.sigma(config)), config=config, constants=(config.aggregate,), taped=True,
         )  # fmt: skip
         return phi
 
     def flow(
         self, critic: MLP, obs: Tensor, particles: Tensor, config: FlowConfig, trajectory: bool
     ) -> Tensor:
+        if plan.is_large(config, particles.shape[1]):
+            return self._flow_of_large_states(critic, obs, particles, config, trajectory)
         steps = (config.num_steps + 1,) if trajectory else ()
         out = _empty(particles, *steps, *particles.shape)
         self._run(
             flow, critic, obs, particles, (out,),
             numbers=(
-                int(config.num_steps), config.learning_rate, config.alpha, _sigma(config), *_bounds(config.clip),
+                int(config.num_steps), config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
             ),
             config=config,
             constants=(config.aggregate, config.optimizer, config.clip is not None, trajectory),
@@ -75,11 +82,22 @@ class TritonEngine:
         )  # fmt: skip
         return out
 
+    def _flow_of_large_states(self, critic, obs, particles, config, trajectory) -> Tensor:
+        """A few launches a step, for states with more particles than a tile."""
+        path = [particles.clone(memory_format=torch.contiguous_format)]
+        first_moment, second_moment = torch.zeros_like(path[0]), torch.zeros_like(path[0])
+        states = LargeStates(particles, config)
+        for step in range(1, int(config.num_steps) + 1):
+            _, dq = self.value_and_grad(critic, obs, path[-1], config.aggregate)
+            moved = states.step(path[-1], dq, first_moment, second_moment, step)
+            path = [*path, moved] if trajectory else [moved]
+        return torch.stack(path) if trajectory else path[-1]
+
     def sample(self, policy: MLP, obs: Tensor, noise: Tensor, num_steps: int, clip) -> Tensor:
         out = _empty(noise, *noise.shape)
         self._run(
             sample, policy, obs, noise, (out,),
-            numbers=(int(num_steps), *_bounds(clip)), constants=(clip is not None,), timed=True,
+            numbers=(int(num_steps), *plan.bounds(clip)), constants=(clip is not None,), timed=True,
         )  # fmt: skip
         return out
 
@@ -115,6 +133,9 @@ class TritonEngine:
     ) -> Tensor:  # fmt: skip
         """One step of transport, numbered from 1. The moments, contiguous, are updated in place."""
         B, N, A = particles.shape
+        if plan.is_large(config, N):
+            states = LargeStates(particles, config)
+            return states.step(particles.contiguous(), dq.contiguous(), first_moment, second_moment, step)
         out, phi = _empty(particles, B, N, A), _empty(particles, B, N, A)
         states = min(B, max(1, plan.LARGEST_STATE // N))
         interaction = plan.interaction_of(config, N, states)
@@ -122,8 +143,8 @@ class TritonEngine:
             update, (-(-B // states), 1), particles.device, Options(),
             (
                 particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
-                config.learning_rate, config.alpha, _sigma(config), *_bounds(config.clip),
-                1 - 0.9**step, 1 - 0.999**step,
+                config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+                *plan.corrections(step),
             ),
             (interaction, config.optimizer, config.clip is not None, states, 512),
         )  # fmt: skip
@@ -160,15 +181,6 @@ class TritonEngine:
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
-
-
-def _sigma(config: FlowConfig) -> float:
-    """The bandwidth where it is a number."""
-    return 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
-
-
-def _bounds(clip: tuple[float, float] | None) -> tuple[float, float]:
-    return clip or (0.0, 0.0)
 
 
 @functools.lru_cache(maxsize=None)

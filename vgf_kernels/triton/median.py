@@ -44,3 +44,35 @@ def middle_pair(keys, total):
     above = tl.where(keys > lower[:, None, None], keys, ABSENT)
     following = tl.min(tl.min(above, axis=2), axis=1)
     return lower, tl.where(up_to > total // 2, lower, following)
+
+
+# ---- over several launches, for groups whose keys are too many to hold: four digits of 8, 8, 8 and 7 bits
+
+DIGITS = tl.constexpr(4)
+
+
+@triton.jit
+def digit_shift(digit):
+    """The lowest bit of a digit."""
+    return tl.where(digit < 3, 23 - 8 * digit, 0)
+
+
+@triton.jit
+def narrow(counts, stride, digits, total):
+    """What the counts of the first `digits` digits tell of the lower middle key of `total`.
+
+    counts: pointer to [DIGITS, ..., 256], digits `stride` apart. Returns the key as far as known (lower bits
+    zero), its rank among the keys that begin so, and, after the last digit, how many keys are equal to it.
+    """
+    rank = (total - 1) // 2
+    found = rank * 0
+    equal = rank * 0
+    values = tl.arange(0, 256)
+    for digit in range(0, digits):
+        histogram = tl.load(counts + digit * stride + values)
+        up_to = tl.cumsum(histogram, 0)
+        value = tl.sum((up_to <= rank).to(tl.int32), axis=0)
+        rank -= tl.sum(tl.where(values < value, histogram, 0), axis=0)
+        equal = tl.sum(tl.where(values == value, histogram, 0), axis=0)
+        found |= value << digit_shift(digit)
+    return found, rank, equal

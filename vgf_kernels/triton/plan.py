@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..config import FlowConfig
 from .launch import Options
 from .packed import PackedMLP
 from .shape import Interaction, Shape
@@ -38,17 +39,24 @@ def default_config(width: int, precision: str, B: int, N: int, processors: int) 
     Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
     more of every weight that is loaded.
     """
-    smallest = 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
-    rows = smallest
-    most = max(smallest, 32 if precision == "fp32" else 64)
+    rows, most = fewest_rows(N), 32 if precision == "fp32" else 64
     while rows < most and tiles(B, N, rows) > processors:
         rows *= 2
     return config_of(width, precision, rows)
 
 
+def fewest_rows(N: int) -> int:
+    """Rows that a tile needs for one state, where its particles fit one."""
+    return 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
+
+
 def config_of(width: int, precision: str, rows: int) -> Config:
-    """The chunk, block, warps and stages that go with a number of rows, without spills (see the compile tests)."""
-    return Config(rows, min(width, 128), 32, 4 if precision == "fp32" else 8, 2 if precision == "fp32" else 3)
+    """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that."""
+    if precision == "bf16":
+        return Config(rows, min(width, 128), 64, 8 if rows >= 64 else 4, 3)
+    if precision == "tf32":
+        return Config(rows, min(width, 64 if rows >= 64 else 128), 32, 8 if rows >= 64 else 4, 3)
+    return Config(rows, min(width, 64), 32, 8 if rows >= 64 else 4, 2)
 
 
 def tiles(B: int, N: int, rows: int) -> int:
@@ -74,7 +82,7 @@ def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape
     )
 
 
-def interaction_of(config, N: int, states: int) -> Interaction:
+def interaction_of(config: FlowConfig, N: int, states: int) -> Interaction:
     """The compile-time constants of a FlowConfig's interaction among N particles of some states."""
     if config.kernel is None:
         return Interaction(False, False, False, 1, 1)
@@ -82,3 +90,26 @@ def interaction_of(config, N: int, states: int) -> Interaction:
     most = max(1, LARGEST_GROUP // particles**2)
     group = min(most, 1 << (states - 1).bit_length())
     return Interaction(True, config.bandwidth == "median", config.bandwidth_grad, particles, group)
+
+
+def is_large(config: FlowConfig, N: int) -> bool:
+    """Whether N particles of a state are too many to interact in a tile."""
+    return config.kernel is not None and N > LARGEST_STATE
+
+
+# ---- a FlowConfig's numbers as kernels take them
+
+
+def sigma(config: FlowConfig) -> float:
+    """The bandwidth where it is a number."""
+    return 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
+
+
+def bounds(clip: tuple[float, float] | None) -> tuple[float, float]:
+    """The clip's bounds, where there is one."""
+    return clip or (0.0, 0.0)
+
+
+def corrections(step: int) -> tuple[float, float]:
+    """Adam's bias corrections 1 - beta^step, steps numbered from 1."""
+    return 1 - 0.9**step, 1 - 0.999**step
