@@ -6,23 +6,26 @@ import functools
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from ..config import FlowConfig
 from ..mlp import MLP
-from . import plan
+from . import plan, tuning
 from .act import act
 from .direction import direction
 from .flow import flow
 from .large_states import LargeStates
-from .launch import Options, launch
-from .packed import PackedMLP, up_to_date
+from .launch import Options, launch, timer
+from .packed import up_to_date
 from .sample import sample
 from .shape import ALIGNED, scratch_sizes
 from .td_target import td_target
 from .update import update
 from .value import value
 from .value_and_grad import value_and_grad
+
+UPDATE_OPTIONS = Options(num_warps=8)
 
 
 class TritonEngine:
@@ -138,9 +141,9 @@ class TritonEngine:
             return states.step(particles.contiguous(), dq.contiguous(), first_moment, second_moment, step)
         out, phi = _empty(particles, B, N, A), _empty(particles, B, N, A)
         states = min(B, max(1, plan.LARGEST_STATE // N))
-        interaction = plan.interaction_of(config, N, states)
+        interaction = plan.interaction_of(config, N, states * N)
         launch(
-            update, (-(-B // states), 1), particles.device, Options(),
+            update, (-(-B // states), 1), particles.device, UPDATE_OPTIONS,
             (
                 particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
                 config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
@@ -159,24 +162,34 @@ class TritonEngine:
         device = actions.device
         B, N, A = actions.shape
         packed = up_to_date(mlp, A, timed, self._precision, device)
-        processors = _processors(device)
-        chosen = plan.default_config(packed.width, self._precision, B, N, processors)
-        shape = plan.shape_of(packed, self._precision, chosen, N)
-        programs = min(plan.tiles(B, N, chosen.rows), processors)
-        small_size, large_size = scratch_sizes(shape, packed.ensemble, packed.depth, taped)
-        interaction = () if config is None else (plan.interaction_of(config, N, chosen.rows // min(N, chosen.rows)),)
+        gpu = _gpu(device)
+        obs, actions = obs.contiguous(), actions.contiguous()
         ensemble = () if timed else (packed.ensemble,)
-        launch(
-            kernel, (programs, 1), device, chosen.options,
-            (
-                *packed.arrays,
-                torch.empty(programs * small_size * ALIGNED, dtype=torch.float32, device=device),
-                torch.empty(programs * large_size * ALIGNED, dtype=packed.arrays[0].dtype, device=device),
-                obs.contiguous(), actions.contiguous(), *arrays,
-                small_size, large_size, *packed.sizes, *ensemble, B, N, obs.shape[1], A, *numbers,
-            ),
-            (shape, *interaction, *constants),
-        )  # fmt: skip
+
+        def run(chosen: plan.Config) -> None:
+            shape = plan.shape_of(packed, self._precision, chosen, N)
+            programs = min(plan.tiles(B, N, chosen.rows), gpu.processors)
+            small_size, large_size = scratch_sizes(shape, packed.ensemble, packed.depth, taped)
+            interaction = () if config is None else (plan.interaction_of(config, N, chosen.rows),)
+            launch(
+                kernel, (programs, 1), device, chosen.options,
+                (
+                    *packed.arrays,
+                    torch.empty(programs * small_size * ALIGNED, dtype=torch.float32, device=device),
+                    torch.empty(programs * large_size * ALIGNED, dtype=packed.arrays[0].dtype, device=device),
+                    obs, actions, *arrays,
+                    small_size, large_size, *packed.sizes, *ensemble, B, N, obs.shape[1], A, *numbers,
+                ),
+                (shape, *interaction, *constants),
+            )  # fmt: skip
+
+        size = 1 << (B - 1).bit_length()  # batches of a like size share a choice
+        key = (kernel.__name__, *constants, packed.description, self._precision, size, N, gpu, triton.__version__)
+        chosen = tuning.chosen.get(key)
+        if chosen is None:
+            candidates = plan.candidates(packed.width, self._precision, taped, B, N, gpu)
+            chosen = tuning.choose(key, candidates, timer(device, run))
+        run(chosen)
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:
@@ -184,8 +197,9 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 
 @functools.lru_cache(maxsize=None)
-def _processors(device: torch.device) -> int:
-    """Programs that run at a time: one on each multiprocessor."""
-    if device.type == "cpu":  # under Triton's interpreter; a few, so that programs take several tiles
-        return 2
-    return torch.cuda.get_device_properties(device).multi_processor_count
+def _gpu(device: torch.device) -> plan.Gpu:
+    if device.type == "cpu":  # under Triton's interpreter; a few processors, so that programs take several tiles
+        return plan.Gpu("interpreter", 2, 0)
+    properties = torch.cuda.get_device_properties(device)
+    architecture = 0 if torch.version.hip else 10 * properties.major + properties.minor
+    return plan.Gpu(properties.name, properties.multi_processor_count, architecture)

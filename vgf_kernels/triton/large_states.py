@@ -15,7 +15,7 @@ from .launch import Options, launch
 from .median import ABSENT, DIGITS
 
 BLOCK = 64  # particles of a program
-OPTIONS = Options(num_warps=4, num_stages=1)
+OPTIONS = Options(num_warps=8, num_stages=1)
 
 
 class LargeStates:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 
 from .tiles import INTERPRETED
 
@@ -53,3 +56,26 @@ def launch(
             )
         else:
             compiled[(*grid, 1)](*arguments, *constants)
+
+
+def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], float] | None:
+    """A function that gives the seconds `run(config)` takes; None where that may not be measured now.
+
+    Measuring waits for the GPU. A configuration that asks for more than the GPU has takes for ever.
+    """
+    if device.type == "cpu" or torch.cuda.is_current_stream_capturing():
+        return None
+
+    def measure(config: Any) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        stream = torch.cuda.current_stream(device)
+        start.record(stream)
+        try:
+            run(config)
+        except triton.runtime.OutOfResources:
+            return math.inf
+        end.record(stream)
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+    return measure

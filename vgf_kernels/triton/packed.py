@@ -45,6 +45,7 @@ class PackedMLP:
                 width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
         arrays: hidden, edges and widths, as every kernel takes them.
         sizes: stride, first, depth and eps, as every kernel takes them.
+        description: what its kernels' speed depends on.
     """
 
     ensemble: int
@@ -55,6 +56,7 @@ class PackedMLP:
     outputs: int
     arrays: tuple[Tensor, Tensor, Tensor]
     sizes: tuple[int, int, int, float]
+    description: str
 
     @property
     def depth(self) -> int:
@@ -125,6 +127,7 @@ def _allocate(mlp: MLP, actions: int, timed: bool, precision: str, device: torch
             table.widths,
         ),
         (stride // ALIGNED, first, depth, mlp.norm_eps),
+        f"{mlp.ensemble} x {depth} x {width} {mlp.norm} {mlp.activation}, {padded} actions",
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config import FlowConfig
 from .launch import Options
@@ -33,16 +33,30 @@ class Config:
         return Options(self.warps, self.stages)
 
 
-def default_config(width: int, precision: str, B: int, N: int, processors: int) -> Config:
+@dataclass(frozen=True)
+class Gpu:
+    """What plans depend on.
+
+    Attributes:
+        name: as its driver gives it. processors: programs that run at a time, one on each multiprocessor.
+        architecture: of NVIDIA's, for example 90; 0 for others'.
+    """
+
+    name: str
+    processors: int
+    architecture: int
+
+
+def default_config(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> Config:
     """A good choice without measuring: the fewest rows with which the tiles fill no more than one wave, else the most.
 
     Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
-    more of every weight that is loaded.
+    more of every weight that is loaded. taped: the kernel has a backward pass.
     """
     rows, most = fewest_rows(N), 32 if precision == "fp32" else 64
-    while rows < most and tiles(B, N, rows) > processors:
+    while rows < most and tiles(B, N, rows) > gpu.processors:
         rows *= 2
-    return config_of(width, precision, rows)
+    return config_of(width, precision, taped, rows, gpu.architecture)
 
 
 def fewest_rows(N: int) -> int:
@@ -50,13 +64,27 @@ def fewest_rows(N: int) -> int:
     return 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
 
 
-def config_of(width: int, precision: str, rows: int) -> Config:
+def config_of(width: int, precision: str, taped: bool, rows: int, architecture: int) -> Config:
     """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that."""
+    many, hopper = rows >= 64, architecture >= 90
     if precision == "bf16":
-        return Config(rows, min(width, 128), 64, 8 if rows >= 64 else 4, 3)
+        chunk, block = (64, 64) if many and not hopper else (128, 64 if many and not taped else 32)
+        return Config(rows, min(width, chunk), block, 8 if many else 4, 3)
     if precision == "tf32":
-        return Config(rows, min(width, 64 if rows >= 64 else 128), 32, 8 if rows >= 64 else 4, 3)
-    return Config(rows, min(width, 64), 32, 8 if rows >= 64 else 4, 2)
+        return Config(rows, min(width, 64), 16 if many and not hopper else 32, 8 if many else 4, 3)
+    return Config(rows, min(width, 64), 32, 8 if architecture else 4, 2)
+
+
+def candidates(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
+    """The default, then what else may be faster: other numbers of rows, wider chunks, fewer stages."""
+    default = default_config(width, precision, taped, B, N, gpu)
+    others = [
+        config_of(width, precision, taped, rows, gpu.architecture)
+        for rows in (default.rows * 2, default.rows // 2)
+        if fewest_rows(N) <= rows <= 128
+    ]
+    wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8)
+    return list(dict.fromkeys([default, *others, wider, replace(default, stages=default.stages - 1)]))
 
 
 def tiles(B: int, N: int, rows: int) -> int:
@@ -82,10 +110,11 @@ def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape
     )
 
 
-def interaction_of(config: FlowConfig, N: int, states: int) -> Interaction:
-    """The compile-time constants of a FlowConfig's interaction among N particles of some states."""
+def interaction_of(config: FlowConfig, N: int, rows: int) -> Interaction:
+    """The compile-time constants of a FlowConfig's interaction among N particles of the states in some rows."""
     if config.kernel is None:
         return Interaction(False, False, False, 1, 1)
+    states = max(1, rows // N)
     particles = 1 << (N - 1).bit_length()
     most = max(1, LARGEST_GROUP // particles**2)
     group = min(most, 1 << (states - 1).bit_length())
