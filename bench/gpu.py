@@ -20,11 +20,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]  # for `python -m bench.gpu`
 
-import gpu_checks  # noqa: E402
-import gpu_times  # noqa: E402
-from machine import describe_machine, slug  # noqa: E402
+import gpu_checks
+import gpu_times
+from machine import describe_machine, slug
 
-import vgf_kernels  # noqa: E402
+import vgf_kernels
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,9 +67,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--backend", choices=("triton", "cuda"), default="triton", help="the engine to check")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu checks the CPU engine")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), default=None)
-    parser.add_argument("--quick", action="store_true", help="fewer networks, no large cases, fewer contestants")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer networks, no large cases, fewer contestants"
+    )
     options = parser.parse_args(arguments)
-    options.precision = options.precision or (["fp32"] if options.device == "cpu" else ["bf16", "tf32", "fp32"])
+    options.precision = options.precision or (
+        ["fp32"] if options.device == "cpu" else ["bf16", "tf32", "fp32"]
+    )
     return options
 
 

@@ -15,7 +15,9 @@ from verify import ROUND_OFF
 from vgf_kernels import FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
-CONFIG = FlowConfig(num_steps=2, learning_rate=0.05, alpha=0.3, optimizer="sgd")  # Adam would hide small errors
+CONFIG = FlowConfig(
+    num_steps=2, learning_rate=0.05, alpha=0.3, optimizer="sgd"
+)  # Adam would hide small errors
 AGREEING = 0.9  # of the actions picked: a near tie may go either way
 
 
@@ -84,7 +86,13 @@ def _check(engine: Engine, name: str, function: Callable, p: Problem, precision:
     passed = error <= allowed
     if name == "act" and not passed:
         passed = np.mean(np.abs(got - exact).max(axis=1) <= allowed * np.abs(exact).max()) >= AGREEING
-    record = {"function": name, "precision": precision, "error": error, "allowed": allowed, "passed": bool(passed)}
+    record = {
+        "function": name,
+        "precision": precision,
+        "error": error,
+        "allowed": allowed,
+        "passed": bool(passed),
+    }
     return what | record
 
 

@@ -5,6 +5,7 @@ Contestants run in processes of their own, one at a time (contestants.py); each 
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -48,7 +49,10 @@ def _time(case, contestant, device, truths, eager, limits) -> tuple[dict, object
         error = error_of(case, result, truths[0], contestant.precision)
         plain = error_of(case, truths[1], truths[0], "fp32")
         check(case, error, plain_error(plain, eager or error, contestant.precision), contestant.precision)
-        record = {"error": asdict(error), "cold": statistics.median(process.ask("turn", 3 if case.large else CALLS))}
+        record = {
+            "error": asdict(error),
+            "cold": statistics.median(process.ask("turn", 3 if case.large else CALLS)),
+        }
         record["hot"] = process.ask("train", 3 if case.large else CALLS)
         try:
             record["graph"] = process.ask("graph", 3 if case.large else CALLS)
@@ -66,7 +70,7 @@ def _time(case, contestant, device, truths, eager, limits) -> tuple[dict, object
 
 def flops(case: Case) -> float:
     """Of one call of a flow: hidden layers and the action part of the first, forward and back."""
-    inner = ACTIONS * HIDDEN[0] + sum(a * b for a, b in zip(HIDDEN, HIDDEN[1:]))
+    inner = ACTIONS * HIDDEN[0] + sum(a * b for a, b in itertools.pairwise(HIDDEN))
     return 4.0 * CRITICS * inner * case.rows * case.flow_steps
 
 

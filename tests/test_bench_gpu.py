@@ -12,7 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytestmark = pytest.mark.skipif(not (ROOT / "bench").exists(), reason="bench/ is not part of this installation")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "bench").exists(), reason="bench/ is not part of this installation"
+)
 
 
 def test_one_command_gives_one_record(tmp_path):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-import golden_cases
 import numpy as np
 import plain_torch
 import pytest
@@ -14,7 +13,6 @@ from accuracy import Expected, expect, relative_error
 from engines import Engine
 from problems import make_problem
 from test_accuracy import SETTINGS, config_of
-from test_cpu_golden import expected, states
 from test_independence import results
 
 import vgf_kernels.triton
@@ -24,14 +22,17 @@ from vgf_kernels.mlp import ACTIVATIONS, NORMS
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.3)
 
-if not INTERPRETED:
-    pytestmark = [
+_missing = vgf_kernels.triton.missing()
+pytestmark = (
+    []
+    if INTERPRETED
+    else [
         pytest.mark.gpu,
         pytest.mark.skipif(
-            vgf_kernels.triton.missing() is not None,
-            reason=f"{vgf_kernels.triton.missing()}; test_triton_interpreter.py runs these without",
+            _missing is not None, reason=f"{_missing}; test_triton_interpreter.py runs these without"
         ),
     ]
+)
 
 
 @pytest.fixture
@@ -54,48 +55,6 @@ class Precise:
     def __getattr__(self, name):
         function = getattr(self._engine, name)
         return lambda *args, **kwargs: function(*args, **kwargs, precision=self._precision)
-
-
-@pytest.mark.parametrize("name", golden_cases.NAMES)
-class TestGolden:
-    @pytest.fixture
-    def golden(self, name):
-        return golden_cases.load(name)
-
-    def test_value_and_grad(self, golden, engine):
-        critic = golden.critic(np.float32)
-        for part, output in ((0, "q"), (1, "dq")):
-
-            def run(functions, critic, part=part):
-                return functions.value_and_grad(critic, *states(golden), golden.meta["aggregate"])[part]
-
-            expected(golden, output, run, critic).check(run(engine, critic))
-
-    @pytest.mark.parametrize("output", golden_cases.DIRECTIONS)
-    def test_direction(self, golden, engine, output):
-        def run(functions, critic):
-            config = golden.flow_config(**golden_cases.DIRECTIONS[output])
-            return functions.direction(critic, *states(golden), config)
-
-        critic = golden.critic(np.float32)
-        expected(golden, output, run, critic).check(run(engine, critic))
-
-    @pytest.mark.parametrize("output", golden_cases.FLOWS)
-    def test_flow(self, golden, engine, output):
-        def run(functions, critic):
-            config = golden.flow_config(**golden_cases.FLOWS[output])
-            return functions.flow(critic, *states(golden), config, trajectory=True)
-
-        critic = golden.critic(np.float32)
-        expected(golden, output, run, critic).check_share(run(engine, critic))
-
-    def test_sample(self, golden, engine):
-        def run(functions, policy):
-            clip = (golden.meta["low"], golden.meta["high"])
-            return functions.sample(policy, *states(golden, "noise"), golden.meta["euler_steps"], clip)
-
-        policy = golden.policy(np.float32)
-        expected(golden, "sampled", run, policy).check(run(engine, policy))
 
 
 @pytest.mark.parametrize("norm", NORMS)

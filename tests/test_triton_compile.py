@@ -41,7 +41,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 PARTICLES = 10
-SHARED = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}  # of a program, in bytes
+SHARED = {
+    "sm_80": 163 << 10,
+    "sm_90": 227 << 10,
+    "sm_100": 227 << 10,
+    "gfx942": 64 << 10,
+}  # of a program, in bytes
 ROWS = {"bf16": 64, "tf32": 64, "fp32": 32}  # of a large batch's tile by default
 CHOICES = {
     "AGGREGATE": "mean", "OPTIMIZER": "adam", "CLIP": True, "TRAJECTORY": False, "REDUCE": "mean", "SELECT": "max",

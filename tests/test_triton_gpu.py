@@ -30,7 +30,9 @@ def networks(device="cuda"):
     critic = [sequential("relu", "pre", widths=(5, 64, 64, 1)).to(device) for _ in range(2)]
     policy = sequential("relu", widths=(6, 64, 2)).to(device)
     p = make_problem(B=20, N=6, A=2, O=3)
-    arrays = {name: torch.from_numpy(getattr(p, name)).to(device) for name in ("obs", "noise", "reward", "mask")}
+    arrays = {
+        name: torch.from_numpy(getattr(p, name)).to(device) for name in ("obs", "noise", "reward", "mask")
+    }
     return critic, policy, arrays
 
 
@@ -59,9 +61,9 @@ def test_a_replayed_graph_sees_new_weights_and_inputs():
 def test_capturing_before_the_first_call_says_what_to_do():
     modules, _, a = networks()
     critic = MLP.from_torch(modules)
-    with pytest.raises(RuntimeError, match="call the function once before capturing"):
-        with torch.cuda.graph(torch.cuda.CUDAGraph()):
-            vgf.value(critic, a["obs"], a["noise"], **TRITON)
+    graph = torch.cuda.CUDAGraph()
+    with pytest.raises(RuntimeError, match="call the function once"), torch.cuda.graph(graph):
+        vgf.value(critic, a["obs"], a["noise"], **TRITON)
 
 
 def test_nothing_waits_for_the_gpu():
@@ -106,7 +108,9 @@ def test_two_devices_in_turn():
 def test_networks_elsewhere_are_refused():
     modules, _, a = networks()
     critic = MLP.from_torch([m.cpu() for m in modules])
-    with pytest.raises(ValueError, match="expected the device of the arrays, cuda:0, got cpu; move the module"):
+    with pytest.raises(
+        ValueError, match="expected the device of the arrays, cuda:0, got cpu; move the module"
+    ):
         vgf.value(critic, a["obs"], a["noise"], **TRITON)
 
 
@@ -118,7 +122,9 @@ def test_another_number_of_steps_compiles_nothing():
     vgf.flow(critic, a["obs"], a["noise"], CONFIG, **TRITON)
     known = len(launch._compiled)
     for steps in (0, 1, 7):
-        vgf.flow(critic, a["obs"], a["noise"], FlowConfig(num_steps=steps, learning_rate=0.3, alpha=2.0), **TRITON)
+        vgf.flow(
+            critic, a["obs"], a["noise"], FlowConfig(num_steps=steps, learning_rate=0.3, alpha=2.0), **TRITON
+        )
     vgf.flow(critic, a["obs"][:7], a["noise"][:7], CONFIG, **TRITON)
     assert len(launch._compiled) == known
 

@@ -1,4 +1,4 @@
-"""The Triton engine without a GPU: test_triton.py under Triton's interpreter, in processes of their own.
+"""The Triton engine without a GPU: its tests under Triton's interpreter, in processes of their own.
 
 The interpreter must be chosen before a kernel is defined, and here kernels are compiled too.
 """
@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("triton")
 
 
-@pytest.mark.parametrize("part", ["TestGolden", "not TestGolden"])
-def test_under_the_interpreter(part):
+@pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py"])
+def test_under_the_interpreter(file):
     done = processes.python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", part, "test_triton.py",
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", file,
         TRITON_INTERPRET="1", PYTHONWARNINGS="ignore",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr

@@ -23,7 +23,9 @@ def missing() -> str | None:
     version = importlib.metadata.version("triton")
     if tuple(map(int, version.split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        return f"Triton {version} is installed, and {oldest} or newer is needed; pip install 'triton>={oldest}'"
+        return (
+            f"Triton {version} is installed, and {oldest} or newer is needed; pip install 'triton>={oldest}'"
+        )
     import torch
 
     if not torch.cuda.is_available():
@@ -39,7 +41,7 @@ def detail() -> str:
     return f"{', '.join(dict.fromkeys(names))}; Triton {importlib.metadata.version('triton')}"
 
 
-def Engine(arrays: Any, precision: str | None) -> Any:  # noqa: N802  the engines' common name
+def Engine(arrays: Any, precision: str | None) -> Any:
     """The public functions on checked float32 tensors of one GPU.
 
     Args:

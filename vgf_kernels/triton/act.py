@@ -54,7 +54,7 @@ def act(
         tile = tile_of(group * pieces, B, N, R)
         if SELECT != "uniform":
             prepare_members(net, scratch, ensemble, obs, tile.first_state, B, shape)
-        for piece in range(0, pieces):
+        for piece in range(pieces):
             tile = tile_of(group * pieces + piece, B, N, R)
             if SELECT == "uniform":
                 score = tl.load(noise + tile.at, mask=tile.exists, other=0.0)

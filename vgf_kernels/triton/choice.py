@@ -18,7 +18,7 @@ def ensemble_value(net, scratch, ensemble, tile, AGGREGATE: tl.constexpr, shape:
     for member in range(1, ensemble):
         other = member_value(net, scratch, member, tile.owners, shape)
         if AGGREGATE == "min":
-            value = tl.where((other < value) | (other != other), other, value)
+            value = tl.where((other < value) | (other != other), other, value)  # noqa: PLR0124
         else:
             value += other
     if AGGREGATE == "mean":
@@ -30,7 +30,7 @@ def ensemble_value(net, scratch, ensemble, tile, AGGREGATE: tl.constexpr, shape:
 def order_of(q):
     """Integers that order as the floats do, with NaN above all and -0 equal to 0."""
     bits = tl.where(q == 0, 0.0, q).to(tl.int32, bitcast=True)
-    return tl.where(q == q, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)
+    return tl.where(q == q, bits ^ ((bits >> 31) & 0x7FFFFFFF), 0x7FFFFFFF)  # noqa: PLR0124
 
 
 @triton.jit

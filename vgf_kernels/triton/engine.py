@@ -43,7 +43,9 @@ class TritonEngine:
         self._run(value, critic, obs, actions, (q,))
         return q
 
-    def value_and_grad(self, critic: MLP, obs: Tensor, actions: Tensor, aggregate: str) -> tuple[Tensor, Tensor]:
+    def value_and_grad(
+        self, critic: MLP, obs: Tensor, actions: Tensor, aggregate: str
+    ) -> tuple[Tensor, Tensor]:
         q, dq = _empty(actions, critic.ensemble, *actions.shape[:2]), _empty(actions, *actions.shape)
         self._run(value_and_grad, critic, obs, actions, (q, dq), constants=(aggregate,), taped=True)
         return q, dq
@@ -184,7 +186,16 @@ class TritonEngine:
             )  # fmt: skip
 
         size = 1 << (B - 1).bit_length()  # batches of a like size share a choice
-        key = (kernel.__name__, *constants, packed.description, self._precision, size, N, gpu, triton.__version__)
+        key = (
+            kernel.__name__,
+            *constants,
+            packed.description,
+            self._precision,
+            size,
+            N,
+            gpu,
+            triton.__version__,
+        )
         chosen = tuning.chosen.get(key)
         if chosen is None:
             candidates = plan.candidates(packed.width, self._precision, taped, B, N, gpu)
@@ -196,9 +207,11 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _gpu(device: torch.device) -> plan.Gpu:
-    if device.type == "cpu":  # under Triton's interpreter; a few processors, so that programs take several tiles
+    if (
+        device.type == "cpu"
+    ):  # under Triton's interpreter; a few processors, so that programs take several tiles
         return plan.Gpu("interpreter", 2, 0)
     properties = torch.cuda.get_device_properties(device)
     architecture = 0 if torch.version.hip else 10 * properties.major + properties.minor

@@ -11,7 +11,7 @@ from .network import action_gradient, critic_value, forward, input_gradient, pre
 @triton.jit
 def prepare_members(net, scratch, ensemble, obs, first_state, B, shape: tl.constexpr):
     """The first layer's observation part of every member, for the tile's states."""
-    for member in range(0, ensemble):
+    for member in range(ensemble):
         prepare_inputs(net, scratch, member, obs, first_state, B, shape)
 
 
@@ -43,12 +43,12 @@ def ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE: tl.cons
     rows = tl.arange(0, shape.rows)
     smallest = tl.zeros([shape.rows], tl.float32)
     tied = tl.zeros([shape.rows], tl.float32)
-    for member in range(0, ensemble):
+    for member in range(ensemble):
         value, half = member_value_and_gradient(net, scratch, member, tile.owners, shape)
         if q is not None:
             tl.store(q + member * total + tile.at, value, mask=tile.exists)
         if AGGREGATE == "min":
-            replaces = (value < smallest) | (value != value) | (member == 0)
+            replaces = (value < smallest) | (value != value) | (member == 0)  # noqa: PLR0124
             joins = (value == smallest) & (member > 0)
             smallest = tl.where(replaces, value, smallest)
             tied = tl.where(replaces, 1.0, tl.where(joins, tied + 1, tied))

@@ -78,14 +78,16 @@ def flow(
         if TRAJECTORY:
             store_actions(scratch.x, out, tile, A, shape)
         correction_1, correction_2 = 0.0, 0.0
-        for l in range(0, num_steps):
+        for l in range(num_steps):
             correction_1 = 0.9 * correction_1 + 0.1  # 1 - 0.9^(l + 1), without cancellation
             correction_2 = 0.999 * correction_2 + 0.001
             ensemble_gradient(net, scratch, ensemble, tile, None, 0, AGGREGATE, shape)
             tile_direction(scratch, tile, N, A, alpha, sigma, interaction, shape)
             for c in range(0, AP, 16):
                 at = rows[:, None] * AP + (c + columns)[None, :]
-                phi = tl.load(scratch.phi + at, mask=tile.exists[:, None] & (c + columns < A)[None, :], other=0.0)
+                phi = tl.load(
+                    scratch.phi + at, mask=tile.exists[:, None] & (c + columns < A)[None, :], other=0.0
+                )
                 x, m, v = tl.load(scratch.x + at), tl.load(scratch.first + at), tl.load(scratch.second + at)
                 tl.debug_barrier()
                 x, m, v = step(x, phi, m, v, correction_1, correction_2, rate, OPTIMIZER)

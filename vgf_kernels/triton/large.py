@@ -21,7 +21,7 @@ def block_distances(x, i, j, N, A):
     """Squared distances of particles i and j of the state at x, [len(i), len(j)], and which of them exist."""
     exists = (i < N)[:, None] & (j < N)[None, :]
     d2 = exists.to(tl.float32) * 0
-    for a in range(0, A):
+    for a in range(A):
         gap = difference(x + a, i, j, N, A)
         d2 += gap * gap
     return d2, exists

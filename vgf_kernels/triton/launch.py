@@ -25,7 +25,12 @@ _compiled: dict[tuple, Any] = {}
 
 
 def launch(
-    kernel: Any, grid: tuple[int, int], device: torch.device, options: Options, arguments: tuple, constants: tuple
+    kernel: Any,
+    grid: tuple[int, int],
+    device: torch.device,
+    options: Options,
+    arguments: tuple,
+    constants: tuple,
 ) -> None:
     """Run a kernel on the device's current stream.
 

@@ -12,7 +12,7 @@ ABSENT = tl.constexpr(0x7FFFFFFF)  # greater than the bits of every number: NaN,
 def ordered_bits(d2, exists):
     """The bits of floats >= 0 as integers, which order as the floats do; NaN and what does not exist come last."""
     bits = d2.to(tl.int32, bitcast=True)
-    return tl.where(exists & (d2 == d2), bits, ABSENT)
+    return tl.where(exists & (d2 == d2), bits, ABSENT)  # noqa: PLR0124
 
 
 @triton.jit
@@ -68,7 +68,7 @@ def narrow(counts, stride, digits, total):
     found = rank * 0
     equal = rank * 0
     values = tl.arange(0, 256)
-    for digit in range(0, digits):
+    for digit in range(digits):
         histogram = tl.load(counts + digit * stride + values)
         up_to = tl.cumsum(histogram, 0)
         value = tl.sum((up_to <= rank).to(tl.int32), axis=0)

@@ -56,7 +56,7 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
     ONE_PASS: tl.constexpr = H == CHUNK or NORM == "none"
     rows = tl.arange(0, R)
     half = 0
-    for layer in range(0, net.depth):
+    for layer in range(net.depth):
         vectors = layer_vectors(net, member, layer, shape)
         width = tl.load(net.widths + layer)
         y_rows = (1 - half) * R + rows
@@ -80,7 +80,10 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
                 if NORM != "none":
                     rstd = 1 / tl.sqrt(square / width + net.eps)
                     z = (z - mean[:, None]) * rstd[:, None]
-                    z = z * tl.load(vectors + H + columns)[None, :] + tl.load(vectors + 2 * H + columns)[None, :]
+                    z = (
+                        z * tl.load(vectors + H + columns)[None, :]
+                        + tl.load(vectors + 2 * H + columns)[None, :]
+                    )
                 if NORM != "post":
                     z = activate(z, ACTIVATION)
                 store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
@@ -97,7 +100,10 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
                     if NORM == "post":
                         z = activate(z, ACTIVATION)
                     z = (z - mean[:, None]) * rstd[:, None]
-                    z = z * tl.load(vectors + H + columns)[None, :] + tl.load(vectors + 2 * H + columns)[None, :]
+                    z = (
+                        z * tl.load(vectors + H + columns)[None, :]
+                        + tl.load(vectors + 2 * H + columns)[None, :]
+                    )
                     if NORM == "pre":
                         z = activate(z, ACTIVATION)
                     store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
@@ -122,10 +128,15 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
             z += t * tl.load(first + net.actions * H + columns)[None, :]
         z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRECISION)
     else:
-        z = tl.zeros([R, CHUNK], tl.float32) + tl.load(layer_vectors(net, member, layer, shape) + columns)[None, :]
+        z = (
+            tl.zeros([R, CHUNK], tl.float32)
+            + tl.load(layer_vectors(net, member, layer, shape) + columns)[None, :]
+        )
         inner = tl.load(net.widths + layer - 1)
         matrix = hidden_matrix(net, member, layer, 0, shape)
-        z = multiply_add(z, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION)
+        z = multiply_add(
+            z, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION
+        )
     return z
 
 
@@ -169,7 +180,9 @@ def velocity(net, scratch, half, first_column, shape: tl.constexpr):
     last = layer_vectors(net, 0, net.depth, shape)
     v = tl.zeros([R, 16], tl.float32) + tl.load(last + H * A + columns)[None, :]
     inner = tl.load(net.widths + net.depth - 1)
-    return multiply_add(v, scratch.y, H, half * R, last, A, 0, inner, columns, R, shape.block, shape.precision)
+    return multiply_add(
+        v, scratch.y, H, half * R, last, A, 0, inner, columns, R, shape.block, shape.precision
+    )
 
 
 @triton.jit
@@ -183,7 +196,7 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
     ONE_PASS: tl.constexpr = H == CHUNK or NORM == "none"
     rows = tl.arange(0, R)
     half = 0
-    for back in range(0, net.depth):
+    for back in range(net.depth):
         layer = net.depth - 1 - back
         vectors = layer_vectors(net, member, layer, shape)
         width = tl.load(net.widths + layer)

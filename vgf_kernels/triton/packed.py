@@ -104,7 +104,9 @@ def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torc
     return packed
 
 
-def _allocate(mlp: MLP, actions: int, timed: bool, precision: str, device: torch.device, table: Table) -> PackedMLP:
+def _allocate(
+    mlp: MLP, actions: int, timed: bool, precision: str, device: torch.device, table: Table
+) -> PackedMLP:
     """A copy whose padding is zero, and whose weights are not there yet."""
     width, depth = packed_width(mlp.widths), len(mlp.widths) - 2
     padded = round_up(actions, 16)
@@ -175,7 +177,9 @@ def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, 
     label = f"weights: member {e}, layer {i}, {name}"
     dtype = str(array.dtype).removeprefix("torch.")
     if dtype != "float32":
-        raise TypeError(f"{label}: the triton engine computes float32, got {dtype}; cast the weights to float32")
+        raise TypeError(
+            f"{label}: the triton engine computes float32, got {dtype}; cast the weights to float32"
+        )
     if isinstance(array, np.ndarray):
         held[where] = torch.from_numpy(np.array(array)).to(device)  # a snapshot has no device of its own
         return held[where]
@@ -185,7 +189,9 @@ def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, 
             f"move the module with .to({str(device)!r})"
         )
     if array.ndim == 1 and not array.is_contiguous():
-        raise ValueError(f"{label}: expected a contiguous vector, got stride {array.stride()[0]}; use .contiguous()")
+        raise ValueError(
+            f"{label}: expected a contiguous vector, got stride {array.stride()[0]}; use .contiguous()"
+        )
     if array.data_ptr() not in parameters:
         held[where] = array
     return array

@@ -54,7 +54,7 @@ def direction_of_states(
         here_j = (group < states)[:, None] & (j < N)[None, :]
         here = here_i[:, :, None] & here_j[:, None, :]
         d2 = tl.zeros([G, P, P], tl.float32)
-        for a in range(0, A):
+        for a in range(A):
             x_i = tl.load(x + row_i * stride + a, mask=here_i, other=0.0)
             x_j = tl.load(x + row_j * stride + a, mask=here_j, other=0.0)
             gap = x_i[:, :, None] - x_j[:, None, :]
@@ -70,7 +70,7 @@ def direction_of_states(
             row_2, column_2 = _place(keys, upper, N * N // 2, N, P)
             spread = tl.sum(tl.sum(tl.where(here, d2 * k, 0.0), axis=2), axis=1)
             pull = tl.where(above_floor, 2 * gamma * gamma * spread / (2 * tl.log(N + 1.0)), 0.0)
-        for a in range(0, A):
+        for a in range(A):
             x_i = tl.load(x + row_i * stride + a, mask=here_i, other=0.0)
             x_j = tl.load(x + row_j * stride + a, mask=here_j, other=0.0)
             dq_j = tl.load(dq + row_j * stride + a, mask=here_j, other=0.0)
@@ -113,7 +113,19 @@ def tile_direction(scratch, tile, N, A, alpha, sigma, interaction: tl.constexpr,
         MEDIAN: tl.constexpr = interaction.median
         BANDWIDTH_GRAD: tl.constexpr = interaction.bandwidth_grad
         direction_of_states(
-            scratch.x, scratch.dq, scratch.phi, AP, tile.states, N, A, alpha, sigma, G, P, MEDIAN, BANDWIDTH_GRAD
+            scratch.x,
+            scratch.dq,
+            scratch.phi,
+            AP,
+            tile.states,
+            N,
+            A,
+            alpha,
+            sigma,
+            G,
+            P,
+            MEDIAN,
+            BANDWIDTH_GRAD,
         )
     else:
         rows, columns = tl.arange(0, R), tl.arange(0, 16)

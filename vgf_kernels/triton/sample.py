@@ -52,7 +52,7 @@ def sample(
         load_actions(scratch, noise, tile, A, shape)
         prepare_inputs(net, scratch, 0, obs, tile.first_state, B, shape)
         tl.debug_barrier()
-        for i in range(0, num_steps):
+        for i in range(num_steps):
             t = i * 1.0 / num_steps
             half = forward(net, scratch, 0, tile.owners, t, True, False, shape)
             for c in range(0, AP, 16):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-ALIGNED = 16  # rows of packed matrices and parts of the scratch memory start at multiples of this many elements
+ALIGNED = (
+    16  # rows of packed matrices and parts of the scratch memory start at multiples of this many elements
+)
 
 
 def round_up(size: int, multiple: int) -> int:

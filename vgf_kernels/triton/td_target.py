@@ -55,7 +55,7 @@ def td_target(
         largest = tl.full([STATES], -0x80000000, tl.int32)
         tile = tile_of(group * pieces, B, N, R)
         prepare_members(net, scratch, ensemble, obs, tile.first_state, B, shape)
-        for piece in range(0, pieces):
+        for piece in range(pieces):
             tile = tile_of(group * pieces + piece, B, N, R)
             load_actions(scratch, particles, tile, A, shape)
             value = ensemble_value(net, scratch, ensemble, tile, AGGREGATE, shape)

@@ -49,7 +49,19 @@ def update(
         MEDIAN: tl.constexpr = interaction.median
         BANDWIDTH_GRAD: tl.constexpr = interaction.bandwidth_grad
         direction_of_states(
-            particles + start, dq + start, phi + start, A, states, N, A, alpha, sigma, G, P, MEDIAN, BANDWIDTH_GRAD
+            particles + start,
+            dq + start,
+            phi + start,
+            A,
+            states,
+            N,
+            A,
+            alpha,
+            sigma,
+            G,
+            P,
+            MEDIAN,
+            BANDWIDTH_GRAD,
         )
         tl.debug_barrier()
     for i in range(0, states * N * A, BLOCK):

@@ -44,7 +44,7 @@ def value(
         tile = tile_of(index, B, N, R)
         load_actions(scratch, actions, tile, A, shape)
         prepare_members(net, scratch, ensemble, obs, tile.first_state, B, shape)
-        for member in range(0, ensemble):
+        for member in range(ensemble):
             values = member_value(net, scratch, member, tile.owners, shape)
             tl.store(q + member * total + tile.at, values, mask=tile.exists)
         tl.debug_barrier()

@@ -49,7 +49,7 @@ def value_and_grad(
         prepare_members(net, scratch, ensemble, obs, tile.first_state, B, shape)
         tl.debug_barrier()
         if AGGREGATE == "each":
-            for member in range(0, ensemble):
+            for member in range(ensemble):
                 values, half = member_value_and_gradient(net, scratch, member, tile.owners, shape)
                 tl.store(q + member * total + tile.at, values, mask=tile.exists)
                 for c in range(0, shape.actions, 16):
