@@ -73,6 +73,24 @@ class Worker:
             seconds.append(time.perf_counter() - start)
         return seconds
 
+    def train(self, count: int) -> float:
+        """Seconds a call of `count` calls on one batch without a pause: its data stays in the cache."""
+        return self._train(self.calls[0], count)
+
+    def graph(self, count: int) -> float:
+        """The same, of a CUDA graph that replays the call."""
+        if not hasattr(self.peer, "capture"):
+            raise Absent("has no CUDA graphs of its own")
+        return self._train(self.peer.capture(self.calls[0]), count)
+
+    def _train(self, call, count: int) -> float:
+        self.peer.wait(call())
+        start = time.perf_counter()
+        for _ in range(count):
+            output = call()
+        self.peer.wait(output)
+        return (time.perf_counter() - start) / count
+
     def drop(self, _) -> None:
         """Forget the case."""
         self.calls = []

@@ -17,8 +17,8 @@ class Engine:
     Arrays go in as the frontend's own and come back as NumPy arrays.
     """
 
-    def __init__(self, frontend: str, backend: str) -> None:
-        self.frontend, self.backend = frontend, backend
+    def __init__(self, frontend: str, backend: str, device: str = "cpu") -> None:
+        self.frontend, self.backend, self.device = frontend, backend, device
         self.module = importlib.import_module(f"vgf_kernels.{frontend}")
 
     def __getattr__(self, name: str):
@@ -57,9 +57,9 @@ class Engine:
             return jnp.asarray(array) if array.dtype == np.float32 else array  # else JAX would cast it
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(array))
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
     def _out(self, result):
         if isinstance(result, tuple):
             return tuple(map(self._out, result))
-        return result.detach().numpy() if self.frontend == "torch" else np.asarray(result)
+        return result.detach().cpu().numpy() if self.frontend == "torch" else np.asarray(result)

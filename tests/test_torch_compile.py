@@ -226,3 +226,25 @@ class TestOperators:
             "update": (t["particles"], t["noise"], t["noise"] * 0, t["noise"] * 0, 1, *config),
         }[name]
         torch.library.opcheck(getattr(torch.ops.vgf, name).default, (*arguments, *self.engine))
+
+
+def test_operators_trace_for_gpu_tensors():
+    """Shapes, dtypes and devices for a compiler, of tensors on a GPU that need not be there."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    critic, policy = ops.pack_mlp(PROBLEM.critic), ops.pack_mlp(PROBLEM.policy)
+    config, engine = ops.pack_config(CONFIG), ("triton", None)
+    with FakeTensorMode():
+        obs, x = torch.empty(4, 3, device="cuda"), torch.empty(4, 6, 2, device="cuda")
+        reward = torch.empty(4, device="cuda")
+        results = {
+            (2, 4, 6): ops.value(*critic, 2, obs, x, *engine),
+            (3, 4, 6, 2): ops.flow(*critic, obs, x, True, *config, *engine),
+            (4, 6, 2): ops.sample(*policy, obs, x, 3, None, *engine),
+            (4, 2): ops.act(*critic, *policy, obs, x, 3, "max", "mean", 1.0, None, *config, *engine),
+            (4,): ops.td_target(
+                *critic, *critic, *policy, obs, x, reward, reward, 0.9, 3, "mean", "max", *config, *engine
+            ),
+        }
+    for shape, result in results.items():
+        assert (tuple(result.shape), result.device.type, result.dtype) == (shape, "cuda", torch.float32)

@@ -133,6 +133,24 @@ class TorchDevice:
     def fetch(self, output: Tensor) -> np.ndarray:
         return output.float().cpu().numpy()
 
+    def capture(self, call):
+        """A function that replays the call as a CUDA graph. Raises Absent."""
+        if self.device != "cuda":
+            raise Absent("CUDA graphs need a GPU")
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):  # what is set up once must not be captured
+            call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = call()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return output
+
+        return replay
+
     def evict(self) -> None:
         if self.device == "cuda":
             self._evict.zero_()
@@ -149,6 +167,11 @@ class Peer(TorchDevice):
     def __init__(self, name: str, device: str, precision: str) -> None:
         super().__init__(device, precision)
         self.compile = name == "torch.compile"
+
+    def capture(self, call):
+        if self.compile:
+            raise Absent("mode max-autotune captures graphs itself")
+        return super().capture(call)
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from cases import Case, Data, arguments
 
 import vgf_kernels
@@ -17,7 +19,8 @@ class Peer(TorchDevice):
         super().__init__(device, precision)
         engines = vgf_kernels.backends()
         gpu_engines = [name for name in ("cuda", "triton") if engines[name].available] or ["cuda"]
-        self.backend = gpu_engines[0] if device == "cuda" else "cpu"
+        chosen = os.environ.get("VGF_BACKEND") or gpu_engines[0]
+        self.backend = chosen if device == "cuda" else "cpu"
         if not engines[self.backend].available:
             raise Absent(f"engine {self.backend}: {engines[self.backend].detail}")
 

@@ -16,6 +16,8 @@ VARIABLES = {
     "VGF_CPU_ISA": "forces an instruction set",
     "VGF_NUM_THREADS": "threads of the cpu engine",
     "OMP_NUM_THREADS": "the same, where VGF_NUM_THREADS is not set",
+    "VGF_TRITON_AUTOTUNE": "0: the triton engine measures no configurations",
+    "VGF_CACHE_DIR": "where the triton engine keeps what it has measured",
 }
 
 

@@ -1,0 +1,236 @@
+"""The Triton engine: on a GPU, and (by test_triton_interpreter.py) on CPU tensors under Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import plain_torch
+import pytest
+import torch
+from accuracy import Expected, expect, relative_error
+from engines import Engine
+from problems import make_problem
+from test_accuracy import SETTINGS, config_of
+from test_independence import results
+
+import vgf_kernels.triton
+from vgf_kernels import FlowConfig, reference
+from vgf_kernels.mlp import ACTIVATIONS, NORMS
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.3)
+
+_missing = vgf_kernels.triton.missing()
+pytestmark = (
+    []
+    if INTERPRETED
+    else [
+        pytest.mark.gpu,
+        pytest.mark.skipif(
+            _missing is not None, reason=f"{_missing}; test_triton_interpreter.py runs these without"
+        ),
+    ]
+)
+
+
+@pytest.fixture
+def engine(monkeypatch) -> Engine:
+    """The engine through the torch frontend."""
+    if INTERPRETED:
+        monkeypatch.setattr(vgf_kernels.triton, "DEVICE", "cpu")
+        monkeypatch.setattr(vgf_kernels.triton, "missing", lambda: None)
+        return Engine("torch", "triton")
+    torch.set_float32_matmul_precision("highest")
+    return Engine("torch", "triton", "cuda")
+
+
+class Precise:
+    """The functions of an engine, all called with one precision."""
+
+    def __init__(self, engine: Engine, precision: str) -> None:
+        self._engine, self._precision = engine, precision
+
+    def __getattr__(self, name):
+        function = getattr(self._engine, name)
+        return lambda *args, **kwargs: function(*args, **kwargs, precision=self._precision)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks(engine, activation, norm):
+    p = make_problem(B=3, N=5, E=2, hidden=(20, 33), activation=activation, norm=norm)
+    for part in (0, 1):
+
+        def run(functions, p, part=part):
+            return functions.value_and_grad(p.critic, p.obs, p.particles, "min")[part]
+
+        expect(run, p).check(run(engine, p))
+
+    def sample(functions, p):
+        return functions.sample(p.policy, p.obs, p.noise, 2)
+
+    expect(sample, p).check(sample(engine, p))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings(engine, setting):
+    p = make_problem(B=3, N=6, A=4, hidden=(20,), seed=1)
+    config = replace(config_of(setting), num_steps=2)
+
+    def flow(functions, p):
+        return functions.flow(p.critic, p.obs, p.particles, config)
+
+    def transport(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config, trajectory=True)
+
+    expect(flow, p).check_share(flow(engine, p))
+    expect(transport, p).check_share(transport(engine, p))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden": (1,), "O": 0, "A": 1, "N": 1},
+        {"hidden": (17, 1, 33), "A": 17, "E": 1, "N": 2},
+        {"hidden": (600, 33), "N": 3, "E": 1, "norm": "post", "activation": "tanh"},
+        {"hidden": (16, 16), "O": 40, "A": 21, "N": 11, "E": 3},
+        {"hidden": (16,), "B": 23, "N": 3},
+        {"hidden": (16,), "B": 2, "N": 33, "A": 2},
+        {"hidden": (16,), "B": 70, "N": 1, "A": 2},
+    ],
+)
+def test_sizes(engine, sizes):
+    p = make_problem(**sizes)
+
+    def gradient(functions, p):
+        return functions.value_and_grad(p.critic, p.obs, p.particles)[1]
+
+    def direction(functions, p):
+        return functions.direction(p.critic, p.obs, p.particles, CONFIG)
+
+    def sample(functions, p):
+        return functions.sample(p.policy, p.obs, p.noise, 2, None)
+
+    for run in (gradient, direction, sample):
+        expect(run, p).check(run(engine, p))
+
+
+@pytest.mark.parametrize("bandwidth_grad", [False, True])
+@pytest.mark.parametrize("N", [67, 68])
+def test_more_particles_than_a_tile(engine, N, bandwidth_grad):
+    """An odd and an even number; some in one place, so that many distances are equal to the median."""
+    p = make_problem(B=2, N=N, A=2, E=1, hidden=(16,), activation="tanh")
+    config = replace(CONFIG, bandwidth_grad=bandwidth_grad)
+
+    def direction(functions, p):
+        return functions.direction(p.critic, p.obs, p.particles, config)
+
+    expect(direction, p).check(direction(engine, p))
+    p.particles[1, 1:56] = p.particles[1, 0]
+    expect(direction, p).check(direction(engine, p))
+
+    def transport(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config)
+
+    expect(transport, p).check_share(transport(engine, p))
+
+
+class TestOneCall:
+    problem = make_problem(B=12, N=6, hidden=(20,), seed=2)
+
+    @pytest.mark.parametrize("select", ["max", "softmax", "uniform"])
+    def test_act(self, engine, select):
+        p = self.problem
+
+        def run(functions, p):
+            return functions.act(
+                p.critic, p.policy, p.obs, p.noise, 2, CONFIG, select, "min",
+                temperature=0.5, select_noise=None if select == "max" else p.select_noise,
+            )  # fmt: skip
+
+        expect(run, p).check_share(run(engine, p))
+
+    @pytest.mark.parametrize(("aggregate", "reduce"), [("mean", "mean"), ("min", "max")])
+    def test_td_target(self, engine, aggregate, reduce):
+        p = self.problem
+
+        def run(functions, p):
+            return functions.td_target(
+                p.critic, p.target_critic, p.policy, p.obs, p.noise, p.reward, p.mask, 0.97, 2, CONFIG,
+                aggregate, reduce,
+            )  # fmt: skip
+
+        expect(run, p).check_share(run(engine, p))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+@pytest.mark.parametrize("norm", NORMS)
+def test_low_precision(engine, precision, norm):
+    """No further from float64 than twice plain torch at that precision."""
+    p = make_problem(B=6, N=10, E=2, hidden=(64, 48), activation="gelu", norm=norm)
+    q, dq = Precise(engine, precision).value_and_grad(p.critic, p.obs, p.particles)
+    exact = p.at(np.float64)
+    exact_q, exact_dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    Expected(exact_q, [_plain(plain_torch.value, p, precision)]).check(q)
+    Expected(exact_dq, [_plain(plain_torch.gradient, p, precision, "mean")]).check(dq)
+
+
+def _plain(function, p, precision, *args):
+    """A function of plain_torch on the problem's states; its products in tf32 on a GPU only."""
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    if precision == "bf16":
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return function(p.critic, obs, x, *args).float().numpy()
+    if INTERPRETED:
+        return function(p.critic, obs, x, *args).numpy()
+    torch.set_float32_matmul_precision("high")
+    try:
+        return function(p.critic, obs.cuda(), x.cuda(), *args).cpu().numpy()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_flow_in_bf16(engine):
+    """By sgd: Adam makes full steps of differences that bf16 cannot tell from zero."""
+    p = make_problem(B=8, N=10, hidden=(32, 32))
+    config = replace(CONFIG, optimizer="sgd")
+    exact = p.at(np.float64)
+    wanted = reference.flow(exact.critic, exact.obs, exact.particles, config)
+    moved = Precise(engine, "bf16").flow(p.critic, p.obs, p.particles, config)
+    Expected(wanted, [_plain(plain_torch.flow, p, "bf16", config)]).check(moved)
+
+
+def test_precision_follows_torchs_setting(engine):
+    p = make_problem(hidden=(64, 64))
+    try:
+        torch.set_float32_matmul_precision("medium")
+        q = engine.value(p.critic, p.obs, p.particles)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    bf16 = Precise(engine, "bf16").value(p.critic, p.obs, p.particles)
+    full = engine.value(p.critic, p.obs, p.particles)
+    np.testing.assert_array_equal(q, bf16)
+    assert 1e-5 < relative_error(bf16, full) < 1e-1
+
+
+@pytest.mark.parametrize("N", [3, 20])
+def test_states_are_independent(engine, N):
+    p = make_problem(B=7, N=N, hidden=(16,))
+    together = results(engine, p)
+    for state in (0, 6):
+        for whole, alone in zip(together, results(engine, p, slice(state, state + 1))):
+            np.testing.assert_allclose(whole[state], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_non_finite_input_stays_in_its_state(engine, bad, activation):
+    p = make_problem(B=6, N=3, hidden=(16,), activation=activation)
+    poisoned = replace(p, obs=p.obs.copy())
+    poisoned.obs[2, 1] = bad
+    others = np.array([0, 1, 3, 4, 5])
+    for wanted, got in zip(results(engine, p), results(engine, poisoned)):
+        np.testing.assert_array_equal(got[others], wanted[others])
+    assert np.isnan(engine.flow(poisoned.critic, poisoned.obs, poisoned.particles, CONFIG)[2]).all()

@@ -1,0 +1,23 @@
+"""The Triton engine without a GPU: its tests under Triton's interpreter, in processes of their own.
+
+The interpreter must be chosen before a kernel is defined, and here kernels are compiled too.
+"""
+
+from __future__ import annotations
+
+import re
+
+import processes
+import pytest
+
+pytest.importorskip("triton")
+
+
+@pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py"])
+def test_under_the_interpreter(file):
+    done = processes.python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", file,
+        TRITON_INTERPRET="1", PYTHONWARNINGS="ignore",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    assert re.search(r"\d+ passed", done.stdout) and "skipped" not in done.stdout

@@ -1,0 +1,116 @@
+"""The choice of a configuration: measured once, remembered on disk, bounded, and off when told so. Needs no GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+pytest.importorskip("triton")
+
+from vgf_kernels.triton import plan, tuning
+
+H100 = plan.Gpu("H100", 132, 90)
+CANDIDATES = plan.candidates(512, "bf16", True, 256, 10, H100)
+
+
+class Clock:
+    """Measures configurations by a table of seconds, and counts."""
+
+    def __init__(self, seconds) -> None:
+        self.seconds, self.asked = seconds, []
+
+    def __call__(self, config) -> float:
+        self.asked.append(config)
+        return self.seconds(config)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path))
+    monkeypatch.delenv("VGF_TRITON_AUTOTUNE", raising=False)
+    forget(monkeypatch)
+    return tmp_path / "triton.json"
+
+
+def forget(monkeypatch) -> None:
+    """As in a new process."""
+    monkeypatch.setattr(tuning, "chosen", {})
+
+
+def favour(config):
+    return Clock(lambda c: 1e-3 if c == config else 2e-3)
+
+
+def test_the_fastest_is_taken_and_kept(cache, monkeypatch):
+    best = CANDIDATES[2]
+    assert tuning.choose(("a", 1), CANDIDATES, favour(best)) == best
+    for fresh in (False, True):
+        if fresh:
+            forget(monkeypatch)
+        clock = favour(CANDIDATES[1])
+        assert tuning.choose(("a", 1), CANDIDATES, clock) == best
+        assert clock.asked == []
+    assert tuning.choose(("b", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+    assert set(json.loads(cache.read_text())) == {"('a', 1)", "('b', 1)"}
+
+
+def test_measuring_is_bounded():
+    many = [plan.Config(16 * i, 64, 32, 4, 2) for i in range(1, 40)]
+    clock = Clock(lambda _: 1e-3)
+    tuning.choose(("a", 1), many, clock)
+    assert len(clock.asked) == tuning.CANDIDATES * (1 + tuning.REPEATS)
+    slow = Clock(lambda _: 30.0)
+    assert tuning.choose(("b", 1), many, slow) == many[0]
+    assert len(slow.asked) == 1
+
+
+def test_what_cannot_run_is_not_taken():
+    clock = Clock(lambda c: math.inf if c != CANDIDATES[1] else 1.0)
+    assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[1]
+
+
+def test_off(cache, monkeypatch):
+    monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "0")
+    clock = favour(CANDIDATES[1])
+    assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[0]
+    assert clock.asked == [] and not cache.exists()
+    monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "maybe")
+    with pytest.raises(ValueError, match="VGF_TRITON_AUTOTUNE: expected 0 or 1, got 'maybe'; "):
+        tuning.choose(("a", 1), CANDIDATES, clock)
+
+
+def test_nothing_is_measured_during_capture_nor_remembered():
+    assert tuning.choose(("a", 1), CANDIDATES, None) == CANDIDATES[0]
+    assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"b": '])
+def test_a_broken_file_is_measured_anew(cache, content):
+    cache.write_text(content)
+    assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+    assert list(json.loads(cache.read_text())) == ["('a', 1)"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "file"))
+    assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+
+
+@pytest.mark.parametrize(("B", "rows"), [(1, 16), (132, 16), (256, 32), (10_000, 64), (100_000, 64)])
+def test_the_default_fills_the_gpu(B, rows):
+    assert plan.default_config(512, "bf16", True, B, 10, H100).rows == rows
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("N", [1, 10, 33, 64, 65, 10_000])
+@pytest.mark.parametrize("width", [16, 64, 512, 1024])
+def test_candidates_fit_the_problem(width, N, precision):
+    found = plan.candidates(width, precision, True, 1000, N, H100)
+    assert 1 < len(found) <= tuning.CANDIDATES
+    assert found[0] == plan.default_config(width, precision, True, 1000, N, H100)
+    for config in found:
+        assert width % config.chunk == 0
+        assert config.rows >= min(N, 16) and (N > plan.LARGEST_STATE or config.rows >= N)

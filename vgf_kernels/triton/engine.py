@@ -1,0 +1,218 @@
+"""The public functions on Triton kernels: packed weights, scratch memory, and one launch for each function."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..config import FlowConfig
+from ..mlp import MLP
+from . import plan, tuning
+from .act import act
+from .direction import direction
+from .flow import flow
+from .large_states import LargeStates
+from .launch import Options, launch, timer
+from .packed import up_to_date
+from .sample import sample
+from .shape import ALIGNED, scratch_sizes
+from .td_target import td_target
+from .update import update
+from .value import value
+from .value_and_grad import value_and_grad
+
+UPDATE_OPTIONS = Options(num_warps=8)
+
+
+class TritonEngine:
+    """The functions on checked float32 tensors of one device. Nothing here waits for the GPU.
+
+    Args:
+        precision: "fp32", "tf32" or "bf16", of the products; sums, norms, the kernel and Adam are float32.
+    """
+
+    def __init__(self, precision: str) -> None:
+        self._precision = precision
+
+    def value(self, critic: MLP, obs: Tensor, actions: Tensor) -> Tensor:
+        q = _empty(actions, critic.ensemble, *actions.shape[:2])
+        self._run(value, critic, obs, actions, (q,))
+        return q
+
+    def value_and_grad(
+        self, critic: MLP, obs: Tensor, actions: Tensor, aggregate: str
+    ) -> tuple[Tensor, Tensor]:
+        q, dq = _empty(actions, critic.ensemble, *actions.shape[:2]), _empty(actions, *actions.shape)
+        self._run(value_and_grad, critic, obs, actions, (q, dq), constants=(aggregate,), taped=True)
+        return q, dq
+
+    def jacobian(self, critic: MLP, obs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
+        q = _empty(actions, critic.ensemble, *actions.shape[:2])
+        dq = _empty(actions, critic.ensemble, *actions.shape)
+        self._run(value_and_grad, critic, obs, actions, (q, dq), constants=("each",), taped=True)
+        return q, dq
+
+    def direction(self, critic: MLP, obs: Tensor, particles: Tensor, config: FlowConfig) -> Tensor:
+        if plan.is_large(config, particles.shape[1]):
+            particles = particles.contiguous()
+            _, dq = self.value_and_grad(critic, obs, particles, config.aggregate)
+            return LargeStates(particles, config).direction(particles, dq)
+        phi = _empty(particles, *particles.shape)
+        self._run(
+            direction, critic, obs, particles, (phi,),
+            numbers=(config.alpha, plan.sigma(config)), config=config, constants=(config.aggregate,), taped=True,
+        )  # fmt: skip
+        return phi
+
+    def flow(
+        self, critic: MLP, obs: Tensor, particles: Tensor, config: FlowConfig, trajectory: bool
+    ) -> Tensor:
+        if plan.is_large(config, particles.shape[1]):
+            return self._flow_of_large_states(critic, obs, particles, config, trajectory)
+        steps = (config.num_steps + 1,) if trajectory else ()
+        out = _empty(particles, *steps, *particles.shape)
+        self._run(
+            flow, critic, obs, particles, (out,),
+            numbers=(
+                int(config.num_steps), config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+            ),
+            config=config,
+            constants=(config.aggregate, config.optimizer, config.clip is not None, trajectory),
+            taped=True,
+        )  # fmt: skip
+        return out
+
+    def _flow_of_large_states(self, critic, obs, particles, config, trajectory) -> Tensor:
+        """A few launches a step, for states with more particles than a tile."""
+        path = [particles.clone(memory_format=torch.contiguous_format)]
+        first_moment, second_moment = torch.zeros_like(path[0]), torch.zeros_like(path[0])
+        states = LargeStates(particles, config)
+        for step in range(1, int(config.num_steps) + 1):
+            _, dq = self.value_and_grad(critic, obs, path[-1], config.aggregate)
+            moved = states.step(path[-1], dq, first_moment, second_moment, step)
+            path = [*path, moved] if trajectory else [moved]
+        return torch.stack(path) if trajectory else path[-1]
+
+    def sample(self, policy: MLP, obs: Tensor, noise: Tensor, num_steps: int, clip) -> Tensor:
+        out = _empty(noise, *noise.shape)
+        self._run(
+            sample, policy, obs, noise, (out,),
+            numbers=(int(num_steps), *plan.bounds(clip)), constants=(clip is not None,), timed=True,
+        )  # fmt: skip
+        return out
+
+    def act(
+        self, critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise
+    ) -> Tensor:
+        particles = self.sample(policy, obs, noise, euler_steps, config.clip)
+        particles = self.flow(critic, obs, particles, config, False)
+        out = _empty(noise, noise.shape[0], noise.shape[2])
+        picks = particles if select == "max" else select_noise.contiguous()
+        self._run(
+            act, critic, obs, particles, (picks, out), numbers=(temperature,), constants=(aggregate, select)
+        )
+        return out
+
+    def td_target(
+        self, critic, target_critic, policy, next_obs, noise, reward, mask, discount, euler_steps, config,
+        aggregate, reduce,
+    ) -> Tensor:  # fmt: skip
+        particles = self.sample(policy, next_obs, noise, euler_steps, config.clip)
+        particles = self.flow(critic, next_obs, particles, config, False)
+        out = _empty(noise, noise.shape[0])
+        arrays = (reward.contiguous(), mask.contiguous(), out)
+        self._run(
+            td_target, target_critic, next_obs, particles, arrays,
+            numbers=(discount,), constants=(aggregate, reduce),
+        )  # fmt: skip
+        return out
+
+    def update(
+        self, particles: Tensor, dq: Tensor, first_moment: Tensor, second_moment: Tensor, step: int,
+        config: FlowConfig,
+    ) -> Tensor:  # fmt: skip
+        """One step of transport, numbered from 1. The moments, contiguous, are updated in place."""
+        B, N, A = particles.shape
+        if plan.is_large(config, N):
+            states = LargeStates(particles, config)
+            return states.step(particles.contiguous(), dq.contiguous(), first_moment, second_moment, step)
+        out, phi = _empty(particles, B, N, A), _empty(particles, B, N, A)
+        states = min(B, max(1, plan.LARGEST_STATE // N))
+        interaction = plan.interaction_of(config, N, states * N)
+        launch(
+            update, (-(-B // states), 1), particles.device, UPDATE_OPTIONS,
+            (
+                particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
+                config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+                *plan.corrections(step),
+            ),
+            (interaction, config.optimizer, config.clip is not None, states, 512),
+        )  # fmt: skip
+        return out
+
+    def _run(
+        self, kernel: Any, mlp: MLP, obs: Tensor, actions: Tensor, arrays: tuple, *,
+        numbers: tuple = (), config: FlowConfig | None = None, constants: tuple = (),
+        taped: bool = False, timed: bool = False,
+    ) -> None:  # fmt: skip
+        """Launch one of the kernels over a network: they share their leading arguments."""
+        device = actions.device
+        B, N, A = actions.shape
+        packed = up_to_date(mlp, A, timed, self._precision, device)
+        gpu = _gpu(device)
+        obs, actions = obs.contiguous(), actions.contiguous()
+        ensemble = () if timed else (packed.ensemble,)
+
+        def run(chosen: plan.Config) -> None:
+            shape = plan.shape_of(packed, self._precision, chosen, N)
+            programs = min(plan.tiles(B, N, chosen.rows), gpu.processors)
+            small_size, large_size = scratch_sizes(shape, packed.ensemble, packed.depth, taped)
+            interaction = () if config is None else (plan.interaction_of(config, N, chosen.rows),)
+            launch(
+                kernel, (programs, 1), device, chosen.options,
+                (
+                    *packed.arrays,
+                    torch.empty(programs * small_size * ALIGNED, dtype=torch.float32, device=device),
+                    torch.empty(programs * large_size * ALIGNED, dtype=packed.arrays[0].dtype, device=device),
+                    obs, actions, *arrays,
+                    small_size, large_size, *packed.sizes, *ensemble, B, N, obs.shape[1], A, *numbers,
+                ),
+                (shape, *interaction, *constants),
+            )  # fmt: skip
+
+        size = 1 << (B - 1).bit_length()  # batches of a like size share a choice
+        key = (
+            kernel.__name__,
+            *constants,
+            packed.description,
+            self._precision,
+            size,
+            N,
+            gpu,
+            triton.__version__,
+        )
+        chosen = tuning.chosen.get(key)
+        if chosen is None:
+            candidates = plan.candidates(packed.width, self._precision, taped, B, N, gpu)
+            chosen = tuning.choose(key, candidates, timer(device, run))
+        run(chosen)
+
+
+def _empty(like: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+@functools.cache
+def _gpu(device: torch.device) -> plan.Gpu:
+    if (
+        device.type == "cpu"
+    ):  # under Triton's interpreter; a few processors, so that programs take several tiles
+        return plan.Gpu("interpreter", 2, 0)
+    properties = torch.cuda.get_device_properties(device)
+    architecture = 0 if torch.version.hip else 10 * properties.major + properties.minor
+    return plan.Gpu(properties.name, properties.multi_processor_count, architecture)

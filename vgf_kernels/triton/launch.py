@@ -1,0 +1,86 @@
+"""Launching kernels, at the price of a compiled kernel's call after the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+from .tiles import INTERPRETED
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a kernel is compiled: warps of a program, and stages of the pipeline that loads a product's operands."""
+
+    num_warps: int = 4
+    num_stages: int = 2
+
+
+_compiled: dict[tuple, Any] = {}
+
+
+def launch(
+    kernel: Any,
+    grid: tuple[int, int],
+    device: torch.device,
+    options: Options,
+    arguments: tuple,
+    constants: tuple,
+) -> None:
+    """Run a kernel on the device's current stream.
+
+    Args:
+        arguments: tensors and numbers. constants: what the kernel is compiled for; they follow the arguments.
+
+    A kernel is compiled anew for other constants and types of tensors, and for nothing else: the kernels declare
+    that neither numbers nor the alignment of the caller's tensors are specialised on, and what the engine
+    allocates is always aligned. So those find the compiled kernel again, without Triton's own look-up, which takes
+    several times as long as the launch.
+
+    Under Triton's interpreter (TRITON_INTERPRET=1, for tests) kernels run on CPU tensors.
+    """
+    if INTERPRETED.value:
+        kernel[grid](*arguments, *constants)
+        return
+    dtypes = tuple([a.dtype for a in arguments if isinstance(a, torch.Tensor)])
+    key = (id(kernel), device.index, options, constants, dtypes)
+    with torch.cuda.device(device):
+        compiled = _compiled.get(key)
+        if compiled is None:
+            _compiled[key] = kernel[grid](
+                *arguments,
+                *constants,
+                num_warps=options.num_warps,
+                num_stages=options.num_stages,
+                enable_fp_fusion=True,
+            )
+        else:
+            compiled[(*grid, 1)](*arguments, *constants)
+
+
+def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], float] | None:
+    """A function that gives the seconds `run(config)` takes; None where that may not be measured now.
+
+    Measuring waits for the GPU. A configuration that asks for more than the GPU has takes for ever.
+    """
+    if device.type == "cpu" or torch.cuda.is_current_stream_capturing():
+        return None
+
+    def measure(config: Any) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        stream = torch.cuda.current_stream(device)
+        start.record(stream)
+        try:
+            run(config)
+        except triton.runtime.OutOfResources:
+            return math.inf
+        end.record(stream)
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+    return measure

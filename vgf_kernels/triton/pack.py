@@ -1,0 +1,68 @@
+"""All weights of an MLP into the engine's layout (shape.Net) in one launch: one read and at most two writes of each.
+
+The padding is zero from the allocation of the packed buffers and is never written. Reading through the table of
+addresses, a captured launch packs whatever the parameters hold when it is replayed.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .tiles import store_as
+
+# The columns of the table [E, depth + 1, 8], one row a layer: addresses (0 where there is no norm), strides, sizes.
+TABLE_COLUMNS = ("W", "stride_in", "stride_out", "b", "scale", "bias", "inner", "outer")
+
+
+@triton.jit(do_not_specialize=["stride", "first", "depth", "O", "A"])
+def pack(
+    table,
+    hidden,
+    edges,
+    stride,
+    first,
+    depth,
+    O,
+    A,
+    H: tl.constexpr,
+    ACTIONS: tl.constexpr,  # A rounded up
+    OUTPUTS: tl.constexpr,  # columns of the last layer
+    TILE: tl.constexpr,
+):
+    """Program (layer of a member, tile of its W). Vectors go with the first tile."""
+    entry = tl.program_id(0)
+    member, layer = entry // (depth + 1), entry % (depth + 1)
+    row = table + entry * 8
+    inner, outer = tl.load(row + 6), tl.load(row + 7)
+    across = tl.cdiv(outer, TILE)
+    i = tl.program_id(1) // across * TILE + tl.arange(0, TILE)
+    o = tl.program_id(1) % across * TILE + tl.arange(0, TILE)
+    here = (i < inner)[:, None] & (o < outer)[None, :]
+    W = tl.load(row).to(tl.pointer_type(tl.float32))
+    w = tl.load(W + i[:, None] * tl.load(row + 1) + o[None, :] * tl.load(row + 2), mask=here, other=0.0)
+    member_edges = edges + member * stride * 16
+    transposed = member_edges + first * H
+    vectors = transposed + H * ACTIONS + layer * 3 * H
+    if layer == 0:
+        tl.store(member_edges + i[:, None] * H + o[None, :], w, mask=here)
+        action = (i >= O) & (i < O + A)
+        tl.store(transposed + o[None, :] * ACTIONS + (i - O)[:, None], w, mask=here & action[:, None])
+    elif layer < depth:
+        matrix = hidden + ((member * (depth - 1) + layer - 1) * 2).to(tl.int64) * (H * H)
+        store_as(matrix + i[:, None] * H + o[None, :], w, here)
+        store_as(matrix + H * H + o[None, :] * H + i[:, None], w, here)
+    else:
+        tl.store(vectors + i[:, None] * OUTPUTS + o[None, :], w, mask=here)
+    if tl.program_id(1) < across:  # the first row of tiles
+        last = layer == depth
+        _copy_vector(tl.load(row + 3), vectors + tl.where(last, H * OUTPUTS, 0), o, outer)
+        if tl.load(row + 4) != 0:
+            _copy_vector(tl.load(row + 4), vectors + H, o, outer)
+            _copy_vector(tl.load(row + 5), vectors + 2 * H, o, outer)
+
+
+@triton.jit
+def _copy_vector(address, target, at, size):
+    source = address.to(tl.pointer_type(tl.float32))
+    tl.store(target + at, tl.load(source + at, mask=at < size), mask=at < size)

@@ -1,0 +1,197 @@
+"""An MLP's weights in the layout of shape.Net, packed by one launch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..mlp import MLP
+from .launch import Options, launch
+from .pack import pack
+from .shape import ALIGNED, round_up
+
+TILE = 64
+POWERS_UP_TO = 512  # widths up to this become powers of two, wider ones multiples of it
+LARGEST = 2**31 - 1  # offsets within a packed network are 32-bit integers
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the weights of an MLP are, on the device.
+
+    Attributes:
+        entries: [E, depth + 1, 8] int64, see pack.TABLE_COLUMNS.
+        widths: [depth + 1] int32, the hidden layers' widths and a zero.
+        identity: what the entries were made from; for a live MLP, address, shape and strides of its parameters.
+        held: by member, layer and name, the arrays that are not parameters of a live module: snapshots, and the
+            zeros and ones that stand for an absent bias or affine norm.
+    """
+
+    entries: Tensor
+    widths: Tensor
+    identity: list
+    held: dict[tuple, Tensor]
+
+
+@dataclass
+class PackedMLP:
+    """The engine's copy of an MLP on one device, for one stream.
+
+    Attributes:
+                width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
+        arrays: hidden, edges and widths, as every kernel takes them.
+        sizes: stride, first, depth and eps, as every kernel takes them.
+        description: what its kernels' speed depends on.
+    """
+
+    ensemble: int
+    activation: str
+    norm: str
+    width: int
+    actions: int
+    outputs: int
+    arrays: tuple[Tensor, Tensor, Tensor]
+    sizes: tuple[int, int, int, float]
+    description: str
+
+    @property
+    def depth(self) -> int:
+        """Hidden layers."""
+        return self.sizes[2]
+
+
+def packed_width(widths: tuple[int, ...]) -> int:
+    """H: the widest hidden layer, rounded up."""
+    widest = max(widths[1:-1])
+    if widest <= POWERS_UP_TO:
+        return max(16, 1 << (widest - 1).bit_length())
+    return round_up(widest, POWERS_UP_TO)
+
+
+def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torch.device) -> PackedMLP:
+    """The packed copy with today's weights.
+
+    A live MLP is packed at every call, since comparing its weights with the copy would wait for the GPU; a frozen
+    one once. Each stream has a copy of its own, so that none overwrites what another still reads. A captured call
+    packs into memory of its graph, again with every replay.
+
+    Args:
+        actions: A. timed: the network is a velocity field, with a time input.
+    """
+    on_gpu = device.type == "cuda"
+    capturing = on_gpu and torch.cuda.is_current_stream_capturing()
+    stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
+    key = f"triton {precision} {device} {stream} {actions} {timed}"
+    packed = mlp.packed.get(key)
+    if packed is not None and mlp.frozen:
+        return packed
+    table = _table(mlp, device, capturing)
+    if packed is None or capturing:
+        packed = _allocate(mlp, actions, timed, precision, device, table)
+    stride, first, depth, _ = packed.sizes
+    tiles = max(-(-inner // TILE) * -(-outer // TILE) for inner, outer in zip(mlp.widths, mlp.widths[1:]))
+    launch(
+        pack, (mlp.ensemble * (depth + 1), tiles), device, Options(),
+        (table.entries, *packed.arrays[:2], stride, first, depth, mlp.widths[0] - actions - timed, actions),
+        (packed.width, packed.actions, packed.outputs, TILE),
+    )  # fmt: skip
+    if not capturing:
+        mlp.packed[key] = packed
+    return packed
+
+
+def _allocate(
+    mlp: MLP, actions: int, timed: bool, precision: str, device: torch.device, table: Table
+) -> PackedMLP:
+    """A copy whose padding is zero, and whose weights are not there yet."""
+    width, depth = packed_width(mlp.widths), len(mlp.widths) - 2
+    padded = round_up(actions, 16)
+    outputs = padded if timed else 1
+    observations = mlp.widths[0] - actions - timed
+    first = round_up(observations + padded + 1, 16)
+    stride = width * (first + padded + 3 * depth + outputs) + padded  # elements of a member's edges
+    hidden = mlp.ensemble * (depth - 1) * 2 * width * width
+    if max(hidden, mlp.ensemble * stride) > LARGEST:
+        raise ValueError(
+            f"the network's packed weights: expected at most {LARGEST} elements, got {max(hidden, stride)} for "
+            f"widths {mlp.widths} and {mlp.ensemble} members; split the ensemble"
+        )
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return PackedMLP(
+        mlp.ensemble, mlp.activation, mlp.norm, width, padded, outputs,
+        (
+            torch.zeros(max(hidden, 1), dtype=dtype, device=device),
+            torch.zeros(mlp.ensemble * stride, dtype=torch.float32, device=device),
+            table.widths,
+        ),
+        (stride // ALIGNED, first, depth, mlp.norm_eps),
+        f"{mlp.ensemble} x {depth} x {width} {mlp.norm} {mlp.activation}, {padded} actions",
+    )  # fmt: skip
+
+
+# ---- the table of addresses
+
+
+def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
+    """Where the weights are now: the known table, unless parameters have been replaced."""
+    key = f"triton table {device}"
+    known = mlp.packed.get(key)
+    identity = [(t.data_ptr(), t.shape, t.stride()) for t in mlp.tensors()]
+    if known is not None and known.identity == identity:
+        return known
+    if capturing:
+        raise RuntimeError(
+            "a network's parameters have moved since the last call, or there was none: their addresses cannot be "
+            "copied to the GPU while a CUDA graph is captured; call the function once before capturing it"
+        )
+    parameters = {address for address, _, _ in identity}
+    held: dict[tuple, Tensor] = {}
+    entries = []
+    for e, member in enumerate(mlp.members):
+        for i, layer in enumerate(member):
+            W, *vectors = (
+                _on_device(array, (e, i, name), device, parameters, held)
+                for name, array in zip(layer._fields, layer)
+            )
+            b, scale, bias = (0 if vector is None else vector.data_ptr() for vector in vectors)
+            entries.append([W.data_ptr(), *W.stride(), b, scale, bias, *W.shape])
+    made = Table(
+        torch.tensor(entries, dtype=torch.int64).to(device),
+        torch.tensor([*mlp.widths[1:-1], 0], dtype=torch.int32).to(device),
+        identity,
+        held,
+    )
+    mlp.packed[key] = made
+    return made
+
+
+def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, held: dict) -> Tensor | None:
+    """The array as a tensor whose address may be kept: itself, if it is a parameter, or a copy that is held."""
+    if array is None:
+        return None
+    e, i, name = where
+    label = f"weights: member {e}, layer {i}, {name}"
+    dtype = str(array.dtype).removeprefix("torch.")
+    if dtype != "float32":
+        raise TypeError(
+            f"{label}: the triton engine computes float32, got {dtype}; cast the weights to float32"
+        )
+    if isinstance(array, np.ndarray):
+        held[where] = torch.from_numpy(np.array(array)).to(device)  # a snapshot has no device of its own
+        return held[where]
+    if array.device != device:
+        raise ValueError(
+            f"{label}: expected the device of the arrays, {device}, got {array.device}; "
+            f"move the module with .to({str(device)!r})"
+        )
+    if array.ndim == 1 and not array.is_contiguous():
+        raise ValueError(
+            f"{label}: expected a contiguous vector, got stride {array.stride()[0]}; use .contiguous()"
+        )
+    if array.data_ptr() not in parameters:
+        held[where] = array
+    return array

@@ -1,0 +1,144 @@
+"""How a call is cut into tiles: the shape of a kernel, its options and its grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..config import FlowConfig
+from .launch import Options
+from .packed import PackedMLP
+from .shape import Interaction, Shape
+
+LARGEST_GROUP = 4096  # squared distances that a program holds in registers at a time
+LARGEST_STATE = 64  # particles of a state that a tile takes; the tiled path serves more
+
+
+@dataclass(frozen=True)
+class Config:
+    """What may be chosen freely, and is tuned.
+
+    Attributes:
+        rows: of a tile. chunk: columns of a layer accumulated at a time. block: of the inner dimension.
+        warps, stages: see launch.Options.
+    """
+
+    rows: int
+    chunk: int
+    block: int
+    warps: int
+    stages: int
+
+    @property
+    def options(self) -> Options:
+        return Options(self.warps, self.stages)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What plans depend on.
+
+    Attributes:
+        name: as its driver gives it. processors: programs that run at a time, one on each multiprocessor.
+        architecture: of NVIDIA's, for example 90; 0 for others'.
+    """
+
+    name: str
+    processors: int
+    architecture: int
+
+
+def default_config(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> Config:
+    """A good choice without measuring: the fewest rows with which the tiles fill no more than one wave, else the most.
+
+    Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
+    more of every weight that is loaded. taped: the kernel has a backward pass.
+    """
+    rows, most = fewest_rows(N), 32 if precision == "fp32" else 64
+    while rows < most and tiles(B, N, rows) > gpu.processors:
+        rows *= 2
+    return config_of(width, precision, taped, rows, gpu.architecture)
+
+
+def fewest_rows(N: int) -> int:
+    """Rows that a tile needs for one state, where its particles fit one."""
+    return 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
+
+
+def config_of(width: int, precision: str, taped: bool, rows: int, architecture: int) -> Config:
+    """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that."""
+    many, hopper = rows >= 64, architecture >= 90
+    if precision == "bf16":
+        chunk, block = (64, 64) if many and not hopper else (128, 64 if many and not taped else 32)
+        return Config(rows, min(width, chunk), block, 8 if many else 4, 3)
+    if precision == "tf32":
+        return Config(rows, min(width, 64), 16 if many and not hopper else 32, 8 if many else 4, 3)
+    return Config(rows, min(width, 64), 32, 8 if architecture else 4, 2)
+
+
+def candidates(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
+    """The default, then what else may be faster: other numbers of rows, wider chunks, fewer stages."""
+    default = default_config(width, precision, taped, B, N, gpu)
+    others = [
+        config_of(width, precision, taped, rows, gpu.architecture)
+        for rows in (default.rows * 2, default.rows // 2)
+        if fewest_rows(N) <= rows <= 128
+    ]
+    wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8)
+    return list(dict.fromkeys([default, *others, wider, replace(default, stages=default.stages - 1)]))
+
+
+def tiles(B: int, N: int, rows: int) -> int:
+    """How many tiles cover [B, N]: whole states, or pieces of states that do not fit."""
+    per_state = min(N, rows)
+    return -(-B // (rows // per_state)) * -(-N // per_state)
+
+
+def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape:
+    """The compile-time constants of a network's kernels."""
+    states = config.rows // min(N, config.rows)
+    return Shape(
+        rows=config.rows,
+        states=max(16, 1 << (states - 1).bit_length()),
+        width=packed.width,
+        chunk=min(config.chunk, packed.width),
+        block=min(config.block, packed.width),
+        actions=packed.actions,
+        outputs=packed.outputs,
+        activation=packed.activation,
+        norm=packed.norm,
+        precision=precision,
+    )
+
+
+def interaction_of(config: FlowConfig, N: int, rows: int) -> Interaction:
+    """The compile-time constants of a FlowConfig's interaction among N particles of the states in some rows."""
+    if config.kernel is None:
+        return Interaction(False, False, False, 1, 1)
+    states = max(1, rows // N)
+    particles = 1 << (N - 1).bit_length()
+    most = max(1, LARGEST_GROUP // particles**2)
+    group = min(most, 1 << (states - 1).bit_length())
+    return Interaction(True, config.bandwidth == "median", config.bandwidth_grad, particles, group)
+
+
+def is_large(config: FlowConfig, N: int) -> bool:
+    """Whether N particles of a state are too many to interact in a tile."""
+    return config.kernel is not None and N > LARGEST_STATE
+
+
+# ---- a FlowConfig's numbers as kernels take them
+
+
+def sigma(config: FlowConfig) -> float:
+    """The bandwidth where it is a number."""
+    return 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
+
+
+def bounds(clip: tuple[float, float] | None) -> tuple[float, float]:
+    """The clip's bounds, where there is one."""
+    return clip or (0.0, 0.0)
+
+
+def corrections(step: int) -> tuple[float, float]:
+    """Adam's bias corrections 1 - beta^step, steps numbered from 1."""
+    return 1 - 0.9**step, 1 - 0.999**step

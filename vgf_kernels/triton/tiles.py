@@ -1,0 +1,68 @@
+"""Products of row tiles with packed weights: the only place where tensor cores are called."""
+
+from __future__ import annotations
+
+import os
+
+import triton
+import triton.language as tl
+
+# Triton's interpreter multiplies bfloat16 wrongly and truncates float32 to bfloat16; both are worked around here.
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET", "0") == "1")
+
+
+@triton.jit
+def multiply_add(
+    acc,
+    a,
+    a_stride,
+    a_first,
+    w,
+    w_stride,
+    w_first,
+    inner,
+    columns,
+    ROWS: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """acc [ROWS, columns] + a [ROWS, inner] @ w [inner, columns]; inner is rounded up to a multiple of BK.
+
+    a and w are row-major matrices, padded with zeros up to that multiple, in memory where their first rows are
+    a_first and w_first. Where their types differ, a (activations in bfloat16) is widened to w's.
+    """
+    rows, ks = tl.arange(0, ROWS), tl.arange(0, BK)
+    a_at = a + (a_first + rows)[:, None] * a_stride + ks[None, :]
+    w_at = w + (w_first + ks)[:, None] * w_stride + columns[None, :]
+    for _ in range(0, inner, BK):
+        acc = dot(tl.load(a_at), tl.load(w_at), acc, PRECISION)
+        a_at += BK
+        w_at += BK * w_stride
+    return acc
+
+
+@triton.jit
+def dot(a, w, acc, PRECISION: tl.constexpr):
+    """acc + a @ w, in the precision of the multiplication unit; sums are float32.
+
+    "bf16" with float32 operands is the first and the last layer, a few per cent of the work: they take tf32.
+    """
+    a = a.to(w.dtype)
+    if INTERPRETED:
+        a, w = a.to(tl.float32), w.to(tl.float32)
+    if PRECISION == "fp32":
+        acc = tl.dot(a, w, acc, input_precision="ieee")
+    else:
+        acc = tl.dot(a, w, acc, input_precision="tf32")
+    return acc
+
+
+@triton.jit
+def store_as(pointers, values, mask=None):
+    """Store float32 values in the element type of the pointers, rounded to nearest even."""
+    if INTERPRETED and pointers.dtype.element_ty == tl.bfloat16:
+        bits = values.to(tl.int32, bitcast=True)
+        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        is_number = values == values  # noqa: PLR0124
+        values = tl.where(is_number, rounded, bits).to(tl.float32, bitcast=True)
+    tl.store(pointers, values.to(pointers.dtype.element_ty), mask=mask)

@@ -1,0 +1,99 @@
+"""The choice among a few configurations by measuring them once, remembered on disk.
+
+VGF_TRITON_AUTOTUNE=0 turns measuring off: the default configuration, or what an earlier run has measured, is used.
+VGF_CACHE_DIR is where results are kept, `vgf-kernels` in the user's cache folder unless set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .plan import Config
+
+CANDIDATES = 6  # at most, the default among them
+REPEATS = 3  # timed runs of each, after one that compiles it
+SECONDS = 20.0  # no candidate is begun when this much time has been measured
+
+chosen: dict[tuple, Config] = {}  # what this process has decided
+
+
+def enabled() -> bool:
+    """Whether configurations that are not known yet are measured.
+
+    Raises:
+        ValueError: VGF_TRITON_AUTOTUNE is neither 0 nor 1.
+    """
+    wish = os.environ.get("VGF_TRITON_AUTOTUNE") or "1"
+    if wish not in ("0", "1"):
+        raise ValueError(f"VGF_TRITON_AUTOTUNE: expected 0 or 1, got {wish!r}; correct or unset it")
+    return wish == "1"
+
+
+def choose(key: tuple, candidates: Sequence[Config], measure: Callable[[Config], float] | None) -> Config:
+    """The fastest of the candidates for what `key` names; the first where they cannot be measured.
+
+    Args:
+        key: everything the choice depends on: kernel, machine, versions and sizes.
+        candidates: the default first.
+        measure: seconds of a run with a configuration, infinite where it cannot run; None where nothing may be
+            measured now, for example while a CUDA graph is captured.
+    """
+    if key in chosen:
+        return chosen[key]
+    known = _read().get(str(key))
+    if known is not None:
+        chosen[key] = Config(**known)
+    elif measure is not None and enabled():
+        chosen[key] = _fastest(candidates[:CANDIDATES], measure)
+        _write(str(key), chosen[key])
+    else:
+        return candidates[0]
+    return chosen[key]
+
+
+def _fastest(candidates: Sequence[Config], measure: Callable[[Config], float]) -> Config:
+    times: dict[Config, float] = {}
+    spent = 0.0
+    for config in candidates:
+        if spent > SECONDS:
+            break
+        runs = [measure(config)]
+        while len(runs) <= REPEATS and runs[-1] < SECONDS:
+            runs.append(measure(config))
+        spent += sum(seconds for seconds in runs if math.isfinite(seconds))
+        times[config] = min(runs[1:], default=math.inf)
+    return min(times, key=times.__getitem__)
+
+
+def file() -> Path:
+    """Where the choices are kept."""
+    folder = os.environ.get("VGF_CACHE_DIR")
+    if folder:
+        return Path(folder) / "triton.json"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgf-kernels" / "triton.json"
+
+
+def _read() -> dict[str, dict]:
+    try:
+        known = json.loads(file().read_text())
+    except (OSError, ValueError):  # not there, or not whole: measured anew
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(key: str, config: Config) -> None:
+    """Add a choice to the file, in one step, so that no other process reads half of it."""
+    path = file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as part:
+            json.dump(_read() | {key: asdict(config)}, part, indent=1)
+        os.replace(part.name, path)
+    except OSError:  # a read-only home: the choice holds for this process
+        return
