@@ -1,40 +1,14 @@
 // The seam between Python and the CPU engine: names to enums, addresses to pointers, and the GIL let go.
 // The frontends have checked shapes, dtypes and contiguity; see vgf_kernels/_native.pyi for the signatures.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <map>
-#include <optional>
-#include <variant>
-
+#include "shared.hpp"
 #include "vgf/cpu.hpp"
 
-namespace py = pybind11;
 using namespace vgf;
+using namespace vgf::bindings;
 
 namespace {
 
-using Address = std::uintptr_t;
-using Bounds = std::optional<std::pair<float, float>>;
 using Packed = std::shared_ptr<const cpu::PackedMlp>;
-using GilFree = py::call_guard<py::gil_scoped_release>;
-
-const float* in(Address address) { return reinterpret_cast<const float*>(address); }
-float* out(Address address) { return reinterpret_cast<float*>(address); }
-
-template <class Enum>
-Enum named(const char* what, const std::map<std::string, Enum>& names, const std::string& name) {
-  const auto found = names.find(name);
-  if (found == names.end()) throw std::invalid_argument(std::string(what) + ": unknown name \"" + name + "\"");
-  return found->second;
-}
-Aggregate aggregate(const std::string& name) {
-  return named<Aggregate>("aggregate", {{"mean", Aggregate::mean}, {"min", Aggregate::min}}, name);
-}
-Clip clip(const Bounds& bounds) { return bounds ? Clip{true, bounds->first, bounds->second} : Clip{}; }
-
-// Weights as the stub describes them: (W, stride_in, stride_out, b, scale, bias).
-using Weights = std::tuple<Address, std::ptrdiff_t, std::ptrdiff_t, Address, Address, Address>;
 
 struct PackedHandle {
   Packed packed;
@@ -43,43 +17,11 @@ struct PackedHandle {
 PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::string& activation, const std::string& norm,
                   float norm_eps, const std::vector<Weights>& weights, bool gradient, int threads,
                   const std::string& precision) {
-  MlpSpec spec;
-  spec.widths = widths;
-  spec.ensemble = ensemble;
-  spec.activation = named<Activation>("activation",
-                                      {{"relu", Activation::relu},
-                                       {"gelu", Activation::gelu},
-                                       {"gelu_erf", Activation::gelu_erf},
-                                       {"silu", Activation::silu},
-                                       {"mish", Activation::mish},
-                                       {"tanh", Activation::tanh},
-                                       {"elu", Activation::elu}},
-                                      activation);
-  spec.norm = named<Norm>("norm", {{"none", Norm::none}, {"pre", Norm::pre}, {"post", Norm::post}}, norm);
-  spec.norm_eps = norm_eps;
-  std::vector<LayerWeights> layers;
-  for (const auto& [w, stride_in, stride_out, b, scale, bias] : weights)
-    layers.push_back({in(w), stride_in, stride_out, in(b), in(scale), in(bias)});
+  const MlpSpec spec = mlp_spec(widths, ensemble, activation, norm, norm_eps);
+  const std::vector<LayerWeights> layers = layer_weights(weights);
   const auto held = named<Precision>("precision", {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}}, precision);
   const py::gil_scoped_release free;
   return {cpu::pack(spec, layers, gradient, held, threads)};
-}
-
-FlowOptions flow_options(int num_steps, double learning_rate, double alpha, const std::string& agg,
-                         const std::optional<std::string>& kernel, const std::variant<double, std::string>& bandwidth,
-                         bool bandwidth_grad, const std::string& optimizer, const Bounds& bounds) {
-  FlowOptions o;
-  o.num_steps = num_steps;
-  o.learning_rate = learning_rate;
-  o.alpha = alpha;
-  o.aggregate = aggregate(agg);
-  o.kernel = kernel.has_value();
-  o.median = std::holds_alternative<std::string>(bandwidth);
-  o.sigma = o.median ? 0 : std::get<double>(bandwidth);
-  o.bandwidth_grad = bandwidth_grad;
-  o.adam = named<bool>("optimizer", {{"adam", true}, {"sgd", false}}, optimizer);
-  o.clip = clip(bounds);
-  return o;
 }
 
 }  // namespace
@@ -105,10 +47,7 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("nbytes", [](const PackedHandle& p) { return cpu::packed_bytes(*p.packed); })
       .def_property_readonly("gradient", [](const PackedHandle& p) { return cpu::has_gradient(*p.packed); });
 
-  py::class_<FlowOptions>(m, "FlowOptions")
-      .def(py::init(&flow_options), py::arg("num_steps"), py::arg("learning_rate"), py::arg("alpha"),
-           py::arg("aggregate"), py::arg("kernel").none(true), py::arg("bandwidth"), py::arg("bandwidth_grad"),
-           py::arg("optimizer"), py::arg("clip").none(true));
+  define_flow_options(m);
 
   m.def(
       "value",
@@ -156,8 +95,7 @@ PYBIND11_MODULE(_native, m) {
       [](const PackedHandle& critic, const PackedHandle& policy, Address obs, Address noise, Address select_noise,
          Address result, std::int64_t B, std::int64_t N, int O, int A, int euler_steps, const FlowOptions& options,
          const std::string& select, float temperature, const std::string& agg, int threads) {
-        const auto how = named<Select>(
-            "select", {{"max", Select::max}, {"softmax", Select::softmax}, {"uniform", Select::uniform}}, select);
+        const Select how = selection(select);
         if (how != Select::max && !select_noise) throw std::invalid_argument("select_noise is missing");
         cpu::act(*critic.packed, *policy.packed, in(obs), in(noise), out(result), {B, N, O, A}, euler_steps, options,
                  {how, temperature, aggregate(agg), in(select_noise)}, threads);
@@ -171,9 +109,8 @@ PYBIND11_MODULE(_native, m) {
          Address noise, Address reward, Address mask, Address result, std::int64_t B, std::int64_t N, int O, int A,
          double discount, int euler_steps, const FlowOptions& options, const std::string& agg,
          const std::string& reduce, int threads) {
-        const auto how = named<Reduce>("reduce", {{"mean", Reduce::mean}, {"max", Reduce::max}}, reduce);
         cpu::td_target(*critic.packed, *target_critic.packed, *policy.packed, in(next_obs), in(noise), out(result),
-                       {B, N, O, A}, euler_steps, options, {in(reward), in(mask), discount, aggregate(agg), how},
+                       {B, N, O, A}, euler_steps, options, {in(reward), in(mask), discount, aggregate(agg), reduction(reduce)},
                        threads);
       },
       GilFree(), py::arg("critic"), py::arg("target_critic"), py::arg("policy"), py::arg("next_obs"),

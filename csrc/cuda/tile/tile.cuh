@@ -1,0 +1,383 @@
+// A tile of particles on its way through networks, interaction and update: the block's whole program.
+//
+// Scratch private to the block holds particles, moments and the tape (program.hpp); shared memory holds the activations
+// where they fit, and the staged weights. All threads call everything, and every phase ends with all of them in step.
+#pragma once
+
+#include "../reduce.cuh"
+#include "../update.cuh"
+#include "gemm.cuh"
+#include "hidden.cuh"
+#include "interaction.cuh"
+
+namespace vgf::cuda {
+
+template <Precision P, int M>
+class Tile {
+  using Stored = typename Numbers<P>::Stored;
+
+ public:
+  __device__ explicit Tile(const Program& program) : p(program) {
+    unsigned char* shared = ptx::shared_memory();
+    scratch = p.scratch + ptx::block_x() * p.at.bytes;
+    bandwidths = reinterpret_cast<Bandwidth*>(shared);
+    stages = shared + bandwidth_bytes(M);
+    a = p.resident ? stages + p.work_bytes : scratch + p.at.a;
+  }
+
+  __device__ void run(std::int64_t tile) {
+    first_row = tile * p.rows_per_tile;
+    rows = static_cast<int>(p.rows - first_row < p.rows_per_tile ? p.rows - first_row : p.rows_per_tile);
+    first_state = first_row / p.N;
+    offset = static_cast<int>(first_row - first_state * p.N);
+    states = (offset + rows - 1) / p.N + 1;
+    if (p.observe_to) {
+      const int width = padded(p.critic.layers[0].width);
+      return observe(p.critic, p.observe_to + first_state * width, p.B * width);
+    }
+    load(p.start, x());
+    if (p.policy.present()) sample();
+    if (p.differentiate || p.steps > 0 || p.particles) move();
+    if (p.judge.present()) judge();
+    ptx::sync_block();  // the next tile writes what this one may still be reading
+  }
+
+ private:
+  // ---- what lies in scratch
+
+  __device__ float* floats(std::int64_t at) const { return reinterpret_cast<float*>(scratch + at); }
+  __device__ float* x() const { return floats(p.at.x); }
+  __device__ float* dq() const { return floats(p.at.dq); }
+  __device__ float* phi() const { return floats(p.at.phi); }
+  __device__ float* member(int e) const { return floats(p.at.members) + std::int64_t{e} * M * padded(p.A); }
+  __device__ float* q(int e) const { return floats(p.at.q) + e * M; }
+  // z of a hidden layer; without a tape the layers take turns in one place
+  __device__ Stored* z(const Net& net, int l, bool keep) const {
+    return reinterpret_cast<Stored*>(scratch + p.at.tape + (keep ? l * tape_bytes(net) : 0));
+  }
+  __device__ std::int64_t tape_bytes(const Net& net) const {
+    int widest = 0;
+    for (int l = 0; l < net.hidden; l++) widest = net.layers[l].width > widest ? net.layers[l].width : widest;
+    return std::int64_t{M} * padded(widest) * sizeof(Stored);
+  }
+
+  template <class F>
+  __device__ void for_numbers(F f) const {  // of the tile's particles
+    for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
+  }
+  __device__ void load(const float* from, float* to) const {
+    for_numbers([&](int i) { to[i] = from[first_row * p.A + i]; });
+    ptx::sync_block();
+  }
+  __device__ void store(const float* from, float* to) const {
+    for_numbers([&](int i) { to[first_row * p.A + i] = from[i]; });
+  }
+  __device__ int state_of(int row) const { return (row + offset) / p.N; }
+
+  // ---- products
+
+  __device__ Product product(const unsigned char* w, int k, int columns) const {
+    Product g{};
+    g.a = a;
+    g.staged = !p.resident;
+    g.stages = stages;
+    g.stage_bytes = p.stage_bytes;
+    g.stage_a = p.stage_a;
+    g.w = w;
+    g.blocks = k_blocks(k, P);
+    g.columns = padded(columns);
+    g.pitch = g.columns;
+    g.rows = rows;
+    return g;
+  }
+  __device__ const unsigned char* packed(const Net& net, int e) const { return net.packed + e * net.member_bytes; }
+  __device__ const float* vectors(const Net& net, int e, std::int64_t at) const {
+    return reinterpret_cast<const float*>(packed(net, e) + at);
+  }
+
+  // observed: [states of the tile][padded(width)], of member e
+  __device__ Product up(const Net& net, int e, int l, const float* observed, bool keep) const {
+    const PackedLayer& layer = net.layers[l];
+    const int k = l > 0 ? padded(net.layers[l - 1].width) : net.inputs;
+    Product g = product(packed(net, e) + layer.forward, k, layer.width);
+    g.c = z(net, l, keep);
+    g.as_float = !Numbers<P>::kHalf;
+    if (l > 0) {
+      g.init = vectors(net, e, layer.vectors);
+    } else {
+      g.init = observed;
+      g.init_pitch = g.columns;
+      g.states_of = p.N;
+      g.row_offset = offset;
+    }
+    return g;
+  }
+  __device__ Product velocity(const Net& net) const {
+    Product g = product(packed(net, 0) + net.last, padded(net.layers[net.hidden - 1].width), net.outputs);
+    g.init = vectors(net, 0, net.last_bias);
+    g.c = member(0);
+    g.as_float = true;
+    return g;
+  }
+  __device__ Product down(const Net& net, int e, int l) const {
+    const PackedLayer& layer = net.layers[l];
+    Product g = product(packed(net, e) + layer.backward, padded(layer.width),
+                        l > 0 ? net.layers[l - 1].width : net.inputs);
+    g.c = l > 0 ? static_cast<void*>(scratch + p.at.work) : member(e);
+    g.as_float = l == 0 || !Numbers<P>::kHalf;
+    return g;
+  }
+
+  // Copies of weights may start before the activations are written; of activations in scratch, only after.
+  __device__ void start_early(const Product& g) const {
+    if (p.resident) Gemm<P, M>::start(g);
+  }
+  __device__ void start_late(const Product& g) const {
+    if (p.resident) return;
+    ptx::sync_block();
+    Gemm<P, M>::start(g);
+  }
+
+  // ---- networks
+
+  __device__ Hidden<P> hidden(const Net& net, int e, int l, bool keep) const {
+    const PackedLayer& layer = net.layers[l];
+    Hidden<P> h{};
+    h.rows = rows;
+    h.width = layer.width;
+    h.activation = net.activation;
+    h.norm = net.norm;
+    h.eps = net.norm_eps;
+    h.z = z(net, l, keep);
+    h.vectors = vectors(net, e, layer.vectors);
+    h.stats = floats(p.at.stats) + l * 2 * M;
+    h.a = a;
+    h.tile_rows = M;
+    if (net.critic && l + 1 == net.hidden) {
+      h.head = vectors(net, e, net.last);
+      h.head_bias = *vectors(net, e, net.last_bias);
+      h.q = q(e);
+    }
+    return h;
+  }
+
+  // b + obs W of the first layer, of the tile's states. to: [E] times `stride` apart, [states][padded(width)].
+  __device__ __noinline__ void observe(const Net& net, float* to, std::int64_t stride) const {
+    const float* obs = p.obs + first_state * p.O;
+    fill_operand<P>(a, M, states, p.O, [&](int s, int o) { return obs[std::int64_t{s} * p.O + o]; });
+    for (int e = 0; e < net.ensemble; e++) {
+      Product g = product(packed(net, e) + net.observe, p.O, net.layers[0].width);
+      g.init = vectors(net, e, net.layers[0].vectors);
+      g.c = to + e * stride;
+      g.as_float = true;
+      g.rows = states;
+      ptx::sync_block();
+      Gemm<P, M>::start(g);
+      Gemm<P, M>::run(g);
+    }
+  }
+
+  // What the first layer of a net makes of the observations.
+  struct Observed {
+    const float* at;
+    std::int64_t stride;  // between members
+  };
+  __device__ Observed observed(const Net& net) const {
+    const std::int64_t width = padded(net.layers[0].width);
+    if (p.observed) return {p.observed + first_state * width, p.B * width};
+    const std::int64_t stride = p.states_per_tile * width;
+    observe(net, floats(p.at.observed), stride);
+    return {floats(p.at.observed), stride};
+  }
+
+  // Member e forward on the tile's particles (and `time`, where the net takes one more input): q, or the velocity. With
+  // `gradient` also back: dq of this member.
+  __device__ __noinline__ void propagate(const Net& net, int e, const Observed& seen, float time, bool gradient) const {
+    Product g = up(net, e, 0, seen.at + e * seen.stride, gradient);
+    start_early(g);
+    const float* particles = x();
+    const int dims = p.A;
+    fill_operand<P>(a, M, rows, net.inputs,
+                    [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
+    start_late(g);
+    for (int l = 0; l < net.hidden; l++) {
+      Gemm<P, M>::run(g);
+      const bool last = l + 1 == net.hidden, more = !last || !net.critic || gradient;
+      if (!last)
+        g = up(net, e, l + 1, nullptr, gradient);
+      else if (!net.critic)
+        g = velocity(net);
+      else if (gradient)
+        g = down(net, e, l);
+      if (more) start_early(g);
+      const Hidden<P> h = hidden(net, e, l, gradient);
+      forward(h);
+      if (last && gradient) {
+        ptx::sync_block();
+        backward(h);
+      }
+      if (more) start_late(g);
+    }
+    if (!net.critic) Gemm<P, M>::run(g);
+    if (gradient) {
+      for (int l = net.hidden - 1;; l--) {
+        Gemm<P, M>::run(g);
+        if (l == 0) break;
+        g = down(net, e, l - 1);
+        start_early(g);
+        Hidden<P> h = hidden(net, e, l - 1, true);
+        h.dy = reinterpret_cast<const Stored*>(scratch + p.at.work);
+        backward(h);
+        start_late(g);
+      }
+    }
+    ptx::sync_block();
+  }
+  static __device__ __noinline__ void forward(const Hidden<P>& h) { h.forward(); }
+  static __device__ __noinline__ void backward(const Hidden<P>& h) { h.backward(); }
+
+  // ---- phases
+
+  __device__ __noinline__ void sample() const {
+    const Observed seen = observed(p.policy);
+    const float* v = member(0);
+    const int pitch = padded(p.A);
+    for (int step = 0; step < p.euler_steps; step++) {
+      propagate(p.policy, 0, seen, static_cast<float>(step) / static_cast<float>(p.euler_steps), false);
+      for_numbers([&](int i) { x()[i] += v[i / p.A * pitch + i % p.A] / static_cast<float>(p.euler_steps); });
+      ptx::sync_block();
+    }
+    for_numbers([&](int i) { x()[i] = clipped(x()[i], p.sample_clip); });
+    ptx::sync_block();
+  }
+
+  // The value of the ensemble. NaN of any member is NaN of the smallest.
+  __device__ float aggregated(int ensemble, Aggregate how, int row) const {
+    float result = q(0)[row];
+    for (int e = 1; e < ensemble; e++) {
+      const float other = q(e)[row];
+      if (how == Aggregate::mean)
+        result += other;
+      else if (!(result <= other) && result == result)
+        result = other;
+    }
+    return how == Aggregate::mean ? result / ensemble : result;
+  }
+
+  // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
+  __device__ __noinline__ void combine() const {
+    const int ensemble = p.critic.ensemble, pitch = padded(p.A);
+    for_numbers([&](int i) {
+      const int row = i / p.A, at = row * pitch + i % p.A;
+      const bool mean = p.aggregate == Aggregate::mean;
+      const float smallest = mean ? 0 : aggregated(ensemble, Aggregate::min, row);
+      float sum = 0;
+      int sharing = 0;
+      for (int e = 0; e < ensemble; e++) {
+        if (!mean && q(e)[row] != smallest) continue;
+        sum += member(e)[at];
+        sharing++;
+      }
+      // nobody is smallest where q is NaN
+      dq()[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
+    });
+    ptx::sync_block();
+  }
+
+  __device__ __noinline__ void direction() const {
+    const Interaction interaction{x(), dq(), phi(), floats(p.at.attraction), floats(p.at.repulsion), rows, p.N, p.A,
+                                  bandwidths, reinterpret_cast<float*>(stages)};
+    interaction.run(p.pairwise);
+  }
+
+  __device__ __noinline__ void move() const {
+    float *first = floats(p.at.first), *second = floats(p.at.second);
+    const std::int64_t numbers = p.rows * p.A;
+    Observed seen{};
+    const int rounds = p.differentiate ? 1 : p.steps;
+    if (p.critic.present() && rounds > 0) seen = observed(p.critic);
+    if (p.first) {
+      load(p.first, first);
+      load(p.second, second);
+    } else if (p.steps > 0) {
+      for_numbers([&](int i) { first[i] = second[i] = 0; });
+    }
+    if (p.trajectory) store(x(), p.particles);
+    double power1 = p.update.power1, power2 = p.update.power2;
+    for (int step = 0; step < rounds; step++) {
+      if (p.given) {
+        load(p.given, dq());
+      } else {
+        for (int e = 0; e < p.critic.ensemble; e++) propagate(p.critic, e, seen, 0, true);
+        combine();
+      }
+      if (p.differentiate) return results();
+      direction();
+      const Corrections corrections = Corrections::of(power1, power2);
+      for_numbers([&](int i) { x()[i] = moved(x()[i], phi()[i], first[i], second[i], p.update, corrections); });
+      power1 *= 0.9;
+      power2 *= 0.999;
+      ptx::sync_block();
+      if (p.trajectory) store(x(), p.particles + (step + 1) * numbers);
+    }
+    if (p.particles && !p.trajectory) store(x(), p.particles);
+    if (p.first) {
+      store(first, p.first);
+      store(second, p.second);
+    }
+  }
+
+  __device__ void store_values(int ensemble) const {
+    for (int e = 0; e < ensemble; e++)
+      for (int row = ptx::thread(); row < rows; row += kThreads) p.q[e * p.rows + first_row + row] = q(e)[row];
+  }
+
+  // What a single gradient was asked for.
+  __device__ void results() const {
+    if (p.q) store_values(p.critic.ensemble);
+    if (p.dq) store(dq(), p.dq);
+    if (p.jacobian) {
+      const int pitch = padded(p.A);
+      for (int e = 0; e < p.critic.ensemble; e++)
+        for_numbers([&](int i) {
+          p.jacobian[(e * p.rows + first_row) * p.A + i] = member(e)[i / p.A * pitch + i % p.A];
+        });
+    }
+    if (p.phi) {
+      direction();
+      store(phi(), p.phi);
+    }
+  }
+
+  __device__ __noinline__ void judge() const {
+    const Observed seen = observed(p.judge);
+    for (int e = 0; e < p.judge.ensemble; e++) propagate(p.judge, e, seen, 0, false);
+    if (p.q) store_values(p.judge.ensemble);
+    if (!p.actions && !p.target) return;
+    for (int s = ptx::thread(); s < rows / p.N; s += kThreads) reduce(s);
+  }
+
+  // One state to its target or its action.
+  __device__ void reduce(int s) const {
+    const std::int64_t state = first_state + s;
+    const auto value = [&](int i) { return aggregated(p.judge.ensemble, p.judge_aggregate, s * p.N + i); };
+    if (p.target) p.target[state] = target_of(p, state, value);
+    if (!p.actions) return;
+    const int chosen = choose(p, state, value);
+    for (int i = 0; i < p.A; i++) p.actions[state * p.A + i] = x()[(s * p.N + chosen) * p.A + i];
+  }
+
+  const Program& p;
+  unsigned char *scratch, *stages, *a;
+  Bandwidth* bandwidths;
+  std::int64_t first_row = 0, first_state = 0;
+  int rows = 0, states = 0, offset = 0;  // offset: of the first row within its state
+};
+
+template <Precision P, int M>
+__global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant__ Program program) {
+  Tile<P, M> tile(program);
+  for (std::int64_t t = ptx::block_x(); t < program.tiles; t += ptx::blocks_x()) tile.run(t);
+}
+
+}  // namespace vgf::cuda
