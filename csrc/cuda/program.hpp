@@ -31,6 +31,19 @@ struct UpdateRule {
   double power1, power2;  // .9 and .999 to the number of steps made before
 };
 
+// How a state's values become one result.
+struct Judgement {
+  Aggregate aggregate;
+  Reduce reduce;
+  Select select;
+  float temperature;
+  const float* select_noise;   // [B, N], or null for Select::max
+  const float *reward, *mask;  // [B]
+  float discount;
+  float* actions;  // [B, A], or null
+  float* target;   // [B], or null
+};
+
 // A launch of the tile kernel does, tile by tile, what is asked for, in this order:
 //   particles = start; sampled by the policy, if there is one
 //   gradient of the critic, and its results q, dq, jacobian; the direction phi
@@ -65,16 +78,7 @@ struct Program {
   float* phi;        // [B, N, A]
   float* particles;  // [B, N, A], or [L+1, B, N, A] with `trajectory`
   bool trajectory;
-  float* actions;    // [B, A]
-  float* target;     // [B]
-
-  Aggregate judge_aggregate;
-  Reduce reduce;
-  Select select;
-  float temperature;
-  const float* select_noise;  // [B, N]
-  const float *reward, *mask;  // [B]
-  float discount;
+  Judgement judgement;
 
   unsigned char* scratch;
   Scratch at;

@@ -1,11 +1,9 @@
-#include "task.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <stdexcept>
 #include <string>
 
-#include "runtime.hpp"
+#include "launches.hpp"
 
 namespace vgf::cuda {
 namespace {
@@ -41,7 +39,8 @@ UpdateRule update_rule(const FlowOptions& o, int steps_before) {
   return {o.adam, static_cast<float>(o.learning_rate), o.clip, std::pow(0.9, steps_before), std::pow(0.999, steps_before)};
 }
 
-// The program of a task whose states fit tiles, or whose particles have nothing to do with each other.
+}  // namespace
+
 Program program_of(const Task& t) {
   Program p{};
   p.policy = net_of(t.policy);
@@ -70,18 +69,13 @@ Program program_of(const Task& t) {
   p.phi = t.phi;
   p.particles = t.particles;
   p.trajectory = t.trajectory;
-  p.actions = t.actions;
-  p.target = t.target;
-  p.judge_aggregate = t.target ? t.reduction.aggregate : t.selection.aggregate;
-  p.reduce = t.reduction.reduce;
-  p.select = t.selection.how;
-  p.temperature = t.selection.temperature;
-  p.select_noise = t.selection.noise;
-  p.reward = t.reduction.reward;
-  p.mask = t.reduction.mask;
-  p.discount = static_cast<float>(t.reduction.discount);
+  p.judgement = {t.target ? t.reduction.aggregate : t.selection.aggregate, t.reduction.reduce, t.selection.how,
+                 t.selection.temperature, t.selection.noise, t.reduction.reward, t.reduction.mask,
+                 static_cast<float>(t.reduction.discount), t.actions, t.target};
   return p;
 }
+
+namespace {
 
 void check_networks(const Task& t) {
   for (const Network* network : {t.policy, t.critic, t.judge})
@@ -92,41 +86,37 @@ void check_networks(const Task& t) {
     throw std::invalid_argument("the critic was packed without what its gradient needs");
 }
 
-class Workroom {
- public:
-  explicit Workroom(const Workspace& workspace) : workspace_(workspace) {}
-  unsigned char* take(std::int64_t bytes) {
-    const std::int64_t at = carver_.take(bytes);
-    return workspace_.memory ? static_cast<unsigned char*>(workspace_.memory) + at : nullptr;
-  }
-  // Whether to enqueue, now that all pieces are taken.
-  bool given() const {
-    if (!workspace_.memory) return false;
-    if (workspace_.bytes < needed())
-      throw std::invalid_argument("workspace: expected " + std::to_string(needed()) + " bytes, got " +
-                                  std::to_string(workspace_.bytes));
-    return true;
-  }
-  std::size_t needed() const { return std::max<std::int64_t>(carver_.used(), 256); }
-
- private:
-  const Workspace& workspace_;
-  Carver carver_;
-};
-
 }  // namespace
+
+Launches::Launches(const Workspace& workspace) : workspace_(workspace), machine_(machine()) {}
+
+void Launches::program(Program p, Precision precision, bool whole_states) {
+  const Schedule schedule = fit(p, precision, whole_states, machine_);
+  scratch_ = std::max(scratch_, schedule.scratch_bytes);
+  if (!real()) return;
+  p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
+  start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
+}
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {
   check_networks(t);
-  Program p = program_of(t);
   const bool together = (t.options.kernel && (t.steps > 0 || t.phi)) || t.actions || t.target;
-  Workroom room(workspace);
-  const Schedule schedule = fit(p, t.precision, together, machine());
-  p.scratch = room.take(schedule.scratch_bytes);
-  if (room.given())
-    launch("tile_kernel", tile_kernel_of(t.precision, schedule.M),
-           {static_cast<unsigned>(schedule.blocks), 1, kThreads, schedule.shared_bytes}, p, workspace.stream);
-  return room.needed();
+  const auto describe = [&](Launches& launches) {
+    if (together && t.sizes.N > largest_tile(t.precision))
+      describe_wide(t, launches);
+    else
+      launches.program(program_of(t), t.precision, together);
+  };
+  Launches planned{{nullptr, 0, workspace.stream}};
+  describe(planned);
+  const std::size_t needed = planned.needed();
+  if (!workspace.memory) return needed;
+  if (workspace.bytes < needed)
+    throw std::invalid_argument("workspace: expected " + std::to_string(needed) + " bytes, got " +
+                                std::to_string(workspace.bytes));
+  Launches launches(workspace);
+  describe(launches);
+  return needed;
 }
 
 std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }

@@ -19,7 +19,10 @@ __device__ inline unsigned char* shared_memory() {
 
 __device__ inline void sync_block() { __syncthreads(); }
 __device__ inline void sync_warp() { __syncwarp(); }
-__device__ inline float shuffle_xor(float x, int mask) { return __shfl_xor_sync(~0u, x, mask); }
+template <class T>
+__device__ inline T shuffle_xor(T x, int mask) {
+  return __shfl_xor_sync(~0u, x, mask);
+}
 __device__ inline unsigned shuffle(unsigned x, int lane) { return __shfl_sync(~0u, x, lane); }
 __device__ inline unsigned shuffle_up(unsigned x, int by) { return __shfl_up_sync(~0u, x, by); }
 __device__ inline unsigned ballot(bool vote) { return __ballot_sync(~0u, vote); }

@@ -251,17 +251,8 @@ class Tile {
     ptx::sync_block();
   }
 
-  // The value of the ensemble. NaN of any member is NaN of the smallest.
-  __device__ float aggregated(int ensemble, Aggregate how, int row) const {
-    float result = q(0)[row];
-    for (int e = 1; e < ensemble; e++) {
-      const float other = q(e)[row];
-      if (how == Aggregate::mean)
-        result += other;
-      else if (!(result <= other) && result == result)
-        result = other;
-    }
-    return how == Aggregate::mean ? result / ensemble : result;
+  __device__ float value_of(int ensemble, Aggregate how, int row) const {
+    return aggregated(ensemble, how, [&](int e) { return q(e)[row]; });
   }
 
   // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
@@ -270,7 +261,7 @@ class Tile {
     for_numbers([&](int i) {
       const int row = i / p.A, at = row * pitch + i % p.A;
       const bool mean = p.aggregate == Aggregate::mean;
-      const float smallest = mean ? 0 : aggregated(ensemble, Aggregate::min, row);
+      const float smallest = mean ? 0 : value_of(ensemble, Aggregate::min, row);
       float sum = 0;
       int sharing = 0;
       for (int e = 0; e < ensemble; e++) {
@@ -353,18 +344,12 @@ class Tile {
     const Observed seen = observed(p.judge);
     for (int e = 0; e < p.judge.ensemble; e++) propagate(p.judge, e, seen, 0, false);
     if (p.q) store_values(p.judge.ensemble);
-    if (!p.actions && !p.target) return;
-    for (int s = ptx::thread(); s < rows / p.N; s += kThreads) reduce(s);
-  }
-
-  // One state to its target or its action.
-  __device__ void reduce(int s) const {
-    const std::int64_t state = first_state + s;
-    const auto value = [&](int i) { return aggregated(p.judge.ensemble, p.judge_aggregate, s * p.N + i); };
-    if (p.target) p.target[state] = target_of(p, state, value);
-    if (!p.actions) return;
-    const int chosen = choose(p, state, value);
-    for (int i = 0; i < p.A; i++) p.actions[state * p.A + i] = x()[(s * p.N + chosen) * p.A + i];
+    const Judgement& j = p.judgement;
+    if (!j.actions && !j.target) return;
+    for (int s = ptx::thread() / kLanes; s < rows / p.N; s += kWarps) {
+      const auto value = [&](int i) { return value_of(p.judge.ensemble, j.aggregate, s * p.N + i); };
+      judge_state(j, first_state + s, p.N, p.A, x() + s * p.N * p.A, value);
+    }
   }
 
   const Program& p;

@@ -28,8 +28,9 @@ T together(T mine, F f) {
 inline void sync_warp() {
   together(0, [](const int* in, int* out) { std::memcpy(out, in, emulator::kWarp * sizeof(int)); });
 }
-inline float shuffle_xor(float x, int mask) {
-  return together(x, [&](const float* in, float* out) {
+template <class T>
+T shuffle_xor(T x, int mask) {
+  return together(x, [&](const T* in, T* out) {
     for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[lane ^ mask];
   });
 }
