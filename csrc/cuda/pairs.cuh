@@ -114,13 +114,13 @@ __device__ inline MiddleValues middle_values(const Pairs& p, std::int64_t state,
   m.finite = p.notes[2 * state] == 0;
   if (!middle_ranks(p.N).apart || m.rank > 0) return m;
   const unsigned* counts = p.counts + (state * kDigits + kDigits - 1) * kDigitBins;
-  const unsigned mask = (1u << digit_shift(kDigits - 2)) - 1;
+  const unsigned last = digit_of(m.high, kDigits - 1);
   if (ptx::thread() == 0) search.below = 0;
   ptx::sync_block();
-  for (unsigned bin = ptx::thread(); bin < (m.high & mask); bin += kThreads)
+  for (unsigned bin = ptx::thread(); bin < last; bin += kThreads)
     if (counts[bin] > 0) ptx::atomic_max(&search.below, bin + 1);
   ptx::sync_block();
-  m.low = search.below > 0 ? (m.high & ~mask) | (search.below - 1) : p.notes[2 * state + 1];
+  m.low = search.below > 0 ? m.high - last + search.below - 1 : p.notes[2 * state + 1];
   return m;
 }
 

@@ -12,7 +12,11 @@ constexpr int kPairDims = 32;               // dimensions in shared memory at a 
 // Distances are ordered by three digits of their bits: 11, 11 and 10.
 constexpr int kDigits = 3, kDigitBins = 2048;
 VGF_HD constexpr int digit_shift(int digit) { return digit == 0 ? 21 : digit == 1 ? 10 : 0; }
-static_assert(32 - digit_shift(0) == 11 && digit_shift(0) - digit_shift(1) == 11 && digit_shift(1) == 10);
+VGF_HD constexpr unsigned digit_of(unsigned bits, int digit) {
+  const int width = (digit == 0 ? 32 : digit_shift(digit - 1)) - digit_shift(digit);
+  return bits >> digit_shift(digit) & ((1u << width) - 1);
+}
+static_assert(digit_of(~0u, 0) == kDigitBins - 1 && digit_of(~0u, 1) == kDigitBins - 1 && digit_of(~0u, 2) < kDigitBins);
 constexpr int kMostParticles = 65535;  // counts of pairs have 32 bits
 
 struct Pairs {

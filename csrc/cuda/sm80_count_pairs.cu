@@ -23,7 +23,7 @@ static_assert(sizeof(Shared) <= 48 * 1024);
 __global__ void __launch_bounds__(kThreads) count_kernel(const __grid_constant__ Pairs p) {
   Shared& shared = *reinterpret_cast<Shared*>(ptx::shared_memory());
   const std::int64_t state = ptx::block_x() / p.tiles();
-  const int first = ptx::block_x() % p.tiles() * kPairTile, shift = digit_shift(p.digit);
+  const int first = ptx::block_x() % p.tiles() * kPairTile;
   const float* x = p.x + state * p.N * p.A;
   for (int i = ptx::thread(); i < kDigitBins; i += kThreads) shared.counts[i] = 0;
   unsigned rank, largest_below = 0, not_finite = 0;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const __grid_constant__
         if (row >= column || column >= p.N) continue;
         const unsigned bits = ptx::as_bits(block.d2[i][j]);
         if ((bits & above) == known)
-          ptx::atomic_add(shared.counts + (bits >> shift & (kDigitBins - 1)), 1);
+          ptx::atomic_add(shared.counts + digit_of(bits, p.digit), 1);
         else if (bits < known && bits > largest_below)
           largest_below = bits;
       }
