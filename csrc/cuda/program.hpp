@@ -28,7 +28,7 @@ struct UpdateRule {
   bool adam;
   float learning_rate;
   Clip clip;
-  double power1, power2;  // .9 and .999 to the number of steps made before
+  int steps_before;
 };
 
 // How a state's values become one result.
@@ -88,7 +88,9 @@ struct Program {
 };
 static_assert(sizeof(Program) <= 4096, "kernel parameters hold 4 KB");
 
-// Shared memory of the tile kernel: the bandwidths of its states, then stages (or, between products, the work of the
+constexpr int kHeadBytes = 128;  // the number of the tile
+
+// Shared memory of the tile kernel: a head, the bandwidths of its states, then stages (or, between products, the work of the
 // pairwise part), then the activations where they fit.
 struct Bandwidth {
   float gamma;

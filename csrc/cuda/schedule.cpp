@@ -31,14 +31,14 @@ std::int64_t rows_per_tile(const Program& p, int M, bool whole_states) { return 
 // Relative time of a program with tiles of M rows. A tile streams all weights from L2, which is shared by the blocks
 // under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16 on an H200, from public figures of
 // L2 bandwidth and mma.sync rates; only their ratios matter.
-double cost(const Program& p, Precision precision, int M, bool whole_states, bool resident, const Machine& machine) {
+double cost(const Program& p, Precision precision, int M, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
   const double active = std::min(1.0, static_cast<double>(tiles) / machine.multiprocessors);
   const double weights = (4.7 + 7.8 * active) * element_bytes(precision) / 2;
   const double slower = precision == Precision::bf16 ? 1 : precision == Precision::tf32 ? 2 : 6;
   const double multiply = 0.116 * M * slower, between = 0.02 * M * element_bytes(precision) / 2;
   const std::int64_t waves = (tiles + machine.multiprocessors - 1) / machine.multiprocessors;
-  return waves * (std::max(weights * (resident ? 1 : 1.2), multiply) + between);
+  return waves * (std::max(weights, multiply) + between);
 }
 
 struct Shared {
@@ -47,7 +47,7 @@ struct Shared {
     stage_a = std::min(extent.columns, kChunk) * kBlockBytes;
     stage = stage_a + (resident ? 0 : M * kBlockBytes);
     work = std::max(kStages * stage, pair_bytes(M));
-    bytes = bandwidth_bytes(M) + work + (resident ? extent.k_blocks * M * kBlockBytes : 0);
+    bytes = kHeadBytes + bandwidth_bytes(M) + work + (resident ? extent.k_blocks * M * kBlockBytes : 0);
   }
 };
 
@@ -76,12 +76,13 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   for (const Net* net : {&p.policy, &p.critic, &p.judge}) extent.include(*net, precision);
   Schedule best{};
   double least = 0;
-  for (const bool resident : {true, false})
+  for (const bool resident : {true, false}) {
+    if (best.M > 0) break;  // activations stay on chip wherever a tile of some height fits
     for (const int M : {32, 64, kLargestTile}) {
       if (M > largest_tile(precision) || (whole_states && M < p.N)) continue;
       const Shared shared(extent, M, resident);
       if (shared.bytes > machine.shared_bytes) continue;
-      const double time = cost(p, precision, M, whole_states, resident, machine);
+      const double time = cost(p, precision, M, whole_states, machine);
       if (best.M > 0 && time >= least) continue;
       least = time;
       best.M = M;
@@ -91,6 +92,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.stage_a = shared.stage_a;
       p.work_bytes = shared.work;
     }
+  }
   if (best.M == 0)
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");

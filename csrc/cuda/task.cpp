@@ -36,7 +36,7 @@ PairwiseRule pairwise_rule(const FlowOptions& o, std::int64_t N) {
 }
 
 UpdateRule update_rule(const FlowOptions& o, int steps_before) {
-  return {o.adam, static_cast<float>(o.learning_rate), o.clip, std::pow(0.9, steps_before), std::pow(0.999, steps_before)};
+  return {o.adam, static_cast<float>(o.learning_rate), o.clip, steps_before};
 }
 
 }  // namespace

@@ -10,11 +10,18 @@ VGF_INLINE float clipped(float x, const Clip& clip) {
   return clip.on ? math::min(clip.high, math::max(clip.low, x)) : x;
 }
 
-// The corrections of a step, whose number is one more than the steps that `power1` and `power2` count.
+VGF_INLINE double power(double base, int exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent /= 2, base *= base)
+    if (exponent % 2) result *= base;
+  return result;
+}
+
+// The bias corrections of a step, numbered from 1.
 struct Corrections {
   float first, second;
-  VGF_INLINE static Corrections of(double power1, double power2) {
-    return {static_cast<float>(1 / (1 - power1 * 0.9)), static_cast<float>(1 / (1 - power2 * 0.999))};
+  VGF_INLINE static Corrections of(int step) {
+    return {static_cast<float>(1 / (1 - power(0.9, step))), static_cast<float>(1 / (1 - power(0.999, step)))};
   }
 };
 

@@ -97,8 +97,7 @@ class Wide {
       if (t.trajectory) step.path = t.particles + (i + 1) * numbers;
       constexpr std::int64_t most_blocks = 4096;
       launches.start("step_kernel", step_kernel_of(), std::min((numbers + kThreads - 1) / kThreads, most_blocks), 0, step);
-      step.rule.power1 *= 0.9;
-      step.rule.power2 *= 0.999;
+      step.rule.steps_before++;
     }
   }
 

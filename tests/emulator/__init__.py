@@ -29,7 +29,7 @@ FLAGS = [
 
 def missing() -> str | None:
     """Why the emulator cannot be built here."""
-    if _compiler() is None:
+    if compiler() is None:
         return "no C++ compiler was found (set CXX)"
     if importlib.util.find_spec("pybind11") is None:
         return "the emulator is built with pybind11, which is not installed"
@@ -40,7 +40,7 @@ def build(folder: Path) -> Path:
     """Compile the emulated engine into `folder`; the shared library."""
     import pybind11
 
-    compiler = _compiler()
+    cxx = compiler()
     includes = [
         HERE,
         ROOT / "csrc/cuda",
@@ -53,21 +53,23 @@ def build(folder: Path) -> Path:
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.name}.o"
-        _run([compiler, *options, str(source), "-o", str(target)])
+        run([cxx, *options, str(source), "-o", str(target)])
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, SOURCES))
-    _run([compiler, "-shared", *map(str, objects), "-o", str(library)])
+    run([cxx, "-shared", *map(str, objects), "-o", str(library)])
     return library
 
 
-def _compiler() -> str | None:
+def compiler() -> str | None:
+    """The C++ compiler: CXX, else c++."""
     return shutil.which(os.environ.get("CXX") or "c++")
 
 
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(command: list[str]) -> None:
+    """Run a compiler; RuntimeError with its messages where it fails."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         raise RuntimeError(f"{command[0]} failed on {command[-3]}")

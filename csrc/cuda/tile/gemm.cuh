@@ -66,7 +66,9 @@ struct Gemm {
   // One k-block. a, w: its tiles in shared memory; live: how many of this warp's groups the chunk has.
   static __device__ void accumulate(const unsigned char* a, const unsigned char* w, int live, Sums& sum) {
     const int lane = ptx::thread() % kLanes;
-#pragma unroll
+    // three products for one leave enough to overlap in a slice, and no registers for two
+    constexpr int at_once = P == Precision::fp32 ? 1 : kSlices;
+#pragma unroll at_once
     for (int slice = 0; slice < kSlices; slice++) {
       std::uint32_t rows[kRowTiles][4];
 #pragma unroll

@@ -1,7 +1,24 @@
-// A tile of particles on its way through networks, interaction and update: the block's whole program.
+// A tile of particles on its way through networks, interaction and update: the block's whole program, in one launch.
 //
-// Scratch private to the block holds particles, moments and the tape (program.hpp); shared memory holds the activations
-// where they fit, and the staged weights. All threads call everything, and every phase ends with all of them in step.
+// Pointers: those of Program (program.hpp). A block of 256 threads keeps a multiprocessor to itself and walks over tiles of
+// M rows (particles of whole states, where they look at each other). All threads call everything, and every phase ends
+// with all of them in step.
+//
+// On chip, from the start of shared memory:
+//   the tile's number                128 bytes
+//   bandwidths of its states         24 M bytes
+//   stages of weights (and of activations where they do not stay), 4 x up to 16 KB; between products the kernel values
+//                                    of the pairwise part, or the counts of its median
+//   activations                      M x widest layer x 2 or 4 bytes, where they fit
+// bf16, width 512, M = 128 / 64 / 32: 195 / 130 / 97 KB; fp32 and tf32, M = 64 / 32: 194 / 129 KB. In scratch, private to
+// the block and reused by its tiles, so in L2 as long as all blocks' fits there: the tape (z of every hidden layer, for the
+// gradient), particles, moments. Registers: M sums a thread and product; 255 at M = 128.
+//
+// Floors, two critics of 4 x 512, a particle and step, forward and gradient: 6.4 MFLOP over the rate of mma.sync. From L2,
+// bf16: 6.3 MB of weights a tile, so 6.3 / M MB a particle, and 2 (forward, gradient) x 2 x 4 layers x 512 x 2 bytes of z
+// and dz written and read, 33 KB. From memory: 8 A bytes a particle and call, 4 O a state. At M = 128 the weights and z
+// together are 82 KB a particle: at 5.5 TB/s of L2 15 ns a particle over the whole chip, against 10 ns for 6.4 MFLOP at 620
+// TFLOP/s (both rates from the literature; nothing here has been measured).
 #pragma once
 
 #include "../reduce.cuh"
@@ -12,25 +29,28 @@
 
 namespace vgf::cuda {
 
+static_assert(bandwidth_bytes(128) % 128 == 0 && kHeadBytes % 128 == 0 && pair_bytes(128) % 128 == 0);
+static_assert(kStages * kChunk * kBlockBytes >= pair_bytes(128), "the pairwise part works in the stages of wide layers");
+
 template <Precision P, int M>
 class Tile {
   using Stored = typename Numbers<P>::Stored;
 
  public:
-  __device__ explicit Tile(const Program& program) : p(program) {
+  __device__ Tile(const Program& program, std::int64_t tile) : p(program) {
     unsigned char* shared = ptx::shared_memory();
     scratch = p.scratch + ptx::block_x() * p.at.bytes;
-    bandwidths = reinterpret_cast<Bandwidth*>(shared);
-    stages = shared + bandwidth_bytes(M);
+    bandwidths = reinterpret_cast<Bandwidth*>(shared + kHeadBytes);
+    stages = shared + kHeadBytes + bandwidth_bytes(M);
     a = p.resident ? stages + p.work_bytes : scratch + p.at.a;
-  }
-
-  __device__ void run(std::int64_t tile) {
     first_row = tile * p.rows_per_tile;
     rows = static_cast<int>(p.rows - first_row < p.rows_per_tile ? p.rows - first_row : p.rows_per_tile);
     first_state = first_row / p.N;
     offset = static_cast<int>(first_row - first_state * p.N);
     states = (offset + rows - 1) / p.N + 1;
+  }
+
+  __device__ __noinline__ void run() {
     if (p.observe_to) {
       const int width = padded(p.critic.layers[0].width);
       return observe(p.critic, p.observe_to + first_state * width, p.B * width);
@@ -39,7 +59,6 @@ class Tile {
     if (p.policy.present()) sample();
     if (p.differentiate || p.steps > 0 || p.particles) move();
     if (p.judge.present()) judge();
-    ptx::sync_block();  // the next tile writes what this one may still be reading
   }
 
  private:
@@ -65,11 +84,11 @@ class Tile {
   __device__ void for_numbers(F f) const {  // of the tile's particles
     for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
   }
-  __device__ void load(const float* from, float* to) const {
+  __device__ __noinline__ void load(const float* from, float* to) const {
     for_numbers([&](int i) { to[i] = from[first_row * p.A + i]; });
     ptx::sync_block();
   }
-  __device__ void store(const float* from, float* to) const {
+  __device__ __noinline__ void store(const float* from, float* to) const {
     for_numbers([&](int i) { to[first_row * p.A + i] = from[i]; });
   }
   __device__ int state_of(int row) const { return (row + offset) / p.N; }
@@ -238,14 +257,18 @@ class Tile {
 
   // ---- phases
 
-  __device__ __noinline__ void sample() const {
-    const Observed seen = observed(p.policy);
+  __device__ __noinline__ void drift() const {
     const float* v = member(0);
     const int pitch = padded(p.A);
-    for (int step = 0; step < p.euler_steps; step++) {
+    for_numbers([&](int i) { x()[i] += v[i / p.A * pitch + i % p.A] / static_cast<float>(p.euler_steps); });
+    ptx::sync_block();
+  }
+
+  __device__ __noinline__ void sample() {
+    const Observed seen = observed(p.policy);
+    for (step = 0; step < p.euler_steps; step++) {
       propagate(p.policy, 0, seen, static_cast<float>(step) / static_cast<float>(p.euler_steps), false);
-      for_numbers([&](int i) { x()[i] += v[i / p.A * pitch + i % p.A] / static_cast<float>(p.euler_steps); });
-      ptx::sync_block();
+      drift();
     }
     for_numbers([&](int i) { x()[i] = clipped(x()[i], p.sample_clip); });
     ptx::sync_block();
@@ -281,21 +304,31 @@ class Tile {
     interaction.run(p.pairwise);
   }
 
-  __device__ __noinline__ void move() const {
+  __device__ __noinline__ void update() const {
+    const Corrections corrections = Corrections::of(p.update.steps_before + step + 1);
     float *first = floats(p.at.first), *second = floats(p.at.second);
-    const std::int64_t numbers = p.rows * p.A;
-    Observed seen{};
-    const int rounds = p.differentiate ? 1 : p.steps;
-    if (p.critic.present() && rounds > 0) seen = observed(p.critic);
+    for_numbers([&](int i) { x()[i] = moved(x()[i], phi()[i], first[i], second[i], p.update, corrections); });
+    ptx::sync_block();
+  }
+
+  // The particles' moments from the caller's, or zero.
+  __device__ __noinline__ void start_moments() const {
+    float *first = floats(p.at.first), *second = floats(p.at.second);
     if (p.first) {
       load(p.first, first);
       load(p.second, second);
-    } else if (p.steps > 0) {
+    } else {
       for_numbers([&](int i) { first[i] = second[i] = 0; });
     }
+  }
+
+  __device__ __noinline__ void move() {
+    Observed seen{};
+    const int rounds = p.differentiate ? 1 : p.steps;
+    if (p.critic.present() && rounds > 0) seen = observed(p.critic);
+    start_moments();
     if (p.trajectory) store(x(), p.particles);
-    double power1 = p.update.power1, power2 = p.update.power2;
-    for (int step = 0; step < rounds; step++) {
+    for (step = 0; step < rounds; step++) {
       if (p.given) {
         load(p.given, dq());
       } else {
@@ -304,27 +337,23 @@ class Tile {
       }
       if (p.differentiate) return results();
       direction();
-      const Corrections corrections = Corrections::of(power1, power2);
-      for_numbers([&](int i) { x()[i] = moved(x()[i], phi()[i], first[i], second[i], p.update, corrections); });
-      power1 *= 0.9;
-      power2 *= 0.999;
-      ptx::sync_block();
-      if (p.trajectory) store(x(), p.particles + (step + 1) * numbers);
+      update();
+      if (p.trajectory) store(x(), p.particles + (step + 1) * p.rows * p.A);
     }
     if (p.particles && !p.trajectory) store(x(), p.particles);
     if (p.first) {
-      store(first, p.first);
-      store(second, p.second);
+      store(floats(p.at.first), p.first);
+      store(floats(p.at.second), p.second);
     }
   }
 
-  __device__ void store_values(int ensemble) const {
+  __device__ __noinline__ void store_values(int ensemble) const {
     for (int e = 0; e < ensemble; e++)
       for (int row = ptx::thread(); row < rows; row += kThreads) p.q[e * p.rows + first_row + row] = q(e)[row];
   }
 
   // What a single gradient was asked for.
-  __device__ void results() const {
+  __device__ __noinline__ void results() const {
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(dq(), p.dq);
     if (p.jacobian) {
@@ -355,14 +384,24 @@ class Tile {
   const Program& p;
   unsigned char *scratch, *stages, *a;
   Bandwidth* bandwidths;
-  std::int64_t first_row = 0, first_state = 0;
-  int rows = 0, states = 0, offset = 0;  // offset: of the first row within its state
+  std::int64_t first_row, first_state;
+  int rows, states, offset;  // offset: of the first row within its state
+  int step = 0;
 };
 
+// A block's tiles, one after the other. A product takes all registers, so what outlives one is kept in memory on purpose:
+// the number of the tile at the head of shared memory, the rest in the Tile.
 template <Precision P, int M>
 __global__ void __launch_bounds__(kThreads, 1) tile_kernel(const __grid_constant__ Program program) {
-  Tile<P, M> tile(program);
-  for (std::int64_t t = ptx::block_x(); t < program.tiles; t += ptx::blocks_x()) tile.run(t);
+  volatile std::int64_t* tile = reinterpret_cast<volatile std::int64_t*>(ptx::shared_memory());
+  if (ptx::thread() == 0) *tile = ptx::block_x();
+  ptx::sync_block();
+  while (*tile < program.tiles) {
+    Tile<P, M>(program, *tile).run();
+    ptx::sync_block();  // the next tile writes what this one may still be reading
+    if (ptx::thread() == 0) *tile = *tile + ptx::blocks_x();
+    ptx::sync_block();
+  }
 }
 
 }  // namespace vgf::cuda
