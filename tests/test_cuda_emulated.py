@@ -167,7 +167,7 @@ def test_a_bf16_flow(emulated, emulator, N):
 # ---- the machine
 
 
-@pytest.mark.parametrize("machine", [(2, 40 * 1024), (1, 99 * 1024), (3, 227 * 1024)])
+@pytest.mark.parametrize("machine", [(2, 80 * 1024), (1, 99 * 1024), (3, 227 * 1024)])
 def test_small_and_large_machines(emulated, emulator, machine):
     """Activations in shared memory or in scratch, tiles of any height, several tiles a block: the same function."""
     p = make_problem(B=9, N=10, A=3, hidden=(300, 288))

@@ -67,7 +67,7 @@ struct Gemm {
   static __device__ void accumulate(const unsigned char* a, const unsigned char* w, int live, Sums& sum) {
     const int lane = ptx::thread() % kLanes;
     // three products for one leave enough to overlap in a slice, and no registers for two
-    constexpr int at_once = P == Precision::fp32 ? 1 : kSlices;
+    [[maybe_unused]] constexpr int at_once = P == Precision::fp32 ? 1 : kSlices;
 #pragma unroll at_once
     for (int slice = 0; slice < kSlices; slice++) {
       std::uint32_t rows[kRowTiles][4];
