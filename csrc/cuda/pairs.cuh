@@ -66,11 +66,7 @@ __device__ inline void find_digit(const unsigned* counts, unsigned& rank, unsign
   unsigned mine[each], sum = 0;
 #pragma unroll
   for (int i = 0; i < each; i++) sum += mine[i] = counts[ptx::thread() * each + i];
-  unsigned upto = sum;
-  for (int by = 1; by < kLanes; by *= 2) {
-    const unsigned lower = ptx::shuffle_up(upto, by);
-    if (lane >= by) upto += lower;
-  }
+  const unsigned upto = sum_upto(sum);
   if (lane == kLanes - 1) search.of_warp[warp] = upto;
   ptx::sync_block();
   unsigned before = upto - sum;

@@ -21,17 +21,22 @@ __device__ inline float squared_distance(const float* x, const float* y, int dim
 }
 __device__ inline bool is_nan(unsigned bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
 
-// Lane's share of a walk over `bins` counts: finds the bin where a running count passes `rank`; all lanes get it and
+// The sum of the counts of the lanes up to this one.
+__device__ inline unsigned sum_upto(unsigned count) {
+  for (int by = 1; by < kLanes; by *= 2) {
+    const unsigned below = ptx::shuffle_up(count, by);
+    if (ptx::thread() % kLanes >= by) count += below;
+  }
+  return count;
+}
+
+// A warp's walk over `bins` counts: finds the bin where a running count passes `rank`; all lanes get it and
 // what is left of the rank.
 __device__ inline void find_bin(const unsigned* counts, int bins, unsigned long long& rank, unsigned& bin) {
   const int lane = ptx::thread() % kLanes;
   for (int first = 0; first < bins; first += kLanes) {
     const unsigned count = counts[first + lane];
-    unsigned sum = count;
-    for (int by = 1; by < kLanes; by *= 2) {
-      const unsigned below = ptx::shuffle_up(sum, by);
-      if (lane >= by) sum += below;
-    }
+    const unsigned sum = sum_upto(count);
     const unsigned found = ptx::ballot(sum > rank);
     if (found) {
       const int at = ptx::first_bit(found);

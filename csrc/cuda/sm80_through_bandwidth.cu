@@ -18,11 +18,7 @@ __device__ void locate(const Pairs& p, std::int64_t state, int which, unsigned v
   row = -1;
   for (int first = 0; first < p.N && row < 0; first += kLanes) {
     const unsigned count = first + lane < p.N ? p.equals[(state * p.N + first + lane) * 2 + which] : 0;
-    unsigned upto = count;
-    for (int by = 1; by < kLanes; by *= 2) {
-      const unsigned lower = ptx::shuffle_up(upto, by);
-      if (lane >= by) upto += lower;
-    }
+    const unsigned upto = sum_upto(count);
     const unsigned found = ptx::ballot(upto > rest);
     if (found) {
       const int at = ptx::first_bit(found);

@@ -1,17 +1,9 @@
 // How a kernel is started.
 #pragma once
 
-#include "vgf/cuda.hpp"
+#include "grid.hpp"
 
 namespace vgf::cuda {
-
-template <class Parameter>
-using Kernel = void (*)(Parameter);
-
-struct Grid {
-  unsigned x, y;
-  int threads, shared_bytes;
-};
 
 // name: for errors. parameter: the address of what the kernel takes by value.
 void launch(const char* name, const void* kernel, Grid, const void* parameter, Stream);

@@ -2,17 +2,9 @@
 #pragma once
 
 #include "../emulator.hpp"
-#include "vgf/cuda.hpp"
+#include "grid.hpp"
 
 namespace vgf::cuda {
-
-template <class Parameter>
-using Kernel = void (*)(Parameter);
-
-struct Grid {
-  unsigned x, y;
-  int threads, shared_bytes;
-};
 
 template <class Parameter>
 void launch(const char*, Kernel<Parameter> kernel, Grid grid, const Parameter& parameter, Stream) {
