@@ -34,3 +34,23 @@ def cpu(request) -> Engine:
 def cpu_numpy() -> Engine:
     """The CPU engine, for tests of the engine rather than of the frontend."""
     return Engine("numpy", "cpu")
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory):
+    """The CUDA engine's kernels, compiled for the host."""
+    import emulator
+
+    if emulator.missing():
+        pytest.skip(emulator.missing())
+    return emulator.Emulated(emulator.build(tmp_path_factory.mktemp("emulator")))
+
+
+@pytest.fixture
+def emulated(emulator, monkeypatch) -> Engine:
+    """The torch frontend on the emulated CUDA engine."""
+    pytest.importorskip("torch")
+    emulator.install(monkeypatch)
+    emulator.set_seed(0)
+    emulator.set_machine(2, 99 * 1024)
+    return Engine("torch", "cuda")

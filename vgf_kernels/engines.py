@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from . import checks, cpu, definition, ranges, triton
+from . import checks, cpu, cuda, definition, ranges, triton
 
 # In the order in which "auto" tries them. Each module has PRECISIONS, DTYPES, DEVICE ("cpu" or "cuda"),
 # missing() -> the reason why the engine cannot run here or None, detail() and Engine(arrays, precision).
-MODULES: dict[str, Any] = {"triton": triton, "cpu": cpu, "reference": definition}
+MODULES: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": definition}
 PLACES = {
     "cpu": ("the CPU", "move them with .cpu()"),
     "cuda": ("a GPU", 'move them with .cuda() or pass backend="auto"'),

@@ -8,14 +8,20 @@
 #include <cstring>
 
 #if defined(__CUDACC__)
+#define VGF_HD __host__ __device__
 #define VGF_INLINE __host__ __device__ __forceinline__
 #else
+#define VGF_HD
 #define VGF_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace vgf::math {
 
+#if defined(__CUDA_ARCH__)
+VGF_INLINE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+#else
 VGF_INLINE float fma(float a, float b, float c) { return a * b + c; }
+#endif
 // max(a, x) and min(a, x) return x when x is NaN, so NaN passes through.
 VGF_INLINE float max(float a, float x) { return a > x ? a : x; }
 VGF_INLINE float min(float a, float x) { return a < x ? a : x; }

@@ -1,31 +1,14 @@
 // The seam between Python and the CPU engine: names to enums, addresses to pointers, and the GIL let go.
 // The frontends have checked shapes, dtypes and contiguity; see vgf_kernels/_native.pyi for the signatures.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <optional>
-#include <variant>
-
-#include "names.hpp"
+#include "shared.hpp"
 #include "vgf/cpu.hpp"
 
-namespace py = pybind11;
 using namespace vgf;
+using namespace vgf::bindings;
 
 namespace {
 
-using Address = std::uintptr_t;
-using Bounds = std::optional<std::pair<float, float>>;
 using Packed = std::shared_ptr<const cpu::PackedMlp>;
-using GilFree = py::call_guard<py::gil_scoped_release>;
-
-const float* in(Address address) { return reinterpret_cast<const float*>(address); }
-float* out(Address address) { return reinterpret_cast<float*>(address); }
-
-Clip clip(const Bounds& bounds) { return bounds ? Clip{true, bounds->first, bounds->second} : Clip{}; }
-
-// Weights as the stub describes them: (W, stride_in, stride_out, b, scale, bias).
-using Weights = std::tuple<Address, std::ptrdiff_t, std::ptrdiff_t, Address, Address, Address>;
 
 struct PackedHandle {
   Packed packed;
@@ -34,34 +17,10 @@ struct PackedHandle {
 PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::string& activation, const std::string& norm,
                   float norm_eps, const std::vector<Weights>& weights, bool gradient, int threads,
                   const std::string& precision) {
-  MlpSpec spec;
-  spec.widths = widths;
-  spec.ensemble = ensemble;
-  spec.activation = activation_of(activation);
-  spec.norm = norm_of(norm);
-  spec.norm_eps = norm_eps;
-  std::vector<LayerWeights> layers;
-  for (const auto& [w, stride_in, stride_out, b, scale, bias] : weights)
-    layers.push_back({in(w), stride_in, stride_out, in(b), in(scale), in(bias)});
+  const MlpSpec spec = mlp_spec(widths, ensemble, activation, norm, norm_eps);
+  const std::vector<LayerWeights> layers = layer_weights(weights);
   const py::gil_scoped_release free;
   return {cpu::pack(spec, layers, gradient, precision_of(precision), threads)};
-}
-
-FlowOptions flow_options(int num_steps, double learning_rate, double alpha, const std::string& agg,
-                         const std::optional<std::string>& kernel, const std::variant<double, std::string>& bandwidth,
-                         bool bandwidth_grad, const std::string& optimizer, const Bounds& bounds) {
-  FlowOptions o;
-  o.num_steps = num_steps;
-  o.learning_rate = learning_rate;
-  o.alpha = alpha;
-  o.aggregate = aggregate_of(agg);
-  o.kernel = kernel.has_value();
-  o.median = std::holds_alternative<std::string>(bandwidth);
-  o.sigma = o.median ? 0 : std::get<double>(bandwidth);
-  o.bandwidth_grad = bandwidth_grad;
-  o.adam = is_adam(optimizer);
-  o.clip = clip(bounds);
-  return o;
 }
 
 }  // namespace
@@ -87,10 +46,7 @@ PYBIND11_MODULE(_native, m) {
       .def_property_readonly("nbytes", [](const PackedHandle& p) { return cpu::packed_bytes(*p.packed); })
       .def_property_readonly("gradient", [](const PackedHandle& p) { return cpu::has_gradient(*p.packed); });
 
-  py::class_<FlowOptions>(m, "FlowOptions")
-      .def(py::init(&flow_options), py::arg("num_steps"), py::arg("learning_rate"), py::arg("alpha"),
-           py::arg("aggregate"), py::arg("kernel").none(true), py::arg("bandwidth"), py::arg("bandwidth_grad"),
-           py::arg("optimizer"), py::arg("clip").none(true));
+  define_flow_options(m);
 
   m.def(
       "value",
@@ -153,8 +109,8 @@ PYBIND11_MODULE(_native, m) {
          double discount, int euler_steps, const FlowOptions& options, const std::string& agg,
          const std::string& reduce, int threads) {
         cpu::td_target(*critic.packed, *target_critic.packed, *policy.packed, in(next_obs), in(noise), out(result),
-                       {B, N, O, A}, euler_steps, options,
-                       {in(reward), in(mask), discount, aggregate_of(agg), reduce_of(reduce)}, threads);
+                       {B, N, O, A}, euler_steps, options, {in(reward), in(mask), discount, aggregate_of(agg), reduce_of(reduce)},
+                       threads);
       },
       GilFree(), py::arg("critic"), py::arg("target_critic"), py::arg("policy"), py::arg("next_obs"),
       py::arg("noise"), py::arg("reward"), py::arg("mask"), py::arg("out"), py::arg("B"), py::arg("N"), py::arg("O"),

@@ -12,7 +12,7 @@ enum class Norm { none, pre, post };
 enum class Aggregate { mean, min };
 enum class Select { max, softmax, uniform };
 enum class Reduce { mean, max };
-enum class Precision { fp32, bf16 };
+enum class Precision { fp32, tf32, bf16 };
 
 // An ensemble of equal MLPs. widths = (in, hidden..., out).
 struct MlpSpec {

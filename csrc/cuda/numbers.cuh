@@ -1,0 +1,57 @@
+// The storage formats of a precision: what a 16-byte part of an operand and a unit of 8 numbers are made of.
+#pragma once
+
+#include <ptx/matrix.cuh>
+#include <ptx/thread.cuh>
+
+#include "layout.hpp"
+
+namespace vgf::cuda {
+
+struct alignas(16) Part {
+  std::uint32_t word[4];
+};
+struct alignas(16) Four {
+  float x[4];
+};
+
+template <Precision P>
+struct Numbers {
+  static constexpr int kPerPart = kPartBytes / element_bytes(P);
+  static constexpr int kPerBlock = block_elements(P);
+  static constexpr bool kHalf = P == Precision::bf16;
+  using Stored = typename std::conditional<kHalf, std::uint16_t, float>::type;
+
+  // Numbers as the tensor cores take them.
+  static __device__ Part part(const float* x) {
+    Part p;
+    if constexpr (kHalf) {
+      for (int i = 0; i < 4; i++) p.word[i] = ptx::to_bf16_pair(x[2 * i], x[2 * i + 1]);
+    } else {
+      for (int i = 0; i < 4; i++) p.word[i] = P == Precision::tf32 ? ptx::to_tf32(x[i]) : ptx::as_bits(x[i]);
+    }
+    return p;
+  }
+};
+
+// A unit of 8 numbers in memory, as float or as bfloat16.
+__device__ inline void load_unit(const float* from, float (&x)[kUnit]) {
+  const Four low = *reinterpret_cast<const Four*>(from), high = *reinterpret_cast<const Four*>(from + 4);
+  for (int i = 0; i < 4; i++) x[i] = low.x[i], x[4 + i] = high.x[i];
+}
+__device__ inline void load_unit(const std::uint16_t* from, float (&x)[kUnit]) {
+  const Part p = *reinterpret_cast<const Part*>(from);
+  for (int i = 0; i < 4; i++) {
+    x[2 * i] = ptx::as_float(p.word[i] << 16);
+    x[2 * i + 1] = ptx::as_float(p.word[i] & 0xffff0000u);
+  }
+}
+__device__ inline void store_unit(float* to, const float (&x)[kUnit]) {
+  *reinterpret_cast<Four*>(to) = {{x[0], x[1], x[2], x[3]}};
+  *reinterpret_cast<Four*>(to + 4) = {{x[4], x[5], x[6], x[7]}};
+}
+__device__ inline void store_unit(std::uint16_t* to, const float (&x)[kUnit]) {
+  *reinterpret_cast<Part*>(to) = Numbers<Precision::bf16>::part(x);
+}
+
+}  // namespace vgf::cuda

@@ -1,0 +1,38 @@
+// Who a thread is, and how threads meet: barriers, shuffles, votes, atomics. CUDA C++ names for what a kernel needs,
+// so that an emulator can offer the same ones.
+#pragma once
+
+#include <cstdint>
+
+namespace vgf::cuda::ptx {
+
+__device__ inline int thread() { return threadIdx.x; }
+__device__ inline unsigned block_x() { return blockIdx.x; }
+__device__ inline unsigned block_y() { return blockIdx.y; }
+__device__ inline unsigned blocks_x() { return gridDim.x; }
+
+// The block's dynamic shared memory, aligned to 128 bytes.
+__device__ inline unsigned char* shared_memory() {
+  extern __shared__ __align__(128) unsigned char memory[];
+  return memory;
+}
+
+__device__ inline void sync_block() { __syncthreads(); }
+__device__ inline void sync_warp() { __syncwarp(); }
+template <class T>
+__device__ inline T shuffle_xor(T x, int mask) {
+  return __shfl_xor_sync(~0u, x, mask);
+}
+__device__ inline unsigned shuffle(unsigned x, int lane) { return __shfl_sync(~0u, x, lane); }
+__device__ inline unsigned shuffle_up(unsigned x, int by) { return __shfl_up_sync(~0u, x, by); }
+__device__ inline unsigned ballot(bool vote) { return __ballot_sync(~0u, vote); }
+__device__ inline int count_bits(unsigned x) { return __popc(x); }
+__device__ inline int leading_zeros(unsigned x) { return __clz(x); }
+__device__ inline int first_bit(unsigned x) { return __ffs(x) - 1; }
+__device__ inline void atomic_add(unsigned* at, unsigned x) { atomicAdd(at, x); }
+__device__ inline void atomic_max(unsigned* at, unsigned x) { atomicMax(at, x); }
+
+__device__ inline unsigned as_bits(float x) { return __float_as_uint(x); }
+__device__ inline float as_float(unsigned x) { return __uint_as_float(x); }
+
+}  // namespace vgf::cuda::ptx

@@ -1,0 +1,75 @@
+#include "runtime.hpp"
+
+#include <cuda_runtime_api.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace vgf::cuda {
+namespace {
+
+void check(cudaError_t error, const char* call) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // the error is reported here, and must not surface in the caller's next call
+  throw std::runtime_error(std::string("vgf cuda engine: ") + call + ": " + cudaGetErrorString(error));
+}
+
+int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  return device;
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+}  // namespace
+
+std::vector<Device> devices() {
+  int count = 0;
+  if (driver_version() == 0 || cudaGetDeviceCount(&count) != cudaSuccess) {
+    cudaGetLastError();
+    return {};
+  }
+  std::vector<Device> found;
+  for (int i = 0; i < count; i++) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");
+    found.push_back({properties.name, properties.major, properties.minor});
+  }
+  return found;
+}
+
+int driver_version() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+Machine machine() {
+  const int device = current_device();
+  return {attribute(cudaDevAttrMultiProcessorCount, device), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+}
+
+void clear(void* memory, std::size_t bytes, Stream stream) {
+  check(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)), "cudaMemsetAsync");
+}
+
+void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)),
+        "cudaMemcpyAsync");
+}
+
+void launch(const char* name, const void* kernel, Grid grid, const void* parameter, Stream stream) {
+  if (grid.shared_bytes > 48 * 1024)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, grid.shared_bytes),
+          (std::string("cudaFuncSetAttribute of ") + name).c_str());
+  void* arguments[] = {const_cast<void*>(parameter)};
+  check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y), dim3(grid.threads), arguments, grid.shared_bytes,
+                         static_cast<cudaStream_t>(stream)),
+        (std::string("launch of ") + name).c_str());
+}
+
+}  // namespace vgf::cuda

@@ -1,0 +1,108 @@
+#include "schedule.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace vgf::cuda {
+namespace {
+
+// The largest sizes among the networks of a program.
+struct Extent {
+  int columns = 0;   // of a product
+  int k_blocks = 0;  // of an operand
+  int widest = 0, first = 0, hidden = 0, taped = 1, ensemble = 1;
+
+  void include(const Net& net, Precision precision) {
+    if (!net.present()) return;
+    first = std::max(first, padded(net.layers[0].width));
+    for (int l = 0; l < net.hidden; l++) widest = std::max(widest, padded(net.layers[l].width));
+    const int ends = std::max(net.inputs, net.outputs);
+    columns = std::max({columns, widest, padded(ends)});
+    for (const int k : {widest, net.inputs, net.observations}) k_blocks = std::max(k_blocks, cuda::k_blocks(k, precision));
+    hidden = std::max(hidden, net.hidden);
+    if (net.gradient) taped = std::max(taped, net.hidden);
+    ensemble = std::max(ensemble, net.ensemble);
+  }
+};
+
+std::int64_t rows_per_tile(const Program& p, int M, bool whole_states) { return whole_states ? M / p.N * p.N : M; }
+
+// Relative time of a program with tiles of M rows. A tile streams all weights from L2, which is shared by the blocks
+// under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16 on an H200, from public figures of
+// L2 bandwidth and mma.sync rates; only their ratios matter.
+double cost(const Program& p, Precision precision, int M, bool whole_states, const Machine& machine) {
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const double active = std::min(1.0, static_cast<double>(tiles) / machine.multiprocessors);
+  const double weights = (4.7 + 7.8 * active) * element_bytes(precision) / 2;
+  const double slower = precision == Precision::bf16 ? 1 : precision == Precision::tf32 ? 2 : 6;
+  const double multiply = 0.116 * M * slower, between = 0.02 * M * element_bytes(precision) / 2;
+  const std::int64_t waves = (tiles + machine.multiprocessors - 1) / machine.multiprocessors;
+  return waves * (std::max(weights, multiply) + between);
+}
+
+struct Shared {
+  int stage, stage_a, work, bytes;
+  Shared(const Extent& extent, int M, bool resident) {
+    stage_a = std::min(extent.columns, kChunk) * kBlockBytes;
+    stage = stage_a + (resident ? 0 : M * kBlockBytes);
+    work = std::max(kStages * stage, pair_bytes(M));
+    bytes = kHeadBytes + bandwidth_bytes(M) + work + (resident ? extent.k_blocks * M * kBlockBytes : 0);
+  }
+};
+
+Scratch carve(const Program& p, const Extent& extent, Precision precision, int M, bool resident) {
+  Carver carver;
+  const std::int64_t stored = std::int64_t{M} * extent.widest * element_bytes(precision);
+  const std::int64_t numbers = std::int64_t{M} * p.A * sizeof(float);
+  Scratch s{};
+  s.tape = carver.take(extent.taped * stored);
+  s.work = carver.take(stored);
+  s.stats = carver.take(std::int64_t{extent.hidden} * M * 2 * sizeof(float));
+  s.observed = carver.take(std::int64_t{extent.ensemble} * p.states_per_tile * extent.first * sizeof(float));
+  s.members = carver.take(std::int64_t{extent.ensemble} * M * padded(p.A) * sizeof(float));
+  s.q = carver.take(std::int64_t{extent.ensemble} * M * sizeof(float));
+  for (std::int64_t* piece : {&s.x, &s.dq, &s.phi, &s.first, &s.second, &s.attraction, &s.repulsion})
+    *piece = carver.take(numbers);
+  s.a = carver.take(resident ? 0 : std::int64_t{extent.k_blocks} * M * kBlockBytes);
+  s.bytes = carver.used();
+  return s;
+}
+
+}  // namespace
+
+Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& machine) {
+  Extent extent;
+  for (const Net* net : {&p.policy, &p.critic, &p.judge}) extent.include(*net, precision);
+  Schedule best{};
+  double least = 0;
+  for (const bool resident : {true, false}) {
+    if (best.M > 0) break;  // activations stay on chip wherever a tile of some height fits
+    for (const int M : {32, 64, kLargestTile}) {
+      if (M > largest_tile(precision) || (whole_states && M < p.N)) continue;
+      const Shared shared(extent, M, resident);
+      if (shared.bytes > machine.shared_bytes) continue;
+      const double time = cost(p, precision, M, whole_states, machine);
+      if (best.M > 0 && time >= least) continue;
+      least = time;
+      best.M = M;
+      best.shared_bytes = shared.bytes;
+      p.resident = resident;
+      p.stage_bytes = shared.stage;
+      p.stage_a = shared.stage_a;
+      p.work_bytes = shared.work;
+    }
+  }
+  if (best.M == 0)
+    throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
+                                " bytes of shared memory that a block of this device has; use another engine");
+  p.rows_per_tile = static_cast<int>(rows_per_tile(p, best.M, whole_states));
+  p.tiles = (p.rows + p.rows_per_tile - 1) / p.rows_per_tile;
+  p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);
+  p.at = carve(p, extent, precision, best.M, p.resident);
+  best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
+  best.scratch_bytes = best.blocks * p.at.bytes;
+  return best;
+}
+
+}  // namespace vgf::cuda

@@ -1,0 +1,49 @@
+// Packing: weights in the caller's memory to the operands and vectors of a packed network.
+//
+// Every thread makes 16-byte parts of an operand: reads as the caller's strides have it, writes straight on.
+// Cost model: 4 bytes read and `element_bytes` written a weight, twice with the gradient; bound by memory, some 10 us for
+// two critics of 4 x 512.
+#include "numbers.cuh"
+#include "runtime.hpp"
+
+namespace vgf::cuda {
+
+template <Precision P>
+__global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ PackJobs jobs) {
+  using Format = Numbers<P>;
+  const PackJob& job = jobs.job[ptx::block_y()];
+  unsigned char* to = jobs.packed + job.to;
+  const std::int64_t first = ptx::block_x() * kThreads + ptx::thread(), stride = ptx::blocks_x() * kThreads;
+  if (job.vector) {
+    for (std::int64_t n = first; n < padded(job.N); n += stride) {
+      const float given = n >= job.N ? 0 : job.from ? job.from[n * job.stride_n] : job.fill;
+      reinterpret_cast<float*>(to)[n] = given;
+    }
+    return;
+  }
+  const int blocks = k_blocks(job.depth, P), columns = padded(job.N);
+  const std::int64_t parts = operand_bytes(blocks, columns) / kPartBytes, whole = std::int64_t{kChunk} * blocks * kParts;
+  for (std::int64_t i = first; i < parts; i += stride) {
+    const int chunk = static_cast<int>(i / whole), within = static_cast<int>(i % whole);
+    const int wide = chunk_columns(columns, chunk), block = within / (wide * kParts);
+    const int row = within / kParts % wide, part = within % kParts;
+    const int n = chunk * kChunk + row / kGroup * kGroup + column_of(row % kGroup);
+    float x[Format::kPerPart];
+    for (int j = 0; j < Format::kPerPart; j++) {
+      const int k = block * Format::kPerBlock + part * Format::kPerPart + j;
+      x[j] = k < job.K && n < job.N ? job.from[k * job.stride_k + n * job.stride_n] : 0;
+    }
+    *reinterpret_cast<Part*>(to + tile_offset(blocks, columns, chunk, block) + part_offset(row, part)) =
+        Format::part(x);
+  }
+}
+
+Kernel<PackJobs> pack_kernel_in(Precision precision) {
+  switch (precision) {
+    case Precision::fp32: return pack_kernel<Precision::fp32>;
+    case Precision::tf32: return pack_kernel<Precision::tf32>;
+    default: return pack_kernel<Precision::bf16>;
+  }
+}
+
+}  // namespace vgf::cuda

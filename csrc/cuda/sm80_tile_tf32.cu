@@ -1,0 +1,13 @@
+// The tile kernel in tf32; see tile/tile.cuh.
+#include "runtime.hpp"
+#include "tile/tile.cuh"
+
+namespace vgf::cuda {
+
+template <>
+Kernel<Program> tile_kernel_in<Precision::tf32>(int M) {
+  if (M == 32) return tile_kernel<Precision::tf32, 32>;
+  return tile_kernel<Precision::tf32, 64>;
+}
+
+}  // namespace vgf::cuda

@@ -1,0 +1,136 @@
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "launches.hpp"
+
+namespace vgf::cuda {
+namespace {
+
+Kernel<Program> tile_kernel_of(Precision precision, int M) {
+  switch (precision) {
+    case Precision::fp32: return tile_kernel_in<Precision::fp32>(M);
+    case Precision::tf32: return tile_kernel_in<Precision::tf32>(M);
+    default: return tile_kernel_in<Precision::bf16>(M);
+  }
+}
+
+Net net_of(const Network* network) {
+  if (!network) return {};
+  Net net = lay_out(network->spec, network->observations, network->critic, network->gradient, network->precision);
+  net.packed = static_cast<const unsigned char*>(network->packed);
+  return net;
+}
+
+PairwiseRule pairwise_rule(const FlowOptions& o, std::int64_t N) {
+  PairwiseRule rule{};
+  rule.kernel = o.kernel;
+  rule.median = o.median;
+  rule.through = o.median && o.bandwidth_grad;
+  rule.fixed_gamma = static_cast<float>(1 / (1e-6 + 2 * o.sigma * o.sigma));
+  rule.inverse_alpha = static_cast<float>(1 / o.alpha);
+  rule.inverse_n = 1.0f / static_cast<float>(N);
+  rule.scale = 2 * std::log(static_cast<double>(N) + 1);
+  return rule;
+}
+
+UpdateRule update_rule(const FlowOptions& o, int steps_before) {
+  return {o.adam, static_cast<float>(o.learning_rate), o.clip, steps_before};
+}
+
+}  // namespace
+
+Program program_of(const Task& t) {
+  Program p{};
+  p.policy = net_of(t.policy);
+  p.critic = net_of(t.critic);
+  p.judge = net_of(t.judge);
+  p.B = t.sizes.B;
+  p.N = static_cast<int>(t.sizes.N);
+  p.rows = t.sizes.B * t.sizes.N;
+  p.A = t.sizes.A;
+  p.O = t.sizes.O;
+  p.obs = t.obs;
+  p.start = t.start;
+  p.euler_steps = t.euler_steps;
+  p.sample_clip = t.options.clip;
+  p.differentiate = t.critic && !t.particles && !t.judge;
+  p.steps = t.steps;
+  p.aggregate = t.options.aggregate;
+  p.pairwise = pairwise_rule(t.options, t.sizes.N);
+  p.update = update_rule(t.options, t.steps_before);
+  p.given = t.given;
+  p.first = t.first;
+  p.second = t.second;
+  p.q = t.q;
+  p.dq = t.dq;
+  p.jacobian = t.jacobian;
+  p.phi = t.phi;
+  p.particles = t.particles;
+  p.trajectory = t.trajectory;
+  p.judgement = {t.target ? t.reduction.aggregate : t.selection.aggregate, t.reduction.reduce, t.selection.how,
+                 t.selection.temperature, t.selection.noise, t.reduction.reward, t.reduction.mask,
+                 static_cast<float>(t.reduction.discount), t.actions, t.target};
+  return p;
+}
+
+namespace {
+
+void check_networks(const Task& t) {
+  for (const Network* network : {t.policy, t.critic, t.judge})
+    if (network && network->precision != t.precision)
+      throw std::invalid_argument("the networks of a call must be packed in one precision");
+  const bool differentiates = t.critic && (t.steps > 0 || !t.judge);
+  if (differentiates && t.steps + (t.dq || t.phi || t.jacobian) > 0 && !t.critic->gradient)
+    throw std::invalid_argument("the critic was packed without what its gradient needs");
+}
+
+}  // namespace
+
+Launches::Launches(const Workspace& workspace) : workspace_(workspace), machine_(machine()) {}
+
+void Launches::program(Program p, Precision precision, bool whole_states) {
+  const Schedule schedule = fit(p, precision, whole_states, machine_);
+  scratch_ = std::max(scratch_, schedule.scratch_bytes);
+  if (!real()) return;
+  p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
+  start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
+}
+
+std::size_t enqueue(const Task& t, const Workspace& workspace) {
+  check_networks(t);
+  const bool together = (t.options.kernel && (t.steps > 0 || t.phi)) || t.actions || t.target;
+  const auto describe = [&](Launches& launches) {
+    if (together && t.sizes.N > largest_tile(t.precision))
+      describe_wide(t, launches);
+    else
+      launches.program(program_of(t), t.precision, together);
+  };
+  Launches planned{{nullptr, 0, workspace.stream}};
+  describe(planned);
+  const std::size_t needed = planned.needed();
+  if (!workspace.memory) return needed;
+  if (workspace.bytes < needed)
+    throw std::invalid_argument("workspace: expected " + std::to_string(needed) + " bytes, got " +
+                                std::to_string(workspace.bytes));
+  Launches launches(workspace);
+  describe(launches);
+  return needed;
+}
+
+std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }
+
+void pack(const Network& network, const std::vector<LayerWeights>& weights, Stream stream) {
+  const Net net = net_of(&network);
+  const std::vector<PackJob> jobs = pack_jobs(net, network.spec, weights);
+  constexpr unsigned blocks = 64;  // a job
+  for (std::size_t first = 0; first < jobs.size(); first += kJobsPerLaunch) {
+    PackJobs some{static_cast<unsigned char*>(network.packed), {}};
+    const unsigned count = std::min<std::size_t>(kJobsPerLaunch, jobs.size() - first);
+    std::copy_n(jobs.begin() + first, count, some.job);
+    launch("pack_kernel", pack_kernel_in(network.precision), {blocks, count, kThreads, 0}, some, stream);
+  }
+}
+
+}  // namespace vgf::cuda

@@ -1,0 +1,161 @@
+// States larger than a tile: gradient, pairs and update of a step in launches of their own.
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "launches.hpp"
+
+namespace vgf::cuda {
+namespace {
+
+class Wide {
+ public:
+  Wide(const Task& task, Launches& launches) : t(task), launches(launches) {
+    numbers = t.sizes.B * t.sizes.N * t.sizes.A;
+    pairwise = t.options.kernel && (t.steps > 0 || t.phi);
+    x = t.particles && !t.trajectory ? t.particles : launches.take<float>(numbers);
+    if (pairwise) take_pairs();
+    if (pairwise && t.critic) {
+      const int width = padded(t.critic->spec.widths[1]);
+      observed = launches.take<float>(std::int64_t{t.critic->spec.ensemble} * t.sizes.B * width);
+    }
+    if (t.judge) q = launches.take<float>(t.sizes.B * t.sizes.N * t.judge->spec.ensemble);
+  }
+
+  void describe() {
+    begin();
+    if (pairwise) move();
+    if (t.judge) judge();
+  }
+
+ private:
+  void take_pairs() {
+    if (t.options.median && t.sizes.N > kMostParticles)
+      throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostParticles) +
+                                  " particles a state with the median bandwidth, got " + std::to_string(t.sizes.N) +
+                                  "; pass a fixed bandwidth");
+    if (!t.given) dq = launches.take<float>(numbers);
+    first = t.first ? t.first : launches.take<float>(numbers);
+    second = t.second ? t.second : launches.take<float>(numbers);
+    const Program p = program_of(t);
+    pairs.x = x;
+    pairs.dq = t.given ? t.given : dq;
+    pairs.phi = t.phi ? t.phi : launches.take<float>(numbers);
+    pairs.B = t.sizes.B;
+    pairs.N = p.N;
+    pairs.A = p.A;
+    pairs.rule = p.pairwise;
+    count_bytes = p.pairwise.median ? t.sizes.B * (kDigits * kDigitBins + 2) * static_cast<std::int64_t>(sizeof(unsigned)) : 0;
+    pairs.counts = launches.take<unsigned>(count_bytes / sizeof(unsigned));
+    pairs.notes = pairs.counts ? pairs.counts + t.sizes.B * kDigits * kDigitBins : nullptr;
+    if (p.pairwise.through) {
+      pairs.weighted = launches.take<float>(t.sizes.B * t.sizes.N);
+      pairs.equals = launches.take<unsigned>(t.sizes.B * t.sizes.N * 2);
+    }
+  }
+
+  // The task without the pairs and what comes after them.
+  Task part() const {
+    Task some = t;
+    some.policy = some.critic = some.judge = nullptr;
+    some.steps = 0;
+    some.given = nullptr;
+    some.q = some.dq = some.phi = some.particles = some.actions = some.target = nullptr;
+    some.first = some.second = nullptr;
+    some.trajectory = false;
+    some.start = x;
+    return some;
+  }
+  void run(const Task& some) { launches.program(program_of(some), t.precision, false); }
+
+  // Particles to x: sampled, and moved where they look at nobody; or as given.
+  void begin() {
+    if (t.policy || !pairwise) {
+      Task some = part();
+      some.start = t.start;
+      some.policy = t.policy;
+      some.particles = x;
+      if (!pairwise) some.critic = t.critic, some.steps = t.steps;
+      run(some);
+    } else if (x != t.start) {
+      launches.copy(x, t.start, numbers);
+    }
+  }
+
+  void move() {
+    if (t.trajectory) launches.copy(t.particles, x, numbers);
+    if (!t.first && t.steps > 0) {
+      launches.clear(first, numbers * sizeof(float));
+      launches.clear(second, numbers * sizeof(float));
+    }
+    if (t.critic) observe();
+    Step step{x, first, second, pairs.phi, nullptr, numbers, program_of(t).update};
+    for (int i = 0; i < std::max(t.steps, 1); i++) {
+      if (!t.given) differentiate();
+      interact();
+      if (t.phi) return;
+      if (t.trajectory) step.path = t.particles + (i + 1) * numbers;
+      constexpr std::int64_t most_blocks = 4096;
+      launches.start("step_kernel", step_kernel_of(), std::min((numbers + kThreads - 1) / kThreads, most_blocks), 0, step);
+      step.rule.steps_before++;
+    }
+  }
+
+  // The first layer's observation part, once a state: a row a state.
+  void observe() {
+    Task some = part();
+    some.critic = t.critic;
+    some.sizes.N = 1;
+    Program p = program_of(some);
+    p.observe_to = observed;
+    launches.program(p, t.precision, false);
+  }
+
+  void differentiate() {
+    Task some = part();
+    some.critic = t.critic;
+    some.dq = dq;
+    Program p = program_of(some);
+    p.observed = observed;
+    launches.program(p, t.precision, false);
+  }
+
+  void interact() {
+    const std::int64_t blocks = t.sizes.B * pairs.tiles();
+    int shared = 0;
+    if (pairs.rule.median) {
+      launches.clear(pairs.counts, count_bytes);
+      const Kernel<Pairs> count = count_kernel_of(shared);
+      for (pairs.digit = 0; pairs.digit < kDigits; pairs.digit++) launches.start("count_kernel", count, blocks, shared, pairs);
+    }
+    const Kernel<Pairs> interact = interact_kernel_of(pairs.A, shared);
+    launches.start("interact_kernel", interact, blocks, shared, pairs);
+    if (!pairs.rule.through) return;
+    const Kernel<Pairs> through = through_kernel_of(shared);
+    launches.start("through_kernel", through, t.sizes.B, shared, pairs);
+  }
+
+  void judge() {
+    Task some = part();
+    some.judge = t.judge;
+    some.q = q;
+    run(some);
+    if (!t.actions && !t.target) return;
+    const Program whole = program_of(t);
+    const Judging judging{q, x, t.sizes.B, t.judge->spec.ensemble, whole.N, whole.A, whole.judgement};
+    launches.start("judge_kernel", judge_kernel_of(), (t.sizes.B + kWarps - 1) / kWarps, 0, judging);
+  }
+
+  const Task& t;
+  Launches& launches;
+  std::int64_t numbers, count_bytes = 0;
+  bool pairwise;
+  float *x, *observed = nullptr, *q = nullptr, *dq = nullptr, *first = nullptr, *second = nullptr;
+  Pairs pairs{};
+};
+
+}  // namespace
+
+void describe_wide(const Task& task, Launches& launches) { Wide(task, launches).describe(); }
+
+}  // namespace vgf::cuda

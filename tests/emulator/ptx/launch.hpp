@@ -1,0 +1,14 @@
+// csrc/cuda/ptx/launch.hpp on the emulator.
+#pragma once
+
+#include "../emulator.hpp"
+#include "grid.hpp"
+
+namespace vgf::cuda {
+
+template <class Parameter>
+void launch(const char*, Kernel<Parameter> kernel, Grid grid, const Parameter& parameter, Stream) {
+  emulator::run([&] { kernel(parameter); }, grid.x, grid.y, grid.threads, grid.shared_bytes);
+}
+
+}  // namespace vgf::cuda

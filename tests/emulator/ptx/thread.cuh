@@ -1,0 +1,71 @@
+// csrc/cuda/ptx/thread.cuh on the emulator.
+#pragma once
+
+#include "../emulator.hpp"
+
+namespace vgf::cuda::ptx {
+
+inline int thread() { return emulator::current->index; }
+inline unsigned block_x() { return emulator::block_x; }
+inline unsigned block_y() { return emulator::block_y; }
+inline unsigned blocks_x() { return emulator::blocks_x; }
+inline unsigned char* shared_memory() { return emulator::shared; }
+
+inline void sync_block() { emulator::sync_block(); }
+
+// f(arguments by lane) once for the warp.
+template <class T, class F>
+T together(T mine, F f) {
+  emulator::meet(&mine, [&](void* const* all) {
+    T in[emulator::kWarp], out[emulator::kWarp];
+    for (int lane = 0; lane < emulator::kWarp; lane++) in[lane] = *static_cast<T*>(all[lane]);
+    f(in, out);
+    for (int lane = 0; lane < emulator::kWarp; lane++) *static_cast<T*>(all[lane]) = out[lane];
+  });
+  return mine;
+}
+
+inline void sync_warp() {
+  together(0, [](const int* in, int* out) { std::memcpy(out, in, emulator::kWarp * sizeof(int)); });
+}
+template <class T>
+T shuffle_xor(T x, int mask) {
+  return together(x, [&](const T* in, T* out) {
+    for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[lane ^ mask];
+  });
+}
+inline unsigned shuffle(unsigned x, int from) {
+  return together(x, [&](const unsigned* in, unsigned* out) {
+    for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[from];
+  });
+}
+inline unsigned shuffle_up(unsigned x, int by) {
+  return together(x, [&](const unsigned* in, unsigned* out) {
+    for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[lane < by ? lane : lane - by];
+  });
+}
+inline unsigned ballot(bool vote) {
+  return together(static_cast<unsigned>(vote), [](const unsigned* in, unsigned* out) {
+    unsigned votes = 0;
+    for (int lane = 0; lane < emulator::kWarp; lane++) votes |= in[lane] << lane;
+    for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = votes;
+  });
+}
+inline int count_bits(unsigned x) { return __builtin_popcount(x); }
+inline int first_bit(unsigned x) { return __builtin_ctz(x); }
+inline int leading_zeros(unsigned x) { return __builtin_clz(x); }
+inline void atomic_add(unsigned* at, unsigned x) { *at += x; }
+inline void atomic_max(unsigned* at, unsigned x) { *at = *at > x ? *at : x; }
+
+inline unsigned as_bits(float x) {
+  unsigned bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float as_float(unsigned x) {
+  float result;
+  std::memcpy(&result, &x, sizeof result);
+  return result;
+}
+
+}  // namespace vgf::cuda::ptx

@@ -1,0 +1,13 @@
+// What a test sets from Python, by ctypes: the order of threads, and the size of the device.
+#include "../../csrc/cuda/schedule.hpp"
+#include "emulator.hpp"
+
+namespace vgf::cuda {
+extern Machine emulated;
+}
+
+extern "C" __attribute__((visibility("default"))) void emulator_set_seed(unsigned seed) { emulator::set_seed(seed); }
+
+extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes) {
+  vgf::cuda::emulated = {multiprocessors, shared_bytes};
+}

@@ -1,0 +1,296 @@
+"""The CUDA engine's own kernels on the host: every setting, size and precision, and what the order of threads changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import plain_torch
+import pytest
+import torch
+from accuracy import Expected, expect, relative_error
+from problems import make_problem
+from test_accuracy import CONFIG, SETTINGS, config_of
+
+from vgf_kernels import FlowConfig, reference
+from vgf_kernels.mlp import ACTIVATIONS, NORMS
+
+A100, H100 = (108, 163 * 1024), (132, 227 * 1024)  # multiprocessors, shared memory of a block
+THROUGH = replace(CONFIG, bandwidth_grad=True)
+
+
+def gradient(functions, p, aggregate="mean"):
+    return functions.value_and_grad(p.critic, p.obs, p.particles, aggregate)[1]
+
+
+def direction(functions, p, config=CONFIG):
+    return functions.direction(p.critic, p.obs, p.particles, config)
+
+
+def flow(functions, p, config=CONFIG):
+    return functions.flow(p.critic, p.obs, p.particles, config, trajectory=True)
+
+
+def sample(functions, p):
+    return functions.sample(p.policy, p.obs, p.noise, 3)
+
+
+def td_target(functions, p, aggregate="min", reduce="mean", config=CONFIG):
+    return functions.td_target(
+        p.critic,
+        p.target_critic,
+        p.policy,
+        p.obs,
+        p.noise,
+        p.reward,
+        p.mask,
+        0.97,
+        2,
+        config,
+        aggregate,
+        reduce,
+    )
+
+
+def act(functions, p, select="max", aggregate="mean"):
+    noise = None if select == "max" else p.select_noise
+    return functions.act(
+        p.critic, p.policy, p.obs, p.noise, 2, CONFIG, select, aggregate, temperature=0.5, select_noise=noise
+    )
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks(emulated, activation, norm):
+    p = make_problem(B=4, N=10, E=3, hidden=(64, 33, 48), activation=activation, norm=norm)
+    for run in (gradient, sample):
+        expect(run, p).check(run(emulated, p))
+
+
+@pytest.mark.parametrize("N", [9, 70])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings(emulated, setting, N):
+    p, config = make_problem(B=3, N=N, A=4, seed=1), config_of(setting)
+    expected = expect(lambda functions, p: direction(functions, p, config), p)
+    expected.check(direction(emulated, p, config))
+    expected = expect(lambda functions, p: flow(functions, p, config), p)
+    expected.check_share(flow(emulated, p, config))
+
+    def transport(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config)
+
+    expect(transport, p).check_share(transport(emulated, p))
+
+
+@pytest.mark.parametrize("N", [6, 66])
+@pytest.mark.parametrize("aggregate", ["mean", "min"])
+@pytest.mark.parametrize("how", ["max", "softmax", "uniform"])
+def test_act(emulated, how, aggregate, N):
+    p = make_problem(B=20, N=N, seed=2, hidden=(17,))
+    expect(lambda f, p: act(f, p, how, aggregate), p).check_share(act(emulated, p, how, aggregate))
+
+
+@pytest.mark.parametrize("N", [6, 66])
+@pytest.mark.parametrize("aggregate", ["mean", "min"])
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_td_target(emulated, reduce, aggregate, N):
+    p = make_problem(B=10, N=N, seed=2, hidden=(17,))
+    for config in (CONFIG, replace(CONFIG, kernel=None), replace(CONFIG, num_steps=0)):
+        expected = expect(lambda f, p, config=config: td_target(f, p, aggregate, reduce, config), p)
+        expected.check_share(td_target(emulated, p, aggregate, reduce, config))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden": (1,)},
+        {"hidden": (17, 1, 33), "norm": "post"},
+        {"hidden": (300, 33)},  # more than one chunk of columns
+        {"hidden": (16, 32, 64, 48, 31), "norm": "none"},
+        {"B": 1, "N": 1, "A": 1, "O": 0, "E": 1},
+        {"B": 70, "N": 1},
+        {"B": 5, "N": 33, "A": 17, "O": 40},
+        {"B": 1, "N": 65, "A": 33},
+        {"B": 2, "N": 130, "A": 8, "E": 1, "hidden": (16,)},
+        {"E": 13, "B": 2},
+    ],
+    ids=str,
+)
+def test_sizes(emulated, sizes):
+    p = make_problem(**{"hidden": (33, 17), "activation": "relu"} | sizes)
+    for run in (gradient, sample):
+        expect(run, p).check(run(emulated, p))
+    for config in (CONFIG, THROUGH):
+        expected = expect(lambda functions, p, config=config: direction(functions, p, config), p)
+        expected.check(direction(emulated, p, config))
+    expect(td_target, p).check_share(td_target(emulated, p))
+
+
+# ---- precisions: the bfloat16 of torch on a CPU is the bar; tf32 has three bits more
+
+CONFIGS = {"bf16": 1.0, "tf32": 1 / 8}
+
+
+def plain_bf16(function, p, *args):
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return function(p.critic, obs, x, *args).float().numpy()
+
+
+@pytest.mark.parametrize("precision", CONFIGS)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("machine", [A100, H100])
+def test_low_precisions(emulated, emulator, precision, norm, machine):
+    emulator.set_machine(*machine)
+    p = make_problem(B=13, N=10, E=2, hidden=(64, 33, 48), activation="silu", norm=norm)
+    exact = p.at(np.float64)
+    q, dq = emulated.value_and_grad(p.critic, p.obs, p.particles, precision=precision)
+    exact_q, exact_dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    for got, wanted, plain in (
+        (q, exact_q, plain_bf16(plain_torch.value, p)),
+        (dq, exact_dq, plain_bf16(plain_torch.gradient, p, "mean")),
+    ):
+        error = relative_error(got, wanted)
+        assert 1e-6 < error <= 2 * CONFIGS[precision] * relative_error(plain, wanted)
+
+
+@pytest.mark.parametrize("N", [10, 128, 130])
+def test_a_bf16_flow(emulated, emulator, N):
+    emulator.set_machine(*H100)
+    p = make_problem(B=2, N=N, hidden=(64, 64), activation="silu")
+    exact = flow(reference, p.at(np.float64))
+    plain = plain_bf16(plain_torch.flow, p, CONFIG)
+    got = emulated.flow(p.critic, p.obs, p.particles, CONFIG, precision="bf16")
+    Expected(exact[-1], [plain]).check_share(got)
+
+
+# ---- the machine
+
+
+@pytest.mark.parametrize("machine", [(2, 80 * 1024), (1, 99 * 1024), (3, 227 * 1024)])
+def test_small_and_large_machines(emulated, emulator, machine):
+    """Activations in shared memory or in scratch, tiles of any height, several tiles a block: the same function."""
+    p = make_problem(B=9, N=10, A=3, hidden=(300, 288))
+    emulator.set_machine(*machine)
+    for run in (gradient, sample, td_target):
+        expect(run, p).check_share(run(emulated, p))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("N", [10, 40, 130])
+def test_the_order_of_threads_changes_no_bit(emulated, emulator, N, precision):
+    """A missing barrier would: threads run in another order, and copies are done as early or as late as they may be."""
+    p = make_problem(B=3, N=N, hidden=(48, 33), norm="post")
+
+    def results(seed):
+        emulator.set_seed(seed)
+        kwargs = {"precision": precision}
+        return [
+            *emulated.value_and_grad(p.critic, p.obs, p.particles, "min", **kwargs),
+            emulated.direction(p.critic, p.obs, p.particles, THROUGH, **kwargs),
+            emulated.flow(p.critic, p.obs, p.particles, CONFIG, **kwargs),
+            emulated.act(p.critic, p.policy, p.obs, p.noise, 2, CONFIG, **kwargs),
+        ]
+
+    first = results(0)
+    for seed in (1, 2):
+        for wanted, got in zip(first, results(seed)):
+            assert np.isfinite(wanted).all()
+            np.testing.assert_array_equal(got, wanted)
+
+
+# ---- independence
+
+
+@pytest.mark.parametrize("N", [3, 70])
+def test_states_are_independent(emulated, N):
+    p = make_problem(B=7, N=N, hidden=(33,))
+
+    def results(states=slice(None)):
+        obs, x, noise = p.obs[states], p.particles[states], p.noise[states]
+        return [
+            emulated.value_and_grad(p.critic, obs, x, "min")[1],
+            emulated.direction(p.critic, obs, x, THROUGH),
+            emulated.flow(p.critic, obs, x, CONFIG),
+            emulated.act(p.critic, p.policy, obs, noise, 2, CONFIG),
+        ]
+
+    together = results()
+    for state in (0, 3, 6):
+        for whole, alone in zip(together, results(slice(state, state + 1))):
+            np.testing.assert_array_equal(whole[state], alone[0])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["obs", "particles"])
+@pytest.mark.parametrize("N", [3, 40, 70])
+def test_a_non_finite_input_stays_in_its_state(emulated, N, where, bad):
+    p = make_problem(B=4, N=N, hidden=(33,))
+    poisoned = replace(p, obs=p.obs.copy(), particles=p.particles.copy())
+    getattr(poisoned, where)[2].flat[0] = bad
+    others = np.array([0, 1, 3])
+    for config in (CONFIG, THROUGH):
+        got, clean = (flow(emulated, problem, config) for problem in (poisoned, p))
+        np.testing.assert_array_equal(got[:, others], clean[:, others])
+        assert np.isnan(got[-1, 2]).any()
+
+
+# ---- the seam
+
+
+def test_too_small_a_workspace_is_refused(emulated, monkeypatch):
+    from vgf_kernels import cuda
+
+    p = make_problem()
+    monkeypatch.setattr(
+        cuda._Call, "run",
+        lambda call, function, *args: getattr(cuda._cuda, function)(*args, call._sizes, (64, 128, 0)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="workspace: expected [0-9]+ bytes, got 128"):
+        emulated.value(p.critic, p.obs, p.particles)
+
+
+def test_too_many_layers_are_refused(emulated):
+    p = make_problem(hidden=(4,) * 25, norm="none")
+    with pytest.raises(ValueError, match="at most 24 hidden layers, got 25; use another engine"):
+        emulated.value(p.critic, p.obs, p.particles)
+
+
+def test_weights_of_another_dtype_are_refused(emulated):
+    p = make_problem()
+    with pytest.raises(
+        TypeError, match="weights: member 0, layer 0, W: the cuda engine computes float32, got float64"
+    ):
+        emulated.value(p.at(np.float64).critic, p.obs, p.particles)
+
+
+def test_none_follows_the_matmul_precision(emulated):
+    p = make_problem()
+    full, low = (emulated.value(p.critic, p.obs, p.particles, precision=name) for name in ("fp32", "bf16"))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), low)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), full)
+
+
+def test_a_change_of_live_weights_is_seen(emulated):
+    from vgf_kernels import MLP
+
+    module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    critic = MLP.from_torch(module)
+    obs, x = np.ones((2, 2), np.float32), np.ones((2, 4, 3), np.float32)
+    before = emulated.value(critic, obs, x)
+    module[0].weight.data.mul_(0.5)
+    after = emulated.value(critic, obs, x)
+    with torch.no_grad():
+        wanted = module(torch.ones(2, 4, 5))[..., 0].numpy()[None]
+    assert relative_error(after, wanted) < 1e-6 < relative_error(before, wanted)
+
+
+def test_the_flow_takes_no_gradient_of_no_steps(emulated):
+    p = make_problem()
+    config = FlowConfig(num_steps=0)
+    np.testing.assert_array_equal(emulated.flow(p.critic, p.obs, p.particles, config), p.particles)

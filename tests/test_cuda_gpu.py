@@ -1,0 +1,243 @@
+"""The CUDA engine on a GPU: golden files, settings, precisions, graphs, streams and devices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import plain_torch
+import pytest
+from accuracy import Expected, expect, relative_error
+from problems import make_problem
+from test_accuracy import CONFIG, SETTINGS, config_of
+from test_cpu_golden import (  # noqa: F401
+    golden,
+    test_direction,
+    test_flow,
+    test_sample,
+    test_value,
+    test_value_and_grad,
+)
+
+from vgf_kernels import cuda
+from vgf_kernels.mlp import ACTIVATIONS, NORMS
+
+torch = pytest.importorskip("torch")
+vgf = pytest.importorskip("vgf_kernels.torch")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+    pytest.mark.skipif(cuda.missing() is not None, reason=f"the cuda engine: {cuda.missing()}"),
+]
+
+
+class OnDevice:
+    """The torch frontend on the CUDA engine, called with NumPy arrays."""
+
+    def __init__(self, device="cuda", **settings):
+        self.device, self.settings = device, {"backend": "cuda", "precision": "fp32"} | settings
+
+    def __getattr__(self, name):
+        function = getattr(vgf, name)
+
+        def call(*args, **kwargs):
+            args = [self.array(a) for a in args]
+            kwargs = {key: self.array(a) for key, a in kwargs.items()}
+            result = function(*args, **self.settings, **kwargs)
+            return tuple(map(host, result)) if isinstance(result, tuple) else host(result)
+
+        return call
+
+    def array(self, argument):
+        if isinstance(argument, np.ndarray):
+            return torch.tensor(argument, device=self.device)
+        if callable(argument):  # a score function
+            return lambda x: self.array(argument(host(x)))
+        return argument
+
+
+def host(tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+@pytest.fixture
+def cpu():
+    """What the golden tests call."""
+    return OnDevice()
+
+
+def everything(functions, p, config=CONFIG):
+    """A list of results of every function."""
+    return [
+        functions.value(p.critic, p.obs, p.particles),
+        *functions.value_and_grad(p.critic, p.obs, p.particles, "min"),
+        functions.direction(p.critic, p.obs, p.particles, config),
+        functions.flow(p.critic, p.obs, p.particles, config, trajectory=True),
+        functions.sample(p.policy, p.obs, p.noise, 4),
+        functions.act(p.critic, p.policy, p.obs, p.noise, 4, config, "softmax", select_noise=p.select_noise),
+        functions.td_target(
+            p.critic,
+            p.target_critic,
+            p.policy,
+            p.obs,
+            p.noise,
+            p.reward,
+            p.mask,
+            0.97,
+            4,
+            config,
+            "min",
+            "max",
+        ),
+        functions.transport(lambda x: x * x - x, p.particles, config),
+    ]
+
+
+def check_everything(functions, p, config=CONFIG):
+    for i, got in enumerate(everything(functions, p, config)):
+        expect(lambda f, p, i=i: everything(f, p, config)[i], p).check_share(got)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks(activation, norm):
+    check_everything(
+        OnDevice(), make_problem(B=4, N=10, E=3, hidden=(64, 33, 48), activation=activation, norm=norm)
+    )
+
+
+@pytest.mark.parametrize("N", [10, 300])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings(setting, N):
+    check_everything(OnDevice(), make_problem(B=5, N=N, A=4, seed=1), config_of(setting))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden": (1,)},
+        {"hidden": (33, 300, 17)},
+        {"hidden": (512,) * 4, "N": 10, "A": 8, "O": 29},
+        {"hidden": (2048, 1024), "B": 1},
+        {"B": 1, "N": 1, "A": 1, "O": 0, "E": 1},
+        {"B": 700, "N": 10},
+        {"B": 2, "N": 129, "A": 33},
+        {"E": 13},
+    ],
+    ids=str,
+)
+def test_sizes(sizes):
+    check_everything(OnDevice(), make_problem(**sizes))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("N", [10, 100, 300])
+def test_low_precisions(precision, N):
+    """No further from float64 than twice torch's own low precision on this device."""
+    p = make_problem(B=20, N=N, hidden=(512, 512), activation="silu")
+    got = OnDevice(precision=precision).value_and_grad(p.critic, p.obs, p.particles)
+    obs, x = (torch.tensor(a, device="cuda") for a in (p.obs, p.particles))
+    exact = p.at(np.float64)
+    with torch.device("cuda"), torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            plain = [
+                plain_torch.value(p.critic, obs, x),
+                plain_torch.gradient(p.critic, obs, x, "mean"),
+            ]
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+    from vgf_kernels import reference
+
+    wanted = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    for result, truth, other in zip(got, wanted, plain):
+        Expected(truth, [host(other.float())]).check(result)
+
+
+def test_the_exact_median_of_many_particles():
+    p = make_problem(B=2, N=3000, A=2, hidden=(16,))
+    for config in (CONFIG, replace(CONFIG, bandwidth_grad=True)):
+
+        def direction(functions, p, config=config):
+            return functions.direction(p.critic, p.obs, p.particles, config)
+
+        Expected(direction(vgf_reference(), p.at(np.float64)), [direction(vgf_reference(), p)]).check(
+            direction(OnDevice(), p)
+        )
+
+
+def vgf_reference():
+    from vgf_kernels import reference
+
+    return reference
+
+
+@pytest.mark.parametrize("N", [10, 300])
+def test_a_captured_graph_replays_with_new_contents(N):
+    p, other = make_problem(B=5, N=N, seed=3), make_problem(B=5, N=N, seed=4)
+    modules = [m.cuda() for m in p.critic.to_torch()]
+    critic = vgf.MLP.from_torch(modules)
+    obs, x = torch.tensor(p.obs, device="cuda"), torch.tensor(p.particles, device="cuda")
+
+    def flow():
+        return vgf.flow(critic, obs, x, CONFIG, backend="cuda", precision="fp32")
+
+    flow()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = flow()
+    obs.copy_(torch.tensor(other.obs))
+    x.copy_(torch.tensor(other.particles))
+    with torch.no_grad():
+        for module in modules:
+            for weight in module.parameters():
+                weight.mul_(0.9)  # packed anew by every replay
+    graph.replay()
+    replayed = host(out)
+    np.testing.assert_array_equal(replayed, host(flow()))
+
+
+def test_the_current_stream_orders_the_work():
+    p = make_problem(B=64, N=10, hidden=(256, 256))
+    obs, x = torch.tensor(p.obs, device="cuda"), torch.tensor(p.particles, device="cuda")
+    wanted = vgf.flow(p.critic, obs, x, CONFIG, backend="cuda", precision="fp32")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        late = torch.zeros_like(x)
+        torch.cuda._sleep(50_000_000)
+        late.copy_(x)
+        got = vgf.flow(p.critic, obs, late, CONFIG, backend="cuda", precision="fp32")
+    stream.synchronize()
+    np.testing.assert_array_equal(host(got), host(wanted))
+
+
+def test_nothing_waits_for_the_device():
+    p = make_problem(B=64, N=10)
+    critic = vgf.MLP.from_torch([module.cuda() for module in p.critic.to_torch()])
+    policy = vgf.MLP.from_torch(p.policy.to_torch().cuda())
+    obs, noise = torch.tensor(p.obs, device="cuda"), torch.tensor(p.noise, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        vgf.act(critic, policy, obs, noise, 3, CONFIG, backend="cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_several_devices():
+    p = make_problem()
+    with torch.cuda.device(0):
+        on_other = everything(OnDevice("cuda:1"), p)
+    for wanted, got in zip(everything(OnDevice("cuda:0"), p), on_other):
+        assert relative_error(got, wanted) < 1e-5
+
+
+def test_weights_on_another_device_are_refused():
+    p = make_problem()
+    critic = vgf.MLP.from_torch(list(p.critic.to_torch()))
+    with pytest.raises(
+        ValueError, match=r"weights: member 0, layer 0, W: expected the device of the arrays, cuda:0"
+    ):
+        OnDevice().value(critic, p.obs, p.particles)
