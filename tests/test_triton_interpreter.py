@@ -20,7 +20,7 @@ CHOSEN = "not ((gelu_ln_odd or relu_ln_small or many_particles or ten_critics) a
 @pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py"])
 def test_under_the_interpreter(file):
     done = processes.python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", file,
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, file,
         TRITON_INTERPRET="1", PYTHONWARNINGS="ignore",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr
