@@ -117,6 +117,39 @@ def test_sizes(engine, sizes):
         expect(run, p).check(run(engine, p))
 
 
+def test_launches(engine, monkeypatch):
+    """A flow is one launch whatever its length, act and td_target are three, a frozen network is packed once."""
+    from vgf_kernels.triton import engine as functions
+    from vgf_kernels.triton import packed
+
+    launched = []
+
+    def launch(kernel, *arguments):
+        launched.append(kernel.__name__)
+        run(kernel, *arguments)
+
+    run = functions.launch
+    monkeypatch.setattr(functions, "launch", launch)
+    monkeypatch.setattr(packed, "launch", launch)
+    monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "0")
+    p = make_problem(B=5, N=4, E=3, hidden=(16,))
+    states, steps = (p.obs, p.noise), replace(CONFIG, num_steps=4)
+    rest = (p.reward, p.mask, 0.9, 2, steps)
+    for calls, wanted in (
+        (lambda: engine.flow(p.critic, *states, steps, trajectory=True), ["flow"]),
+        (lambda: engine.sample(p.policy, *states, 4), ["sample"]),
+        (lambda: engine.act(p.critic, p.policy, *states, 2, steps), ["sample", "flow", "act"]),
+        (
+            lambda: engine.td_target(p.critic, p.target_critic, p.policy, *states, *rest),
+            ["sample", "flow", "td_target"],
+        ),
+    ):
+        calls()  # packs what has not been packed
+        launched.clear()
+        calls()
+        assert launched == wanted
+
+
 @pytest.mark.parametrize("bandwidth_grad", [False, True])
 @pytest.mark.parametrize("N", [67, 68])
 def test_more_particles_than_a_tile(engine, N, bandwidth_grad):

@@ -129,6 +129,15 @@ def test_another_number_of_steps_compiles_nothing():
     assert len(launch._compiled) == known
 
 
+def test_whole_numbers_are_numbers_too():
+    modules, _, a = networks()
+    critic = MLP.from_torch(modules)
+    fractions = FlowConfig(learning_rate=1.0, alpha=2.0, bandwidth=1.0)
+    wanted = vgf.flow(critic, a["obs"], a["noise"], fractions, **TRITON)
+    whole = FlowConfig(learning_rate=1, alpha=2, bandwidth=1)
+    assert torch.equal(vgf.flow(critic, a["obs"], a["noise"], whole, **TRITON), wanted)
+
+
 def test_particles_at_odd_addresses():
     """A view that starts in the middle of 16 bytes gives what its copy gives."""
     modules, _, a = networks()

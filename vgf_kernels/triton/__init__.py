@@ -5,7 +5,6 @@ What is imported here needs neither torch nor Triton; the kernels load with the 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from typing import Any
 
@@ -20,25 +19,31 @@ def missing() -> str | None:
     for package in ("torch", "triton"):
         if importlib.util.find_spec(package) is None:
             return f"package {package} is not installed; pip install 'vgf-kernels[triton]'"
-    version = importlib.metadata.version("triton")
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        return (
-            f"Triton {version} is installed, and {oldest} or newer is needed; pip install 'triton>={oldest}'"
-        )
     import torch
 
     if not torch.cuda.is_available():
         return "torch finds no GPU"
-    return None
+    if not torch.version.hip and torch.cuda.get_device_capability() < (8, 0):
+        return f"{torch.cuda.get_device_name()} is older than compute capability 8.0"
+    return _too_old()
+
+
+def _too_old() -> str | None:
+    import triton
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) >= OLDEST:
+        return None
+    oldest = ".".join(map(str, OLDEST))
+    return f"Triton {triton.__version__} is installed, {oldest} or newer is needed; pip install 'triton>={oldest}'"
 
 
 def detail() -> str:
     """The GPUs and Triton's version."""
     import torch
+    import triton
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return f"{', '.join(dict.fromkeys(names))}; Triton {importlib.metadata.version('triton')}"
+    return f"{', '.join(dict.fromkeys(names))}; Triton {triton.__version__}"
 
 
 def Engine(arrays: Any, precision: str | None) -> Any:

@@ -65,7 +65,7 @@ class TritonEngine:
         phi = _empty(particles, *particles.shape)
         self._run(
             direction, critic, obs, particles, (phi,),
-            numbers=(config.alpha, plan.sigma(config)), config=config, constants=(config.aggregate,), taped=True,
+            numbers=plan.rate_alpha_sigma(config)[1:], config=config, constants=(config.aggregate,), taped=True,
         )  # fmt: skip
         return phi
 
@@ -79,7 +79,7 @@ class TritonEngine:
         self._run(
             flow, critic, obs, particles, (out,),
             numbers=(
-                int(config.num_steps), config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+                int(config.num_steps), *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
             ),
             config=config,
             constants=(config.aggregate, config.optimizer, config.clip is not None, trajectory),
@@ -114,7 +114,13 @@ class TritonEngine:
         out = _empty(noise, noise.shape[0], noise.shape[2])
         picks = particles if select == "max" else select_noise.contiguous()
         self._run(
-            act, critic, obs, particles, (picks, out), numbers=(temperature,), constants=(aggregate, select)
+            act,
+            critic,
+            obs,
+            particles,
+            (picks, out),
+            numbers=(float(temperature),),
+            constants=(aggregate, select),
         )
         return out
 
@@ -128,7 +134,7 @@ class TritonEngine:
         arrays = (reward.contiguous(), mask.contiguous(), out)
         self._run(
             td_target, target_critic, next_obs, particles, arrays,
-            numbers=(discount,), constants=(aggregate, reduce),
+            numbers=(float(discount),), constants=(aggregate, reduce),
         )  # fmt: skip
         return out
 
@@ -148,7 +154,7 @@ class TritonEngine:
             update, (-(-B // states), 1), particles.device, UPDATE_OPTIONS,
             (
                 particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
-                config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+                *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
                 *plan.corrections(step),
             ),
             (interaction, config.optimizer, config.clip is not None, states, 512),

@@ -40,9 +40,11 @@ def ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE: tl.cons
     With "min" the gradient is that of the smallest critic so far, or the sum over equally small ones, which the
     last member divides by their number: one tape serves all members.
     """
-    rows = tl.arange(0, shape.rows)
-    smallest = tl.zeros([shape.rows], tl.float32)
-    tied = tl.zeros([shape.rows], tl.float32)
+    R: tl.constexpr = shape.rows
+    A: tl.constexpr = shape.actions
+    rows = tl.arange(0, R)
+    smallest = tl.zeros([R], tl.float32)
+    tied = tl.zeros([R], tl.float32)
     for member in range(ensemble):
         value, half = member_value_and_gradient(net, scratch, member, tile.owners, shape)
         if q is not None:
@@ -52,9 +54,9 @@ def ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE: tl.cons
             joins = (value == smallest) & (member > 0)
             smallest = tl.where(replaces, value, smallest)
             tied = tl.where(replaces, 1.0, tl.where(joins, tied + 1, tied))
-        for c in range(0, shape.actions, 16):
+        for c in range(0, A, 16):
             g = action_gradient(net, scratch, member, half, c, shape)
-            at = scratch.dq + rows[:, None] * shape.actions + (c + tl.arange(0, 16))[None, :]
+            at = scratch.dq + rows[:, None] * A + (c + tl.arange(0, 16))[None, :]
             before = tl.load(at, mask=(rows >= 0)[:, None] & (member > 0), other=0.0)
             tl.debug_barrier()
             if AGGREGATE == "min":

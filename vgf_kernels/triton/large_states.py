@@ -55,7 +55,7 @@ class LargeStates:
             large_step, self._grid, self._device, OPTIONS,
             (
                 particles, dq, first, second, out, self._counts, self._following, self._equals, self._spread,
-                *self._sizes, config.learning_rate, config.alpha, plan.sigma(config), *plan.bounds(config.clip),
+                *self._sizes, *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
                 *plan.corrections(number),
             ),
             (

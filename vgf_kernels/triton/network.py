@@ -174,15 +174,15 @@ def critic_value(net, scratch, member, half, shape: tl.constexpr):
 def velocity(net, scratch, half, first_column, shape: tl.constexpr):
     """16 columns of the last layer of a velocity field on the activations that `forward` left: [R, 16]."""
     R: tl.constexpr = shape.rows
+    BLOCK: tl.constexpr = shape.block
+    PRECISION: tl.constexpr = shape.precision
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     columns = first_column + tl.arange(0, 16)
     last = layer_vectors(net, 0, net.depth, shape)
     v = tl.zeros([R, 16], tl.float32) + tl.load(last + H * A + columns)[None, :]
     inner = tl.load(net.widths + net.depth - 1)
-    return multiply_add(
-        v, scratch.y, H, half * R, last, A, 0, inner, columns, R, shape.block, shape.precision
-    )
+    return multiply_add(v, scratch.y, H, half * R, last, A, 0, inner, columns, R, BLOCK, PRECISION)
 
 
 @triton.jit
@@ -248,6 +248,8 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
 def _gradient_of_output(net, scratch, member, layer, half, columns, shape: tl.constexpr):
     """Columns of dq/dy of a hidden layer's output y: the last layer's weights, or the next layer's gradient."""
     R: tl.constexpr = shape.rows
+    BLOCK: tl.constexpr = shape.block
+    PRECISION: tl.constexpr = shape.precision
     H: tl.constexpr = shape.width
     CHUNK: tl.constexpr = shape.chunk
     g = tl.zeros([R, CHUNK], tl.float32)
@@ -257,7 +259,7 @@ def _gradient_of_output(net, scratch, member, layer, half, columns, shape: tl.co
         inner = tl.load(net.widths + layer + 1)
         matrix = hidden_matrix(net, member, layer + 1, 1, shape)
         g = multiply_add(
-            g, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, shape.block, shape.precision
+            g, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION
         )
     return g
 
@@ -282,13 +284,15 @@ def _norm_gradient(g, z, mean, rstd, g_mean, along, NORM: tl.constexpr, ACTIVATI
 def action_gradient(net, scratch, member, half, first_column, shape: tl.constexpr):
     """16 columns of dq/da from the gradient that `input_gradient` left: [R, 16]."""
     R: tl.constexpr = shape.rows
+    BLOCK: tl.constexpr = shape.block
+    PRECISION: tl.constexpr = shape.precision
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     columns = first_column + tl.arange(0, 16)
     w = net.edges + member * net.stride * 16 + net.first * H
     inner = tl.load(net.widths)
     acc = tl.zeros([R, 16], tl.float32)
-    return multiply_add(acc, scratch.y, H, half * R, w, A, 0, inner, columns, R, shape.block, shape.precision)
+    return multiply_add(acc, scratch.y, H, half * R, w, A, 0, inner, columns, R, BLOCK, PRECISION)
 
 
 @triton.jit

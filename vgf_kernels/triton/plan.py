@@ -126,12 +126,13 @@ def is_large(config: FlowConfig, N: int) -> bool:
     return config.kernel is not None and N > LARGEST_STATE
 
 
-# ---- a FlowConfig's numbers as kernels take them
+# ---- settings as kernels take them: a compiled kernel does not look whether a number is a float
 
 
-def sigma(config: FlowConfig) -> float:
-    """The bandwidth where it is a number."""
-    return 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
+def rate_alpha_sigma(config: FlowConfig) -> tuple[float, float, float]:
+    """Learning rate, alpha, and the bandwidth where it is a number."""
+    sigma = 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
+    return float(config.learning_rate), float(config.alpha), sigma
 
 
 def bounds(clip: tuple[float, float] | None) -> tuple[float, float]:

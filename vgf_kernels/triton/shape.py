@@ -18,6 +18,9 @@ def round_up(size: int, multiple: int) -> int:
 class Shape:
     """The compile-time constants of a kernel over one network.
 
+    Kernels bind the fields they use to names of their own (`R: tl.constexpr = shape.rows`): Triton 3.4 takes a field for a
+    run-time value in some places.
+
     Attributes:
         rows: R, the particles a program works on at a time.
         states: the states that these may belong to, rounded up to what a product takes.
