@@ -63,8 +63,9 @@ void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
 }
 
 void launch(const char* name, const void* kernel, Grid grid, const void* parameter, Stream stream) {
+  // Always the device's limit: another thread may launch the same kernel with less.
   if (grid.shared_bytes > 48 * 1024)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, grid.shared_bytes),
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine().shared_bytes),
           (std::string("cudaFuncSetAttribute of ") + name).c_str());
   void* arguments[] = {const_cast<void*>(parameter)};
   check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y), dim3(grid.threads), arguments, grid.shared_bytes,
