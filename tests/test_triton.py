@@ -16,7 +16,7 @@ from test_accuracy import SETTINGS, config_of
 from test_independence import results
 
 import vgf_kernels.triton
-from vgf_kernels import FlowConfig, reference
+from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -148,6 +148,28 @@ def test_launches(engine, monkeypatch):
         launched.clear()
         calls()
         assert launched == wanted
+    live = MLP.from_torch(critic_module())
+    launched.clear()
+    engine.act(live, p.policy, *states, 2, steps)
+    assert launched == ["sample", "pack", "flow", "act"]
+
+
+def critic_module():
+    """A live critic for O = 5 and A = 3."""
+    module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    return module if INTERPRETED else module.cuda()
+
+
+def test_changed_weights_of_a_live_module_are_seen(engine):
+    module, p = critic_module(), make_problem()
+    live = MLP.from_torch(module)
+    for _ in range(3):
+        with torch.no_grad():
+            module[0].weight.data *= 1.5
+            module[2].bias += 1
+            x = torch.from_numpy(np.concatenate([np.repeat(p.obs[:, None], 7, 1), p.particles], -1))
+            wanted = module(x.to(module[0].weight.device))[..., 0].cpu().numpy()
+        np.testing.assert_allclose(engine.value(live, p.obs, p.particles)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("bandwidth_grad", [False, True])

@@ -17,7 +17,7 @@ from .direction import direction
 from .flow import flow
 from .large_states import LargeStates
 from .launch import Options, launch, timer
-from .packed import up_to_date
+from .packed import PackedMLP, up_to_date
 from .sample import sample
 from .shape import ALIGNED, scratch_sizes
 from .td_target import td_target
@@ -29,7 +29,7 @@ UPDATE_OPTIONS = Options(num_warps=8)
 
 
 class TritonEngine:
-    """The functions on checked float32 tensors of one device. Nothing here waits for the GPU.
+    """The functions on checked float32 tensors of one device, for one call. Only tuning waits for the GPU.
 
     Args:
         precision: "fp32", "tf32" or "bf16", of the products; sums, norms, the kernel and Adam are float32.
@@ -37,6 +37,7 @@ class TritonEngine:
 
     def __init__(self, precision: str) -> None:
         self._precision = precision
+        self._packed: dict[tuple, PackedMLP] = {}  # an engine serves one call, which packs a network once
 
     def value(self, critic: MLP, obs: Tensor, actions: Tensor) -> Tensor:
         q = _empty(actions, critic.ensemble, *actions.shape[:2])
@@ -114,14 +115,9 @@ class TritonEngine:
         out = _empty(noise, noise.shape[0], noise.shape[2])
         picks = particles if select == "max" else select_noise.contiguous()
         self._run(
-            act,
-            critic,
-            obs,
-            particles,
-            (picks, out),
-            numbers=(float(temperature),),
-            constants=(aggregate, select),
-        )
+            act, critic, obs, particles, (picks, out),
+            numbers=(float(temperature),), constants=(aggregate, select),
+        )  # fmt: skip
         return out
 
     def td_target(
@@ -169,7 +165,9 @@ class TritonEngine:
         """Launch one of the kernels over a network: they share their leading arguments."""
         device = actions.device
         B, N, A = actions.shape
-        packed = up_to_date(mlp, A, timed, self._precision, device)
+        packed = self._packed.get((id(mlp), timed))
+        if packed is None:
+            packed = self._packed[id(mlp), timed] = up_to_date(mlp, A, timed, self._precision, device)
         gpu = _gpu(device)
         obs, actions = obs.contiguous(), actions.contiguous()
         ensemble = () if timed else (packed.ensemble,)

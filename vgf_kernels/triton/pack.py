@@ -1,7 +1,8 @@
 """All weights of an MLP into the engine's layout (shape.Net) in one launch: one read and at most two writes of each.
 
-The padding is zero from the allocation of the packed buffers and is never written. Reading through the table of
-addresses, a captured launch packs whatever the parameters hold when it is replayed.
+The table [E, depth + 1, 8] has a row for each layer: the address and the two strides of W, the addresses of b, scale
+and bias (0 where no norm follows), and the layer's widths. Read through it, the weights of a captured launch are those
+at its replay. The padding is zero from the allocation of the packed buffers, and is never written.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ import triton
 import triton.language as tl
 
 from .tiles import store_as
-
-# The columns of the table [E, depth + 1, 8], one row a layer: addresses (0 where there is no norm), strides, sizes.
-TABLE_COLUMNS = ("W", "stride_in", "stride_out", "b", "scale", "bias", "inner", "outer")
 
 
 @triton.jit(do_not_specialize=["stride", "first", "depth", "O", "A"])

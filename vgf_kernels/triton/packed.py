@@ -24,7 +24,7 @@ class Table:
     """Where the weights of an MLP are, on the device.
 
     Attributes:
-        entries: [E, depth + 1, 8] int64, see pack.TABLE_COLUMNS.
+        entries: [E, depth + 1, 8] int64, see pack.py.
         widths: [depth + 1] int32, the hidden layers' widths and a zero.
         identity: what the entries were made from; for a live MLP, address, shape and strides of its parameters.
         held: by member, layer and name, the arrays that are not parameters of a live module: snapshots, and the
