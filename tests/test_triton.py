@@ -270,17 +270,15 @@ def test_precision_follows_torchs_setting(engine):
     assert 1e-5 < relative_error(bf16, full) < 1e-1
 
 
-@pytest.mark.parametrize("N", [3, 20])
-def test_states_are_independent(engine, N):
-    p = make_problem(B=7, N=N, hidden=(16,))
+def test_states_are_independent(engine):
+    p = make_problem(B=7, N=5, hidden=(16,))
     together = results(engine, p)
     for state in (0, 6):
         for whole, alone in zip(together, results(engine, p, slice(state, state + 1))):
             np.testing.assert_allclose(whole[state], alone[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize(("bad", "activation"), [(np.nan, "relu"), (np.inf, "gelu")])
 def test_a_non_finite_input_stays_in_its_state(engine, bad, activation):
     p = make_problem(B=6, N=3, hidden=(16,), activation=activation)
     poisoned = replace(p, obs=p.obs.copy())
