@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_one_command_gives_one_record(tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.gpu import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from bench.gpu import main; sys.exit(main(sys.argv[1:]))"
     done = processes.python("-c", code, "--out", str(tmp_path), "--device", "cpu", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = tmp_path.glob("*.json")
@@ -35,7 +35,7 @@ def test_without_a_gpu_it_says_so(tmp_path):
 
     if backends()["triton"].available:
         pytest.skip("there is a GPU")
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from bench.gpu import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from bench.gpu import main; sys.exit(main(sys.argv[1:]))"
     done = processes.python("-c", code, "--out", str(tmp_path))
     assert done.returncode == 2 and "engine triton cannot run here: " in done.stderr
 
