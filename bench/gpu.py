@@ -17,8 +17,11 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]  # for `python -m bench.gpu`
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+# `python -m bench.gpu` puts the checkout first, where the installed package should be found before it.
+elsewhere = [path for path in sys.path if Path(path).resolve() != ROOT]
+sys.path[:] = [str(HERE), str(ROOT / "tests"), *elsewhere, str(ROOT)]
 
 import gpu_checks
 import gpu_times
