@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from alternate import ratios
-from cases import ACTIONS, CRITICS, HIDDEN, OBS, PARTICLES
+from cases import ACTIONS, CRITICS, HIDDEN, OBS, PARTICLES, Case
 from contestants import Contestant
 from machine import describe_machine, slug
 from run import Outcome, Run
@@ -59,11 +59,15 @@ def save(run: Run) -> Path:
         "contestants": {str(contestant): about for contestant, about in run.descriptions.items()},
         "sizes": {"O": OBS, "A": ACTIONS, "N": PARTICLES, "E": CRITICS, "hidden": HIDDEN},
         "latencies_s": run.latencies,
-        "cases": {case.name: asdict(case) | _results(outcome) for case, outcome in run.outcomes.items()},
+        "cases": {case.name: _about(case) | _results(outcome) for case, outcome in run.outcomes.items()},
     }
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def _about(case: Case) -> dict:
+    return asdict(case) | {"critic": Path(case.critic).name}  # of a file, no path of this machine
 
 
 def _results(outcome: Outcome) -> dict:

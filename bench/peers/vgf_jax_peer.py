@@ -27,7 +27,7 @@ class Peer(jax_peer.Peer):
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         networks = [
-            jax.device_put(vgf.Network.from_mlp(as_mlp(members)))
+            jax.device_put(vgf.Network.from_mlp(as_mlp(members, case.activation)))
             for members in (data.critic, data.target_critic, data.policy)
         ]
         if case.function == "act":
