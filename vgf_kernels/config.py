@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,12 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     if not low < high:
         raise ValueError(f"clip: expected low < high, got {clip!r}; swap the bounds or pass None for no clip")
     return (low, high)
+
+
+@functools.lru_cache(maxsize=256)
+def compiled_options(options: Any, config: FlowConfig) -> Any:
+    """A config as the FlowOptions `options` of a compiled module."""
+    return options(
+        int(config.num_steps), config.learning_rate, config.alpha, config.aggregate, config.kernel,
+        config.bandwidth, config.bandwidth_grad, config.optimizer, config.clip,
+    )  # fmt: skip

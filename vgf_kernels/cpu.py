@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
-from .config import FlowConfig
+from .config import FlowConfig, compiled_options
 from .mlp import MLP
 
 try:
@@ -167,12 +166,8 @@ def _sizes(obs, particles) -> tuple[int, int, int, int]:
     return b, n, obs.shape[1], a
 
 
-@functools.lru_cache(maxsize=256)
 def _options(config: FlowConfig):
-    return _native.FlowOptions(
-        int(config.num_steps), config.learning_rate, config.alpha, config.aggregate, config.kernel,
-        config.bandwidth, config.bandwidth_grad, config.optimizer, config.clip,
-    )  # fmt: skip
+    return compiled_options(_native.FlowOptions, config)
 
 
 # ---- packed weights

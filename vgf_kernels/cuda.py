@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from .config import FlowConfig
+from .config import FlowConfig, compiled_options
 from .mlp import MLP
 
 try:
@@ -25,9 +25,14 @@ def missing() -> str | None:
     """Why the engine cannot run here."""
     if _absent is not None:
         return _absent
-    if not _cuda.driver_version():
+    return _without_device(_cuda)
+
+
+@functools.cache  # asking for the devices' properties at every call would cost more than the call
+def _without_device(module: Any) -> str | None:
+    if not module.driver_version():
         return "no CUDA driver was found; install one, or give this container a GPU"
-    devices = _cuda.devices()
+    devices = module.devices()
     if not devices:
         return "the CUDA driver shows no device; look at nvidia-smi and at CUDA_VISIBLE_DEVICES"
     if all((major, minor) < OLDEST for _, major, minor in devices):
@@ -263,9 +268,5 @@ def _finish(device) -> None:
     torch.cuda.current_stream(device).synchronize()
 
 
-@functools.lru_cache(maxsize=256)
 def _options(config: FlowConfig):
-    return _cuda.FlowOptions(
-        int(config.num_steps), config.learning_rate, config.alpha, config.aggregate, config.kernel,
-        config.bandwidth, config.bandwidth_grad, config.optimizer, config.clip,
-    )  # fmt: skip
+    return compiled_options(_cuda.FlowOptions, config)

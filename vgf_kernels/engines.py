@@ -15,7 +15,6 @@ PLACES = {
     "cpu": ("the CPU", "move them with .cpu()"),
     "cuda": ("a GPU", 'move them with .cuda() or pass backend="auto"'),
 }
-NOT_YET = "not part of this version of vgf-kernels"
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,13 @@ def backends() -> dict[str, Backend]:
 
 
 def _backend(name: str) -> Backend:
-    missing = _missing(name)
+    missing = MODULES[name].missing()
     if missing is not None:
         return Backend(name, False, missing)
     try:
         return Backend(name, True, MODULES[name].detail())
     except RuntimeError as error:  # VGF_CPU_ISA names what cannot run; a call says so too
         return Backend(name, False, str(error))
-
-
-def _missing(name: str) -> str | None:
-    """Why this engine cannot run here."""
-    return MODULES[name].missing() if name in MODULES else NOT_YET
 
 
 def call(arrays: Any, function: str, like: Any, backend: str, precision: str | None, *args: Any) -> Any:
@@ -84,8 +78,11 @@ def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str
         if backend not in ("auto", *checks.ENGINES):
             names = ", ".join(("auto", *checks.ENGINES))
             raise ValueError(f"VGF_BACKEND: expected one of {names}, got {backend!r}; correct or unset it")
-    name = _automatic(device) if backend == "auto" else backend
-    check_available(name)
+    if backend == "auto":
+        name = _automatic(device)
+    else:
+        name = backend
+        check_available(name)
     serves = MODULES[name].DEVICE
     if device.split(":")[0] != serves:
         where, remedy = PLACES[serves]
@@ -97,9 +94,9 @@ def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str
 def _automatic(device: str) -> str:
     """The first engine that can run on this device."""
     reasons = {}
-    for name in checks.ENGINES:
-        if name in MODULES and MODULES[name].DEVICE == device.split(":")[0]:
-            reasons[name] = _missing(name)
+    for name, module in MODULES.items():
+        if module.DEVICE == device.split(":")[0]:
+            reasons[name] = module.missing()
             if reasons[name] is None:
                 return name
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "none is made for it"
@@ -110,7 +107,7 @@ def _automatic(device: str) -> str:
 
 def check_available(name: str) -> None:
     """Raise RuntimeError where the engine of this name cannot run here; "auto" always can."""
-    reason = None if name == "auto" else _missing(name)
+    reason = None if name == "auto" else MODULES[name].missing()
     if reason is not None:
         raise RuntimeError(f'backend {name!r} is unavailable: {reason}; use backend="auto" or another engine')
 

@@ -105,7 +105,6 @@ class Emulated:
 
         monkeypatch.setattr(cuda, "_cuda", self.module, raising=False)
         monkeypatch.setattr(cuda, "_absent", None)
-        monkeypatch.setattr(cuda, "_options", cuda._options.__wrapped__)  # keeps objects of one module
         monkeypatch.setattr(cuda, "DEVICE", "cpu")
         monkeypatch.setattr(cuda, "_place", lambda device: (nullcontext(), 0))
         monkeypatch.setattr(cuda, "_capturing", lambda device: False)
