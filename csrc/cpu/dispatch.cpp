@@ -1,4 +1,4 @@
-// Which instruction set runs: the fastest the machine has, or the one VGF_CPU_ISA names.
+// What the machine is: its cache, and the instruction set that runs, the fastest it has or the one VGF_CPU_ISA names.
 #include <cstdlib>
 #include <stdexcept>
 
@@ -112,6 +112,19 @@ bool skipping() {
     throw std::runtime_error(std::string("VGF_CPU_DENSE: expected 0 or 1, got \"") + dense + "\"");
   }();
   return on;
+}
+
+long cache_bytes() {
+  static const long bytes = [] {
+    constexpr long kUsual = 1 << 20;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    const long found = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    return found > 0 ? found : kUsual;
+#else
+    return kUsual;
+#endif
+  }();
+  return bytes;
 }
 
 const char* isa() { return kernels().name; }

@@ -9,23 +9,20 @@ namespace {
 
 constexpr long kSliceFloats = 64 * 1024;  // 256 KB of weights: a quarter of the smallest L2 of servers today
 
-// The product `g` for the panels [first, end) of its `panels`.
-Gemm slice(Gemm g, int first, int end, int panel_width) {
-  g.w += first * g.panel_stride;
-  if (g.init) g.init += first * panel_width;
-  g.c += first * panel_width;
-  g.panels = end - first;
+// The product `g` for some of its panels.
+Gemm slice(Gemm g, int begin, int end) {
+  g.begin = begin;
+  g.end = end;
   return g;
 }
 
-// The entries of an ascending list that lie in [begin, end).
-Active between(const Active& list, int begin, int end) {
-  int* last = list.unit + list.count;
-  int* from = std::lower_bound(list.unit, last, begin);
-  return {static_cast<int>(std::lower_bound(from, last, end) - from), from};
-}
-
 }  // namespace
+
+int Group::tiles_in_cache(const Call& call, int rows) {
+  const long a = call.max_width * kRowStride, row_major = (call.max_hidden + 1L) * rows * call.row_stride;
+  const long room = cache_bytes() / static_cast<long>(sizeof(float)) - kSliceFloats;
+  return static_cast<int>(std::clamp(room / std::max(a + row_major, 1L), 1L, long{kGroupTiles}));
+}
 
 Group::Group(const Call& call, const Member& member, Carver& own, float* together, bool touch)
     : call_(call),
@@ -45,6 +42,7 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
     p.rstd = own.take(static_cast<long>(call.max_hidden) * kRowStride);
     p.active = own.take_ints(call.max_hidden * call.max_width + kPanel);  // written a vector at a time
     p.active_count = own.take_ints(call.max_hidden);
+    p.columns = reinterpret_cast<ColumnPlan*>(own.take(sizeof(ColumnPlan) / sizeof(float)));
   }
   work_ = own.take(tile);
   const long most_units = std::max<long>(call.max_width, inputs);
@@ -65,21 +63,19 @@ Active Group::gathered_units(const Passenger& p, const MlpSpec& spec, int l) con
   return listed ? active_units(p, spec, l) : all(spec.widths[l + 1]);
 }
 
-// Runs product(passenger) -> Gemm for all tiles, a slice of the weights at a time.
+// Runs product(passenger) -> Gemm for all tiles, a slice of the weights at a time, and fetches the next slice meanwhile:
+// of these weights, in the end of those that `after`, the product to come, takes.
 template <class F>
-void Group::products(int count, void (*run)(const Gemm&), int panel_width, F product) {
-  const Gemm first = product(passengers_[0]);
-  const int step = count == 1 ? first.panels : static_cast<int>(std::max(kSliceFloats / first.panel_stride / 4 * 4, 4L));
-  for (int begin = 0; begin < first.panels; begin += step) {
-    const int end = std::min(begin + step, first.panels);
+void Group::products(int count, void (*run)(const Gemm&), F product, const Panels& after) {
+  const Gemm whole = product(passengers_[0]);
+  const int step = count == 1 ? whole.end : static_cast<int>(std::max(kSliceFloats / whole.panel_stride / 4 * 4, 4L));
+  const auto at = [&](int panel) { return whole.w + std::min(panel, whole.end) * whole.panel_stride; };
+  for (int begin = 0; begin < whole.end; begin += step) {
+    Ahead ahead{at(begin + step), at(begin + 2 * step)};
+    if (begin + step >= whole.end) ahead = {after.first, after.first + std::min(kSliceFloats, after.floats())};
     for (int i = 0; i < count; i++) {
-      Gemm g = slice(product(passengers_[i]), begin, end, panel_width);
-      Active columns;
-      if (g.columns) {
-        columns = between(*g.columns, begin * panel_width, end * panel_width);
-        g.columns = &columns;
-        g.first_column = begin * panel_width;
-      }
+      Gemm g = slice(product(passengers_[i]), begin, std::min(begin + step, whole.end));
+      if (count > 1 && ahead.next) g.ahead = &ahead;
       run(g);
     }
   }
@@ -90,11 +86,11 @@ void Group::products(int count, void (*run)(const Gemm&), int panel_width, F pro
 void Group::share(Gemm g, void (*run)(const Gemm&), int panel_width) {
   float *z = g.c, *shared = together_[meetings_++ % 2];
   g.c = shared;
-  const int first = g.panels * member_.rank / member_.size, end = g.panels * (member_.rank + 1) / member_.size;
-  if (end > first) run(slice(g, first, end, panel_width));
+  const int begin = g.end * member_.rank / member_.size, end = g.end * (member_.rank + 1) / member_.size;
+  if (end > begin) run(slice(g, begin, end));
   member_.sync();
   for (int r = 0; r < g.rows; r++)
-    std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.panels * panel_width * sizeof(float));
+    std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.end * panel_width * sizeof(float));
 }
 
 void Group::forward(const Net& net, int e, int count, int states, int inputs, bool together) {
@@ -102,7 +98,6 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
-    const int panel_width = layer.forward.width();
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       if (layer.bf16) kernels_.bf16.operand(p.a, gathered_units(p, spec, l - 1), p.operand);
@@ -122,7 +117,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
                                                        : active_units(p, spec, l - 1);
       g.w = layer.forward.first;
       g.panel_stride = layer.forward.stride();
-      g.panels = layer.forward.count();
+      g.end = layer.forward.count();
       g.init = layer.b;
       g.c = p.z + z_at;
       g.c_stride = call_.row_stride;
@@ -135,9 +130,9 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
     };
     const auto run = layer.bf16 ? kernels_.bf16.forward : kernels_.gemm;
     if (together)
-      share(product(passengers_[0]), run, panel_width);
+      share(product(passengers_[0]), run, layer.forward.width());
     else
-      products(count, run, panel_width, product);
+      products(count, run, product, l + 1 < spec.hidden() ? net.mlp->layer(e, l + 1).forward : layer.backward);
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       Active active{0, p.active + l * call_.max_width};
@@ -160,7 +155,7 @@ void Group::output(const Net& net, int e, int count) {
     g.k = active_units(p, spec, spec.hidden() - 1);
     g.w = last.forward.first;
     g.panel_stride = last.forward.stride();
-    g.panels = last.forward.count();
+    g.end = last.forward.count();
     g.init = last.b;
     g.c = p.dy;
     g.c_stride = call_.row_stride;
@@ -179,18 +174,21 @@ void Group::backward(const Net& net, int e, int count) {
   for (int l = spec.hidden() - 1; l >= 0; l--) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const bool top = l + 1 == spec.hidden();
+    // The first layer pulls back to the actions only.
+    const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
+    const int panels = static_cast<int>(padded(end) / kPanel) - first;
+    // Where the layer below is off, no gradient is wanted.
+    const bool plans = l > 0 && skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none);
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
+      if (plans) kernels_.plan_columns(active_units(p, spec, l - 1), panels, *p.columns);
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
                                 top ? net.mlp->layer(e, l + 1).head : p.dy, top ? 0 : call_.row_stride,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
                                 layer.scale, layer.bias, p.mean + l * kRowStride, p.rstd + l * kRowStride, p.a});
       if (layer.bf16) kernels_.bf16.operand(p.a, all(layer.out), p.operand);
     }
-    Active columns[kGroupTiles];
-    // The first layer pulls back to the actions only.
-    const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
-    products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, kPanel, [&](Passenger& p) {
+    products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
       Gemm g{};
       g.a = layer.bf16 ? p.operand : p.a;
       g.rows = p.tile.rows();
@@ -198,16 +196,16 @@ void Group::backward(const Net& net, int e, int count) {
       g.k = !layer.bf16 && spec.norm == Norm::none ? active_units(p, spec, l) : all(layer.backward.rows());
       g.panel_stride = layer.backward.stride();
       g.w = layer.backward.first + first * g.panel_stride;
-      g.panels = static_cast<int>(padded(end) / kPanel) - first;
+      g.end = panels;
       g.c = p.dy;
       g.c_stride = call_.row_stride;
-      if (l > 0 && skips(spec)) {  // where the layer below is off, no gradient is wanted
-        Active& wanted = columns[&p - passengers_];
-        wanted = active_units(p, spec, l - 1);
-        g.columns = &wanted;
-      }
+      g.plan = plans ? p.columns : nullptr;
       return g;
-    });
+    }, l > 0 ? net.mlp->layer(e, l - 1).backward : Panels{});
+    for (int i = 0; plans && i < count; i++) {
+      const Passenger& p = passengers_[i];
+      if (p.columns->pays) kernels_.unpack_columns(*p.columns, p.tile.rows(), p.dy, call_.row_stride);
+    }
   }
 }
 

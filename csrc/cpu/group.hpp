@@ -3,7 +3,8 @@
 // Loop order: layer, slice of its weights, tile. A slice is small enough to stay in L2 while every tile of the group
 // passes; only its first tile waits for L3. Cost model, a 512-wide fp32 layer (1 MB) and a tile of 10 rows: 5.2 MFLOP
 // take 29 us at 178 GFLOP/s; a core that streams 1 MB from L3 for each tile reaches 130 GFLOP/s where it was measured,
-// so of 37 us a group of 8 saves 7.
+// so of 37 us a group of 8 saves 7. The tiles' own numbers (140 KB for 10 rows and 4 hidden layers) must stay in L2 too:
+// with 16 tiles on a core of 1 MB, norms and activations took twice as long.
 #pragma once
 
 #include "call.hpp"
@@ -21,6 +22,8 @@ class Group {
   // `own`: this member's memory; `together`: two tiles of shared memory
   Group(const Call&, const Member&, Carver& own, float* together, bool touch);
   static long together_floats(const Call& call) { return 2 * kTileRows * call.row_stride; }
+  // Tiles of `rows` whose activations and gradients stay in L2 beside a slice of weights.
+  static int tiles_in_cache(const Call&, int rows);
 
   // A tile's own memory.
   struct Passenger {
@@ -32,6 +35,7 @@ class Group {
     float* dy;     // row-major: the gradient of the last layer's input
     float *mean, *rstd;
     int *active, *active_count;  // per hidden layer: its active units and their number
+    ColumnPlan* columns;         // of the product under way
   };
   Passenger& operator[](int i) { return passengers_[i]; }
 
@@ -55,7 +59,7 @@ class Group {
   Active active_units(const Passenger&, const MlpSpec&, int l) const;
   Active gathered_units(const Passenger&, const MlpSpec&, int l) const;
   template <class F>
-  void products(int count, void (*run)(const Gemm&), int panel_width, F product);
+  void products(int count, void (*run)(const Gemm&), F product, const Panels& after);
   void share(Gemm, void (*run)(const Gemm&), int panel_width);
 
   const Call& call_;

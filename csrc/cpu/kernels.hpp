@@ -21,6 +21,25 @@ struct Active {
   int* unit;
 };
 
+// How a product computes wanted columns only: side by side, each packed vector drawn from two neighbouring column
+// vectors of the weights. A column vector is as wide as the instruction set's vectors.
+constexpr int kMaxPacked = 128;  // column vectors of a layer; wider layers keep all their columns
+struct ColumnPlan {
+  struct Draw {
+    int from;             // the first of two neighbouring vectors
+    int select[kPanel];   // which of their lanes stands in each place
+  };
+  bool pays;              // false: too many columns are wanted, compute all
+  int all, packed;        // column vectors of the layer, and of the packed columns
+  Draw pack[kMaxPacked];  // [packed] of the weights' column vectors
+  Draw unpack[kMaxPacked];  // [all] from packed columns: `from` in columns, lanes past a vector's width give zero
+};
+
+// Weights that a later product takes, fetched into L2 a cache line at a time by the products before it.
+struct Ahead {
+  const float *next, *end;
+};
+
 // c = init + a * w for a tile, over the listed k only. Each element is summed over ascending k with one accumulator,
 // and a k left out would have added zero: a row's result depends neither on the tile's height nor on its neighbours.
 struct Gemm {
@@ -29,13 +48,13 @@ struct Gemm {
   Active k;
   const float* w;  // first panel: w[k * kPanel + column]
   long panel_stride;
-  int panels;
+  int begin, end;  // the panels to compute
   const float* init;  // row-major like c; stride 0 repeats one row (a bias); null: zeros
   long init_stride;
-  float* c;  // row-major [rows][c_stride], panels * kPanel columns written
+  float* c;  // row-major [rows][c_stride]
   long c_stride;
-  const Active* columns;  // null: all; else only these are wanted, and the others become zero
-  int first_column;       // of the first panel, where `columns` counts from 0
+  Ahead* ahead;            // null: nothing to fetch
+  const ColumnPlan* plan;  // null, or what to compute of the columns: those whose pack starts in the panels, packed in c
 };
 
 // What follows a hidden Dense layer: norm and activation.
@@ -131,6 +150,9 @@ struct Bf16Products {
 struct Kernels {
   const char* name;
   void (*gemm)(const Gemm&);
+  void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);
+  // Packed columns of c to their places, zeros between them.
+  void (*unpack_columns)(const ColumnPlan&, int rows, float* c, long c_stride);
   Bf16Products bf16;
   void (*hidden_forward)(const HiddenForward&);
   void (*hidden_backward)(const HiddenBackward&);
@@ -147,6 +169,9 @@ struct Kernels {
 
 // The fastest kernels this machine runs, or those VGF_CPU_ISA names.
 const Kernels& kernels();
+
+// Bytes of a core's L2 cache.
+long cache_bytes();
 
 // Whether units that are off are left out; VGF_CPU_DENSE=1 turns that off, to measure or to check what it saves.
 bool skipping();

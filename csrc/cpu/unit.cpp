@@ -39,6 +39,8 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
   }
   // One panel more than the widest keeps rows from falling on the same cache sets; action gradients may straddle one.
   row_stride = std::max(max_width, padded(s.A) + kPanel) + kPanel;
+  const int tile_rows = states_per_tile > 0 ? static_cast<int>(states_per_tile * s.N) : kTileRows;
+  group_tiles = std::min(group_tiles, Group::tiles_in_cache(*this, tile_rows));
   const Member alone;
   const Unit counted(*this, alone, nullptr, nullptr);  // touches no memory
   shared_floats = counted.shared_floats_;
@@ -184,7 +186,7 @@ void Unit::observe(Net& net, const float* obs, int slot) {
     g.k = group_.all(width);
     g.w = layer.forward.first;
     g.panel_stride = layer.forward.stride();
-    g.panels = layer.forward.count();
+    g.end = layer.forward.count();
     g.init = layer.b;
     g.c = net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride;
     g.c_stride = call_.row_stride;

@@ -57,7 +57,7 @@ void panels(const Gemm& g, int first) {
   (tile_store<C>(g.c + (first + C) * kPanel, g.c_stride), ...);
 }
 
-// Over all k: Gemm::k counts pairs. Columns that are not wanted are computed all the same.
+// Over all k: Gemm::k counts pairs.
 void product(const Gemm& g) {
   TileConfig config;
   const auto shape = [&](int tile, int rows, int pairs) {
@@ -71,9 +71,9 @@ void product(const Gemm& g) {
   shape(kRestA, g.rows, rest);
   shape(kRestB, rest, kPanel);
   configure(config);
-  int panel = 0;
-  for (; panel + 4 <= g.panels; panel += 4) panels<0, 1, 2, 3>(g, panel);
-  for (; panel < g.panels; panel++) panels<0>(g, panel);
+  int panel = g.begin;
+  for (; panel + 4 <= g.end; panel += 4) panels<0, 1, 2, 3>(g, panel);
+  for (; panel < g.end; panel++) panels<0>(g, panel);
   release();
 }
 

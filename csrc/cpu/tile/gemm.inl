@@ -6,7 +6,8 @@
 //
 // Leaving out k costs nothing: the loop follows an index list. Leaving out columns packs the wanted ones side by side:
 // an output vector takes up to a vector's width of wanted columns from two neighbouring column vectors, by one
-// two-source permutation a vector and k. Between 50% and 66% of columns wanted, three vectors become two.
+// two-source permutation a vector and k. Between 50% and 66% of columns wanted, three vectors become two. The plan is made
+// once for all columns of a layer: made slice by slice, every slice would round up to whole passes.
 #pragma once
 
 // Inlined into its callers, an inner loop would share their general registers and spill its own.
@@ -15,8 +16,6 @@
 namespace vgf::cpu::VGF_ISA {
 
 constexpr int kPer = kPanel / V::kWidth;
-constexpr int kMaxPacked = 128;  // column vectors; wider layers keep all their columns
-
 // Where the column vector `vector` of the weights starts.
 static VGF_INLINE const float* column_vector(const Gemm& g, int vector) {
   return g.w + vector / kPer * g.panel_stride + vector % kPer * V::kWidth;
@@ -73,6 +72,23 @@ static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N
   }
 }
 
+// Fetches one line of what lies ahead for every k that a pass takes: two cheap instructions, whether or not anything is left.
+class Fetch {
+ public:
+  explicit VGF_INLINE Fetch(Ahead* ahead) : ahead_(ahead), next_(ahead ? ahead->next : nullptr), end_(ahead ? ahead->end : nullptr) {}
+  VGF_INLINE void line() {
+    __builtin_prefetch(next_, 0, 2);
+    next_ += next_ < end_ ? kPanel : 0;
+  }
+  VGF_INLINE void finish() {
+    if (ahead_) ahead_->next = next_;
+  }
+
+ private:
+  Ahead* ahead_;
+  const float *next_, *end_;
+};
+
 template <Lane lane, int M, int P>
 static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   constexpr int N = P * kPer;
@@ -80,45 +96,45 @@ static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   for (int p = 0; p < P; p++) w[p] = g.w + (panel + p) * g.panel_stride;
   V sum[M][N];
   start(g, row, panel * kPer, sum);
+  Fetch fetch(g.ahead);
   for (int i = 0; i < g.k.count; i++) {
     const long k = g.k.unit[i];
+    fetch.line();
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = V::load(w[n / kPer] + k * kPanel + n % kPer * V::kWidth);
     accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
   }
+  fetch.finish();
   finish(g, row, panel * kPer, sum);
 }
 
-// An output vector of a product that leaves out columns.
-struct Packing {
-  int vector;                // the first of the two column vectors it takes from
-  int select[V::kWidth];     // which of their 2 * width columns stands in each place
-};
-
 template <Lane lane, int M, int N>
-static VGF_ALONE void packed_pass(const Gemm& g, int row, const Packing* packing, int at) {
+static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   const float *low[N], *high[N];
   V::Select select[N];
   for (int n = 0; n < N; n++) {
-    low[n] = column_vector(g, packing[n].vector);
+    const ColumnPlan::Draw& draw = g.plan->pack[at + n];
+    low[n] = column_vector(g, draw.from);
     // the last column vector has no neighbour; nothing is taken from the second source then
-    const bool last = packing[n].vector + 1 == g.panels * kPer;
-    high[n] = last ? low[n] : column_vector(g, packing[n].vector + 1);
-    select[n] = V::selection(packing[n].select);
+    high[n] = draw.from + 1 == g.plan->all ? low[n] : column_vector(g, draw.from + 1);
+    select[n] = V::selection(draw.select);
   }
   V sum[M][N];
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) sum[m][n] = V(0.0f);
+  Fetch fetch(g.ahead);
   for (int i = 0; i < g.k.count; i++) {
     const long k = g.k.unit[i];
+    fetch.line();
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + k * kPanel), V::load(high[n] + k * kPanel), select[n]);
     accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
   }
+  fetch.finish();
   finish(g, row, at, sum);
 }
 
@@ -150,71 +166,38 @@ static void gemm_panels_of(const Gemm& g, int rows, int row, int panel, int pane
 }
 
 template <Lane lane>
-static void packed_vectors(const Gemm& g, int rows, int row, const Packing* packing, int count) {
+static void packed_vectors(const Gemm& g, int rows, int row, int begin, int end) {
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, N = packed_width(M);
-    int n = 0;
-    for (; n + N <= count; n += N) packed_pass<lane, M, N>(g, row, packing + n, n);
-    if constexpr (N > 1)
-      for (; n < count; n++) packed_pass<lane, M, 1>(g, row, packing + n, n);
+    int n = begin;
+    const bool alone = lane == Lane::single && M > 6 && packs_one_by_one();
+    for (; N > 1 && !alone && n + N <= end; n += N) packed_pass<lane, M, N>(g, row, n);
+    for (; n < end; n++) packed_pass<lane, M, 1>(g, row, n);
   });
 }
 
-// Spreads packed columns to their places, one row in place from the right: a place is never left of its source.
-static VGF_INLINE void spread(const Packing* spreading, int vectors, float* row) {
-  for (int v = vectors - 1; v >= 0; v--)
-    permute(V::load(row + spreading[v].vector), V(0.0f), V::selection(spreading[v].select)).store(row + v * V::kWidth);
-}
-
-// False where too many columns are wanted for packing to pay.
-template <Lane lane>
-static bool gemm_packed(const Gemm& g) {
-  const Active& columns = *g.columns;
-  const int all = g.panels * kPer;
-  if (all > kMaxPacked) return false;
-  Packing packing[kMaxPacked], spreading[kMaxPacked];  // of the latter, `vector` is where a row's source starts
-  for (int v = 0; v < all; v++) {
-    spreading[v].vector = 0;
-    for (int slot = 0; slot < V::kWidth; slot++) spreading[v].select[slot] = V::kWidth;  // the first zero
-  }
-  const int limit = static_cast<int>(kPackingPays * all);
-  const auto column = [&](int i) { return columns.unit[i] - g.first_column; };
-  int vectors = 0;
-  for (int i = 0; i < columns.count; vectors++) {
-    if (vectors == limit) return false;
-    Packing& p = packing[vectors];
-    p.vector = column(i) / V::kWidth;
-    const int begin = p.vector * V::kWidth;
-    int slot = 0;
-    for (; slot < V::kWidth && i < columns.count && column(i) < begin + 2 * V::kWidth; slot++, i++) {
-      p.select[slot] = column(i) - begin;
-      // The wanted columns of one vector stand side by side in the packed row.
-      Packing& to = spreading[column(i) / V::kWidth];
-      const int place = vectors * V::kWidth + slot;
-      if (i == 0 || column(i - 1) / V::kWidth != column(i) / V::kWidth) to.vector = place;
-      to.select[column(i) % V::kWidth] = place - to.vector;
-    }
-    for (; slot < V::kWidth; slot++) p.select[slot] = 0;
-  }
-  const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
-  for (int pass = 0; pass < passes; pass++) {
-    const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-    packed_vectors<lane>(g, end - row, row, packing, vectors);
-  }
-  for (int r = 0; r < g.rows; r++) spread(spreading, all, g.c + r * g.c_stride);
-  return true;
+// The first packed vector at or past a panel, in whole passes.
+static VGF_INLINE int packed_at(const ColumnPlan& plan, int panel) {
+  constexpr int kPass = 4;  // a multiple of every packed_width
+  int n = 0;
+  while (n < plan.packed && plan.pack[n].from < panel * kPer) n += kPass;
+  return n < plan.packed ? n : plan.packed;
 }
 
 template <Lane lane>
 static void gemm(const Gemm& g) {
-  if (g.columns && gemm_packed<lane>(g)) return;
-  // Rows in passes of near-equal height; panels outside, so that a panel stays in L1 for all passes.
+  const bool packs = g.plan && g.plan->pays;
+  const int begin = packs ? packed_at(*g.plan, g.begin) : g.begin, end = packs ? packed_at(*g.plan, g.end) : g.end;
+  // Rows in passes of near-equal height; columns outside, so that a panel stays in L1 for all passes.
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
-  const int step = passes == 1 ? g.panels : 1;
-  for (int panel = 0; panel < g.panels; panel += step)
+  const int step = passes == 1 ? end - begin : 1;
+  for (int column = begin; column < end; column += step)
     for (int pass = 0; pass < passes; pass++) {
-      const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
-      gemm_panels_of<lane>(g, end - row, row, panel, step);
+      const int row = g.rows * pass / passes, rows = g.rows * (pass + 1) / passes - row;
+      if (packs)
+        packed_vectors<lane>(g, rows, row, column, column + step);
+      else
+        gemm_panels_of<lane>(g, rows, row, column, step);
     }
 }
 

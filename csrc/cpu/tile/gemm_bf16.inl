@@ -43,7 +43,9 @@ static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chun
     sum[m][0] = V::load(init + m * g.init_stride);
     sum[m][1] = V::load(init + m * g.init_stride + kPanel);
   }
+  Fetch fetch(g.ahead);
   const auto step = [&](V r, V s) __attribute__((always_inline)) {
+    fetch.line();
     const V b[2] = {interleave_low(r, s), interleave_high(r, s)};
     accumulate<kPairs ? Lane::pair : Lane::single>(a, b, sum);
     a += kRowStride;
@@ -58,6 +60,7 @@ static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chun
   } else {
     for (int i = 0; i < g.k.count; i++) step(V(0.0f), row_of(i));
   }
+  fetch.finish();
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++) {
     sum[m][0].store(c + m * g.c_stride);
@@ -67,7 +70,7 @@ static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chun
 
 static void forward16(const Gemm& g) {
   const int passes = (g.rows + kGemmRows - 1) / kGemmRows;
-  for (int panel = 0; panel < g.panels; panel++)
+  for (int panel = g.begin; panel < g.end; panel++)
     for (int pass = 0; pass < passes; pass++) {
       const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
       with_rows<kGemmRows>(end - row, [&](auto height) {

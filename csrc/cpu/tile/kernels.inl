@@ -1,5 +1,6 @@
 // Instantiates the micro-kernels for the instruction set VGF_ISA, whose vector type `V` is already included.
 #include "../kernels.hpp"
+#include "columns.inl"
 #include "gemm.inl"
 #include "gemm_bf16.inl"
 #include "hidden.inl"
@@ -12,7 +13,8 @@
 namespace vgf::cpu::VGF_ISA {
 
 extern const Kernels kKernels;
-const Kernels kKernels = {VGF_STRING(VGF_ISA), gemm<Lane::single>, kBf16Products, hidden_forward, hidden_backward,
-                          head,                distances,          bracket,       pairwise,      adam,          pack_panel};
+const Kernels kKernels = {
+    VGF_STRING(VGF_ISA), gemm<Lane::single>, plan_columns, unpack_columns, kBf16Products, hidden_forward,
+    hidden_backward,     head,               distances,    bracket,        pairwise,      adam,           pack_panel};
 
 }  // namespace vgf::cpu::VGF_ISA
