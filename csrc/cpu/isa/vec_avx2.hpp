@@ -126,7 +126,6 @@ constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 1; }
-constexpr bool packs_one_by_one() { return false; }
 constexpr double kPackingPays = 0.7;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2

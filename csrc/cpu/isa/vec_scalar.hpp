@@ -109,7 +109,6 @@ constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 3;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 2; }
-constexpr bool packs_one_by_one() { return false; }
 constexpr double kPackingPays = 0;  // never: a permutation is four scalar moves here
 
 }  // namespace vgf::cpu::scalar

@@ -39,6 +39,11 @@ static VGF_INLINE void finish(const Gemm& g, int row, int vector, const V (&sum)
     for (int n = 0; n < N; n++) sum[m][n].store(c + m * g.c_stride + n * V::kWidth);
 }
 
+template <auto Value>
+struct Constant {
+  static constexpr auto value = Value;
+};
+
 // What one lane holds: a float32; a pair of bfloat16 multiplied and summed at once; or a pair of bfloat16 widened and
 // multiplied one after the other, with two rows of `a`.
 enum class Lane { single, pair, widened };
@@ -47,16 +52,39 @@ enum class Lane { single, pair, widened };
 template <Lane lane>
 constexpr long kTaken = lane == Lane::widened ? 2 * kRowStride : kRowStride;
 
-template <Lane lane, int M, int N>
+// How a number of `a` reaches its multiply-adds: by a register, or as an operand of every one of them, which takes more
+// loads but none of the ports that permute.
+enum class Broadcast { by_register, as_operand };
+
+// f(constant) for what suits permuted weights on this machine.
+template <class F>
+static VGF_INLINE void with_broadcast(F f) {
+#if defined(VGF_HAS_BROADCAST_OPERANDS)
+  if (broadcasts_operands()) return f(Constant<Broadcast::as_operand>{});
+#endif
+  f(Constant<Broadcast::by_register>{});
+}
+
+template <Lane lane, Broadcast broadcast = Broadcast::by_register, int M, int N>
 static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N]) {
   if constexpr (lane == Lane::widened) {
     V half[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) half[n] = low_half(b[n]);
-    accumulate<Lane::single>(a, half, sum);
+    accumulate<Lane::single, broadcast>(a, half, sum);
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) half[n] = high_half(b[n]);
-    accumulate<Lane::single>(a + kRowStride, half, sum);
+    accumulate<Lane::single, broadcast>(a + kRowStride, half, sum);
+  } else if constexpr (broadcast == Broadcast::as_operand) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; m++)
+#pragma GCC unroll 16
+      for (int n = 0; n < N; n++) {
+        if constexpr (lane == Lane::pair)
+          sum[m][n] = dot_with(a + m, b[n], sum[m][n]);
+        else
+          sum[m][n] = fma_with(a + m, b[n], sum[m][n]);
+      }
   } else {
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
@@ -109,7 +137,7 @@ static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   finish(g, row, panel * kPer, sum);
 }
 
-template <Lane lane, int M, int N>
+template <Lane lane, Broadcast broadcast, int M, int N>
 static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   const float *low[N], *high[N];
   V::Select select[N];
@@ -132,24 +160,19 @@ static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
     V b[N];
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + k * kPanel), V::load(high[n] + k * kPanel), select[n]);
-    accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
+    accumulate<lane, broadcast>(g.a + k * kTaken<lane> + row, b, sum);
   }
   fetch.finish();
   finish(g, row, at, sum);
 }
 
-template <int M>
-struct Rows {
-  static constexpr int value = M;
-};
-
-// f(Rows<rows>), rows in [1, M].
+// f(Constant<rows>), rows in [1, M].
 template <int M, class F>
 static VGF_INLINE void with_rows(int rows, F f) {
   if constexpr (M > 1) {
     if (rows < M) return with_rows<M - 1>(rows, f);
   }
-  f(Rows<M>{});
+  f(Constant<M>{});
 }
 
 template <Lane lane>
@@ -168,11 +191,13 @@ static void gemm_panels_of(const Gemm& g, int rows, int row, int panel, int pane
 template <Lane lane>
 static void packed_vectors(const Gemm& g, int rows, int row, int begin, int end) {
   with_rows<kGemmRows>(rows, [&](auto height) {
-    constexpr int M = height.value, N = packed_width(M);
-    int n = begin;
-    const bool alone = lane == Lane::single && M > 6 && packs_one_by_one();
-    for (; N > 1 && !alone && n + N <= end; n += N) packed_pass<lane, M, N>(g, row, n);
-    for (; n < end; n++) packed_pass<lane, M, 1>(g, row, n);
+    with_broadcast([&](auto broadcast) {
+      constexpr int M = height.value, N = packed_width(M);
+      int n = begin;
+      for (; n + N <= end; n += N) packed_pass<lane, broadcast.value, M, N>(g, row, n);
+      if constexpr (N > 1)
+        for (; n < end; n++) packed_pass<lane, broadcast.value, M, 1>(g, row, n);
+    });
   });
 }
 

@@ -30,7 +30,7 @@ static void operand16(const float* a, const Active& k, float* out) {
 }
 
 // One chunk of a panel: the column vectors `chunk` and `chunk` + 16 columns on.
-template <int M>
+template <Broadcast broadcast, int M>
 static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chunk) {
   const float* w = g.w + panel * g.panel_stride + chunk * V::kWidth;
   const float* a = g.a + row;
@@ -47,7 +47,7 @@ static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chun
   const auto step = [&](V r, V s) __attribute__((always_inline)) {
     fetch.line();
     const V b[2] = {interleave_low(r, s), interleave_high(r, s)};
-    accumulate<kPairs ? Lane::pair : Lane::single>(a, b, sum);
+    accumulate<kPairs ? Lane::pair : Lane::single, broadcast>(a, b, sum);
     a += kRowStride;
   };
   const auto row_of = [&](int i) __attribute__((always_inline)) {
@@ -74,7 +74,9 @@ static void forward16(const Gemm& g) {
     for (int pass = 0; pass < passes; pass++) {
       const int row = g.rows * pass / passes, end = g.rows * (pass + 1) / passes;
       with_rows<kGemmRows>(end - row, [&](auto height) {
-        for (int chunk = 0; chunk < kPer; chunk++) forward16_pass<height.value>(g, row, panel, chunk);
+        with_broadcast([&](auto broadcast) {
+          for (int chunk = 0; chunk < kPer; chunk++) forward16_pass<broadcast.value, height.value>(g, row, panel, chunk);
+        });
       });
     }
 }
