@@ -21,18 +21,24 @@ static void plan_columns(const Active& wanted, int panels, ColumnPlan& plan) {
       return;
     }
     ColumnPlan::Draw& draw = plan.pack[plan.packed];
-    draw.from = wanted.unit[i] / V::kWidth;
-    const int first = draw.from * V::kWidth;
-    int place = 0;
-    for (; place < V::kWidth && i < wanted.count && wanted.unit[i] < first + 2 * V::kWidth; place++, i++) {
-      const int column = wanted.unit[i], vector = column / V::kWidth, at = plan.packed * V::kWidth + place;
-      draw.select[place] = column - first;
-      // The wanted columns of one vector stand side by side among the packed ones.
-      ColumnPlan::Draw& back = plan.unpack[vector];
-      if (i == 0 || wanted.unit[i - 1] / V::kWidth != vector) back.from = at;
-      back.select[column % V::kWidth] = at - back.from;
+    const int* unit = wanted.unit + i;
+    const int left = wanted.count - i < V::kWidth ? wanted.count - i : V::kWidth;
+    draw.from = unit[0] / V::kWidth;
+    const int first = draw.from * V::kWidth, second = first + V::kWidth, end = second + V::kWidth;
+    int of_first = 0, taken = 0;
+    for (int place = 0; place < left; place++) {
+      of_first += unit[place] < second;
+      taken += unit[place] < end;
     }
-    for (; place < V::kWidth; place++) draw.select[place] = 0;
+    for (int place = 0; place < V::kWidth; place++) draw.select[place] = place < taken ? unit[place] - first : 0;
+    // The wanted columns of one vector stand side by side among the packed ones.
+    const int at = plan.packed * V::kWidth;
+    ColumnPlan::Draw* back = plan.unpack + draw.from;
+    if (i == 0 || unit[-1] < first) back->from = at;
+    for (int place = 0; place < of_first; place++) back->select[unit[place] - first] = at + place - back->from;
+    if (taken > of_first) back[1].from = at + of_first;
+    for (int place = of_first; place < taken; place++) back[1].select[unit[place] - second] = place - of_first;
+    i += taken;
   }
 }
 

@@ -131,16 +131,25 @@ static void backward(const HiddenBackward& h) {
   };
   float mean_g[kTileRows], mean_gy[kTileRows];
   for (int r = 0; r < h.rows; r++) {
-    V sum_g(0.0f), sum_gy(0.0f);
-    for_columns(h.width, [&](int c) {
+    constexpr int kSums = 4;  // side by side, to hide the latency of an addition
+    const int padded = (h.width + kPanel - 1) / kPanel * kPanel;
+    V sum_g[kSums], sum_gy[kSums];
+#pragma GCC unroll 4
+    for (int i = 0; i < kSums; i++) sum_g[i] = sum_gy[i] = V(0.0f);
+    const auto add = [&](int c, int i) {
       V scale = V::load(h.scale + c), y = normalised(r, c), g = dy(r, c) * scale;
       if (pre) g = g * Act::slope(fma(y, scale, V::load(h.bias + c)));
       g.store(h.work + r * h.stride + c);
-      sum_g = sum_g + g;
-      sum_gy = fma(g, y, sum_gy);
-    });
-    mean_g[r] = sum_lanes(sum_g) / h.width;
-    mean_gy[r] = sum_lanes(sum_gy) / h.width;
+      sum_g[i] = sum_g[i] + g;
+      sum_gy[i] = fma(g, y, sum_gy[i]);
+    };
+    int c = 0;
+    for (; c + kSums * V::kWidth <= padded; c += kSums * V::kWidth)
+#pragma GCC unroll 4
+      for (int i = 0; i < kSums; i++) add(c + i * V::kWidth, i);
+    for (; c < padded; c += V::kWidth) add(c, 0);
+    mean_g[r] = sum_lanes((sum_g[0] + sum_g[1]) + (sum_g[2] + sum_g[3])) / h.width;
+    mean_gy[r] = sum_lanes((sum_gy[0] + sum_gy[1]) + (sum_gy[2] + sum_gy[3])) / h.width;
   }
   fill_k_major(h.rows, h.width, h.out, [&](int r, int c) {
     V g = V::load(h.work + r * h.stride + c);
