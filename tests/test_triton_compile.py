@@ -13,7 +13,7 @@ import pytest
 
 triton = pytest.importorskip("triton")
 
-from triton_aot import ARCHITECTURES, compile_for, overtaken, usage_of
+from triton_aot import ARCHITECTURES, VERSION, compile_for, overtaken, usage_of
 
 from vgf_kernels import FlowConfig
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
@@ -48,7 +48,7 @@ SHARED = {
     "gfx942": 64 << 10,
 }  # of a program, in bytes; sm_80 code runs on smaller GPUs of its generation too
 # Older compilers leave a little in local memory.
-TOLERATED = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 9) else 160
+TOLERATED = 0 if VERSION >= (3, 9) else 160
 CHOICES = {
     "AGGREGATE": "mean", "OPTIMIZER": "adam", "CLIP": True, "TRAJECTORY": False, "REDUCE": "mean", "SELECT": "max",
 }  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import triton
 import triton.backends.nvidia
 from triton.backends.compiler import GPUTarget
@@ -22,6 +23,7 @@ TYPES = {"widths": "*i32", "table": "*i64", "counts": "*i64", "following": "*i32
 FLOATS = (
     "eps", "rate", "alpha", "sigma", "low", "high", "correction_1", "correction_2", "discount", "temperature",
 )  # fmt: skip
+VERSION = tuple(map(int, triton.__version__.split(".")[:2]))
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 
 
@@ -36,6 +38,8 @@ class Usage:
 
 def compile_for(target: str, kernel: Any, constants: dict[str, Any], options: Options, precision: str) -> Any:
     """Compile as vgf_kernels.triton.launch would have it compiled on that GPU."""
+    if target.startswith("gfx") and VERSION < (3, 5):
+        pytest.skip(f"Triton {triton.__version__} comes without the linker for AMD's GPUs")
     signature = {name: _type(kernel, name, constants, precision) for name in kernel.arg_names}
     attributes = {
         (i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in ALIGNED
