@@ -154,6 +154,20 @@ def test_launches(engine, monkeypatch):
     assert launched == ["sample", "pack", "flow", "act"]
 
 
+def test_under_torch_compile(engine):
+    """One graph without a break, around the engine's one operator."""
+    vgf = pytest.importorskip("vgf_kernels.torch")
+    p, device = make_problem(B=3, N=4, hidden=(16,)), "cpu" if INTERPRETED else "cuda"
+    critic = MLP.from_torch(critic_module())
+    obs, x = (torch.from_numpy(a).to(device) for a in (p.obs, p.particles))
+
+    def move(obs, x):
+        return 2 * vgf.flow(critic, obs, x, CONFIG, backend="triton").tanh()
+
+    compiled = torch.compile(move, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(obs, x), move(obs, x))
+
+
 def critic_module():
     """A live critic for O = 5 and A = 3."""
     module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))

@@ -11,8 +11,8 @@ pytest.importorskip("triton")
 
 from vgf_kernels.triton import plan, tuning
 
-H100 = plan.Gpu("H100", 132, 90)
-CANDIDATES = plan.candidates(512, "bf16", True, 256, 10, H100)
+H100 = plan.Gpu("H100", 132, 90, True)
+CANDIDATES = plan.candidates(512, "bf16", False, 256, 10, H100)
 
 
 class Clock:
@@ -76,9 +76,12 @@ def test_off(cache, monkeypatch):
     clock = favour(CANDIDATES[1])
     assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[0]
     assert clock.asked == [] and not cache.exists()
+    monkeypatch.setattr(tuning, "_read", None)  # the file is looked at once, not at every call
+    assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[0]
+    monkeypatch.undo()
     monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "maybe")
     with pytest.raises(ValueError, match="VGF_TRITON_AUTOTUNE: expected 0 or 1, got 'maybe'; "):
-        tuning.choose(("a", 1), CANDIDATES, clock)
+        tuning.choose(("b", 1), CANDIDATES, clock)
 
 
 def test_nothing_is_measured_during_capture_nor_remembered():
@@ -86,7 +89,10 @@ def test_nothing_is_measured_during_capture_nor_remembered():
     assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"b": '])
+OTHER_FIELDS = json.dumps({"('a', 1)": {"rows": 16, "lanes": 4}})
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"b": ', OTHER_FIELDS])
 def test_a_broken_file_is_measured_anew(cache, content):
     cache.write_text(content)
     assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
@@ -101,7 +107,15 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("B", "rows"), [(1, 16), (132, 16), (256, 32), (10_000, 64), (100_000, 64)])
 def test_the_default_fills_the_gpu(B, rows):
-    assert plan.default_config(512, "bf16", True, B, 10, H100).rows == rows
+    assert plan.default_config(512, "bf16", False, B, 10, H100).rows == rows
+
+
+def test_how_float32_is_multiplied():
+    mi250 = plan.Gpu("MI250", 104, 0, False)
+    assert [plan.products_of(p, H100) for p in ("fp32", "tf32", "bf16")] == ["ieee", "tf32", "tf32"]
+    assert [plan.products_of(p, mi250) for p in ("fp32", "bf16")] == ["ieee", "ieee"]
+    with pytest.raises(ValueError, match='precision: MI250 does not multiply tf32; pass "fp32" or "bf16"'):
+        plan.products_of("tf32", mi250)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

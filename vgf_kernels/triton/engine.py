@@ -9,6 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
+from .. import __version__
 from ..config import FlowConfig
 from ..mlp import MLP
 from . import plan, tuning
@@ -16,7 +17,7 @@ from .act import act
 from .direction import direction
 from .flow import flow
 from .large_states import LargeStates
-from .launch import Options, launch, timer
+from .launch import launch, timer
 from .packed import PackedMLP, up_to_date
 from .sample import sample
 from .shape import ALIGNED, scratch_sizes
@@ -25,7 +26,7 @@ from .update import update
 from .value import value
 from .value_and_grad import value_and_grad
 
-UPDATE_OPTIONS = Options(num_warps=8)
+VERSIONS = f"vgf-kernels {__version__}, Triton {triton.__version__}"
 
 
 class TritonEngine:
@@ -144,10 +145,10 @@ class TritonEngine:
             states = LargeStates(particles, config)
             return states.step(particles.contiguous(), dq.contiguous(), first_moment, second_moment, step)
         out, phi = _empty(particles, B, N, A), _empty(particles, B, N, A)
-        states = min(B, max(1, plan.LARGEST_STATE // N))
+        states, options = plan.update_plan(N)
         interaction = plan.interaction_of(config, N, states * N)
         launch(
-            update, (-(-B // states), 1), particles.device, UPDATE_OPTIONS,
+            update, (-(-B // states), 1), particles.device, options,
             (
                 particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
                 *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
@@ -169,11 +170,12 @@ class TritonEngine:
         if packed is None:
             packed = self._packed[id(mlp), timed] = up_to_date(mlp, A, timed, self._precision, device)
         gpu = _gpu(device)
+        products = plan.products_of(self._precision, gpu)
         obs, actions = obs.contiguous(), actions.contiguous()
         ensemble = () if timed else (packed.ensemble,)
 
         def run(chosen: plan.Config) -> None:
-            shape = plan.shape_of(packed, self._precision, chosen, N)
+            shape = plan.shape_of(packed, products, chosen, N)
             programs = min(plan.tiles(B, N, chosen.rows), gpu.processors)
             small_size, large_size = scratch_sizes(shape, packed.ensemble, packed.depth, taped)
             interaction = () if config is None else (plan.interaction_of(config, N, chosen.rows),)
@@ -198,11 +200,11 @@ class TritonEngine:
             size,
             N,
             gpu,
-            triton.__version__,
+            VERSIONS,
         )
         chosen = tuning.chosen.get(key)
         if chosen is None:
-            candidates = plan.candidates(packed.width, self._precision, taped, B, N, gpu)
+            candidates = plan.candidates(packed.width, self._precision, timed, B, N, gpu)
             chosen = tuning.choose(key, candidates, timer(device, run))
         run(chosen)
 
@@ -216,7 +218,9 @@ def _gpu(device: torch.device) -> plan.Gpu:
     if (
         device.type == "cpu"
     ):  # under Triton's interpreter; a few processors, so that programs take several tiles
-        return plan.Gpu("interpreter", 2, 0)
+        return plan.Gpu("interpreter", 2, 0, True)
     properties = torch.cuda.get_device_properties(device)
-    architecture = 0 if torch.version.hip else 10 * properties.major + properties.minor
-    return plan.Gpu(properties.name, properties.multi_processor_count, architecture)
+    name, processors = properties.name, properties.multi_processor_count
+    if torch.version.hip:
+        return plan.Gpu(name, processors, 0, properties.gcnArchName.startswith("gfx942"))
+    return plan.Gpu(name, processors, 10 * properties.major + properties.minor, True)

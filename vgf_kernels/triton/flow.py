@@ -3,9 +3,10 @@
 A persistent program takes tile after tile through all steps; everything in between stays in its scratch memory.
 
 Cost of a step of R rows with E critics of depth D and width H: 4 E R H (A + (D-1) H) FLOPs, half forward, half
-back, and from L2 2 E (D-1) H^2 elements of weights and about (4 D + 2 D H / chunk) E R H of activations (network.py);
-from memory only the observations, the particles and, once a tile, the result. At R = 64, H = 512 and chunks of 128
-in bfloat16 that is 98 KB of weights and as much of activations a particle and step, for 6.4 MFLOP.
+back, and from L2 2 E (D-1) H^2 elements of weights and about (8 D + 2 (D-1) H / chunk) E R H of activations
+(network.py); from memory, once a tile, only the observations, the particles and the result. At R = 64, H = 512 and
+chunks of 128 in bfloat16 that is 98 KB of weights and 120 KB of activations a particle and step, for 6.4 MFLOP.
+bench/triton_model.py makes times of it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,24 @@ def block_of(program, N, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def entries(N):
+    """How many distances a state has: more than an int32 counts, from 46,341 particles on."""
+    return N.to(tl.int64) * N
+
+
+@triton.jit
+def counts_of(counts, state):
+    """The counts of a state's first digit; those of the next one are `digit_stride` further."""
+    return counts + state.to(tl.int64) * 256
+
+
+@triton.jit
+def digit_stride(B):
+    """From one digit's counts of [4, B, 256] to the next one's."""
+    return B.to(tl.int64) * 256
+
+
+@triton.jit
 def block_distances(x, i, j, N, A):
     """Squared distances of particles i and j of the state at x, [len(i), len(j)], and which of them exist."""
     exists = (i < N)[:, None] & (j < N)[None, :]
@@ -38,8 +56,9 @@ def difference(x, i, j, N, A):
 @triton.jit
 def middle_keys(counts, following, state, B, N):
     """The two middle keys of a state's N^2 distances, once they are counted; the first one's rank among equals."""
-    lower, rank, equal = narrow(counts + state * 256, B * 256, DIGITS, N * N)
-    upper_rank = rank + N * N // 2 - (N * N - 1) // 2
+    total = entries(N)
+    lower, rank, equal = narrow(counts_of(counts, state), digit_stride(B), DIGITS, total)
+    upper_rank = rank + total // 2 - (total - 1) // 2
     upper = tl.where(upper_rank < equal, lower, tl.load(following + state))
     return lower, upper, rank, tl.where(upper_rank < equal, upper_rank, 0)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .large import block_distances, block_of
+from .large import block_distances, block_of, counts_of, digit_stride, entries
 from .median import digit_shift, narrow, ordered_bits
 
 
 @triton.jit(do_not_specialize=["digit", "B", "N", "A"], do_not_specialize_on_alignment=["particles"])
 def large_counts(
     particles,  # [B, N, A]
-    counts,  # [4, B, 256] int32, zero where not counted yet
+    counts,  # [4, B, 256] int64, zero where not counted yet
     digit,
     B,
     N,
@@ -26,7 +26,7 @@ def large_counts(
     """One program a block of rows of a state's distances."""
     state, i = block_of(tl.program_id(0), N, BLOCK)
     x = particles + state.to(tl.int64) * N * A
-    found, _, _ = narrow(counts + state * 256, B * 256, digit, N * N)
+    found, _, _ = narrow(counts_of(counts, state), digit_stride(B), digit, entries(N))
     shift = digit_shift(digit)
     above = tl.where(digit < 3, shift + 8, 7)
     values = tl.arange(0, 256)
@@ -38,4 +38,5 @@ def large_counts(
         value = (keys >> shift) & (tl.where(digit < 3, 0xFF, 0x7F))
         flat = tl.reshape(value, [BLOCK * BLOCK])
         histogram += tl.histogram(flat, 256, mask=tl.reshape(counted, [BLOCK * BLOCK]))
-    tl.atomic_add(counts + (digit * B + state) * 256 + values, histogram, mask=histogram > 0)
+    at = counts_of(counts, state) + digit * digit_stride(B) + values
+    tl.atomic_add(at, histogram.to(tl.int64), mask=histogram > 0)

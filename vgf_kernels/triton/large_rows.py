@@ -16,7 +16,7 @@ from .pairwise import gamma_of_median
 @triton.jit(do_not_specialize=["B", "N", "A"], do_not_specialize_on_alignment=["particles"])
 def large_rows(
     particles,  # [B, N, A]
-    counts,  # [4, B, 256] int32
+    counts,  # [4, B, 256] int64
     following,  # [B] int32
     equals,  # [2, B, N] int32: entries of a row equal to the lower and to the upper middle key
     spread,  # [B, N]: sum of d2 k over a row

@@ -32,7 +32,7 @@ class LargeStates:
         self._grid = (B * -(-N // BLOCK), 1)
         self._counts = self._following = self._equals = self._spread = particles  # stand-ins where not used
         if config.bandwidth == "median":
-            self._counts = torch.empty((DIGITS.value, B, 256), dtype=torch.int32, device=self._device)
+            self._counts = torch.empty((DIGITS.value, B, 256), dtype=torch.int64, device=self._device)
             self._following = torch.empty(B, dtype=torch.int32, device=self._device)
         if config.bandwidth_grad:
             self._equals = torch.empty((2, B, N), dtype=torch.int32, device=self._device)

@@ -24,7 +24,7 @@ def large_step(
     first_moment,  # this and the next only with UPDATE
     second_moment,
     out,  # the moved particles with UPDATE, else phi
-    counts,  # [4, B, 256] int32, this and the next only with MEDIAN
+    counts,  # [4, B, 256] int64, this and the next only with MEDIAN
     following,  # [B] int32
     equals,  # [2, B, N] int32, this and the next only with BANDWIDTH_GRAD
     spread,  # [B, N]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
+from triton.runtime.errors import OutOfResources, PTXASError
 
 from .tiles import INTERPRETED
 
@@ -22,6 +22,7 @@ class Options:
 
 
 _compiled: dict[tuple, Any] = {}
+_SMALL = 2**31 - 1  # bytes of an array up to which Triton gives AMD's compiler 32-bit offsets
 
 
 def launch(
@@ -37,18 +38,21 @@ def launch(
     Args:
         arguments: tensors and numbers. constants: what the kernel is compiled for; they follow the arguments.
 
-    A kernel is compiled anew for other constants and types of tensors, and for nothing else: the kernels declare
-    that neither numbers nor the alignment of the caller's tensors are specialised on, and what the engine
-    allocates is always aligned. So those find the compiled kernel again, without Triton's own look-up, which takes
-    several times as long as the launch.
+    A kernel is compiled anew for other constants and types of tensors, on AMD's GPUs also where an array passes two
+    gigabytes, and for nothing else: the kernels declare that neither numbers nor the alignment of the caller's
+    tensors are specialised on, and what the engine allocates is always aligned. So those find the compiled kernel
+    again, without Triton's own look-up, which takes several times as long as the launch.
 
     Under Triton's interpreter (TRITON_INTERPRET=1, for tests) kernels run on CPU tensors.
     """
     if INTERPRETED.value:
         kernel[grid](*arguments, *constants)
         return
-    dtypes = tuple([a.dtype for a in arguments if isinstance(a, torch.Tensor)])
-    key = (id(kernel), device.index, options, constants, dtypes)
+    tensors = [a for a in arguments if isinstance(a, torch.Tensor)]
+    kinds = [t.dtype for t in tensors]
+    if torch.version.hip:
+        kinds += [t.untyped_storage().size() <= _SMALL for t in tensors]
+    key = (id(kernel), device.index, options, constants, *kinds)
     with torch.cuda.device(device):
         compiled = _compiled.get(key)
         if compiled is None:
@@ -63,12 +67,20 @@ def launch(
             compiled[(*grid, 1)](*arguments, *constants)
 
 
+def is_capturing(device: torch.device) -> bool:
+    """Whether the device's current stream is captured into a CUDA graph."""
+    if device.type == "cpu":
+        return False
+    with torch.cuda.device(device):
+        return torch.cuda.is_current_stream_capturing()
+
+
 def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], float] | None:
     """A function that gives the seconds `run(config)` takes; None where that may not be measured now.
 
-    Measuring waits for the GPU. A configuration that asks for more than the GPU has takes for ever.
+    Measuring waits for the GPU. A configuration that asks for more than the GPU or its assembler has takes for ever.
     """
-    if device.type == "cpu" or torch.cuda.is_current_stream_capturing():
+    if device.type == "cpu" or is_capturing(device):
         return None
 
     def measure(config: Any) -> float:
@@ -77,7 +89,7 @@ def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], f
         start.record(stream)
         try:
             run(config)
-        except triton.runtime.OutOfResources:
+        except (OutOfResources, PTXASError):
             return math.inf
         end.record(stream)
         end.synchronize()

@@ -61,11 +61,11 @@ def digit_shift(digit):
 def narrow(counts, stride, digits, total):
     """What the counts of the first `digits` digits tell of the lower middle key of `total`.
 
-    counts: pointer to [DIGITS, ..., 256], digits `stride` apart. Returns the key as far as known (lower bits
+    counts: pointer to [DIGITS, ..., 256] int64, digits `stride` apart. Returns the key as far as known (lower bits
     zero), its rank among the keys that begin so, and, after the last digit, how many keys are equal to it.
     """
     rank = (total - 1) // 2
-    found = rank * 0
+    found = (rank * 0).to(tl.int32)
     equal = rank * 0
     values = tl.arange(0, 256)
     for digit in range(digits):

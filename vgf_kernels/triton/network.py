@@ -3,9 +3,11 @@
 Activations live in the program's scratch memory, which is small enough to stay in the L2 cache; a barrier
 separates the layers. Rows never mix, so a row that is not finite spoils no other.
 
-Cost of a hidden layer of width H on R rows: 2 R H^2 FLOPs in each direction. From L2, in elements of the products'
-type (2 bytes in bfloat16, else 4): H^2 weights; forward R H activations read for every chunk of columns, R H
-written, and R H kept for the backward pass; backward R H of those read twice, R H of gradient read and written.
+Cost of a hidden layer of width H on R rows: 2 R H^2 FLOPs in each direction. From and to L2, in elements of the
+products' type (2 bytes in bfloat16, else 4): H^2 weights each way, and activations in units of R H: one read for every
+chunk of columns, and besides forward 3 (the tape written and read again, the result written), backward 5 (the tape
+read twice; the gradient written, read and written). Where one chunk is the whole width it is 2 and 3. Memory beyond
+the cache sees none of it as long as programs * (depth + 2) R H fit there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
     STATES: tl.constexpr = shape.states
     H: tl.constexpr = shape.width
     CHUNK: tl.constexpr = shape.chunk
-    PRECISION: tl.constexpr = shape.precision
+    PRODUCTS: tl.constexpr = shape.products
     weights = net.edges + member * net.stride * 16
     biases = layer_vectors(net, member, 0, shape)
     inputs = scratch.inputs + member * STATES * H
@@ -37,7 +39,7 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
             given = exists & (k + ks < net.observations)[None, :]
             o = tl.load(at + (k + ks)[None, :], mask=given, other=0.0)
             w = tl.load(weights + (k + ks)[:, None] * H + columns[None, :])
-            acc = dot(o, w, acc, PRECISION)
+            acc = dot(o, w, acc, PRODUCTS)
         tl.store(inputs + states[:, None] * H + columns[None, :], acc)
 
 
@@ -120,13 +122,13 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
     A: tl.constexpr = shape.actions
     CHUNK: tl.constexpr = shape.chunk
     BLOCK: tl.constexpr = shape.block
-    PRECISION: tl.constexpr = shape.precision
+    PRODUCTS: tl.constexpr = shape.products
     if layer == 0:
         first = net.edges + member * net.stride * 16 + net.observations * H
         z = tl.load(scratch.inputs + (member * shape.states + layer + owners)[:, None] * H + columns[None, :])
         if TIMED:
             z += t * tl.load(first + net.actions * H + columns)[None, :]
-        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRECISION)
+        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRODUCTS)
     else:
         z = (
             tl.zeros([R, CHUNK], tl.float32)
@@ -135,7 +137,7 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
         inner = tl.load(net.widths + layer - 1)
         matrix = hidden_matrix(net, member, layer, 0, shape)
         z = multiply_add(
-            z, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION
+            z, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRODUCTS
         )
     return z
 
@@ -175,14 +177,14 @@ def velocity(net, scratch, half, first_column, shape: tl.constexpr):
     """16 columns of the last layer of a velocity field on the activations that `forward` left: [R, 16]."""
     R: tl.constexpr = shape.rows
     BLOCK: tl.constexpr = shape.block
-    PRECISION: tl.constexpr = shape.precision
+    PRODUCTS: tl.constexpr = shape.products
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     columns = first_column + tl.arange(0, 16)
     last = layer_vectors(net, 0, net.depth, shape)
     v = tl.zeros([R, 16], tl.float32) + tl.load(last + H * A + columns)[None, :]
     inner = tl.load(net.widths + net.depth - 1)
-    return multiply_add(v, scratch.y, H, half * R, last, A, 0, inner, columns, R, BLOCK, PRECISION)
+    return multiply_add(v, scratch.y, H, half * R, last, A, 0, inner, columns, R, BLOCK, PRODUCTS)
 
 
 @triton.jit
@@ -249,7 +251,7 @@ def _gradient_of_output(net, scratch, member, layer, half, columns, shape: tl.co
     """Columns of dq/dy of a hidden layer's output y: the last layer's weights, or the next layer's gradient."""
     R: tl.constexpr = shape.rows
     BLOCK: tl.constexpr = shape.block
-    PRECISION: tl.constexpr = shape.precision
+    PRODUCTS: tl.constexpr = shape.products
     H: tl.constexpr = shape.width
     CHUNK: tl.constexpr = shape.chunk
     g = tl.zeros([R, CHUNK], tl.float32)
@@ -259,7 +261,7 @@ def _gradient_of_output(net, scratch, member, layer, half, columns, shape: tl.co
         inner = tl.load(net.widths + layer + 1)
         matrix = hidden_matrix(net, member, layer + 1, 1, shape)
         g = multiply_add(
-            g, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRECISION
+            g, scratch.y, H, half * R, net.hidden, H, matrix, inner, columns, R, BLOCK, PRODUCTS
         )
     return g
 
@@ -285,14 +287,14 @@ def action_gradient(net, scratch, member, half, first_column, shape: tl.constexp
     """16 columns of dq/da from the gradient that `input_gradient` left: [R, 16]."""
     R: tl.constexpr = shape.rows
     BLOCK: tl.constexpr = shape.block
-    PRECISION: tl.constexpr = shape.precision
+    PRODUCTS: tl.constexpr = shape.products
     H: tl.constexpr = shape.width
     A: tl.constexpr = shape.actions
     columns = first_column + tl.arange(0, 16)
     w = net.edges + member * net.stride * 16 + net.first * H
     inner = tl.load(net.widths)
     acc = tl.zeros([R, 16], tl.float32)
-    return multiply_add(acc, scratch.y, H, half * R, w, A, 0, inner, columns, R, BLOCK, PRECISION)
+    return multiply_add(acc, scratch.y, H, half * R, w, A, 0, inner, columns, R, BLOCK, PRODUCTS)
 
 
 @triton.jit

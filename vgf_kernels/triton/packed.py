@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..mlp import MLP
-from .launch import Options, launch
+from .launch import Options, is_capturing, launch
 from .pack import pack
 from .shape import ALIGNED, round_up
 
@@ -42,7 +42,7 @@ class PackedMLP:
     """The engine's copy of an MLP on one device, for one stream.
 
     Attributes:
-                width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
+        width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
         arrays: hidden, edges and widths, as every kernel takes them.
         sizes: stride, first, depth and eps, as every kernel takes them.
         description: what its kernels' speed depends on.
@@ -82,14 +82,16 @@ def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torc
     Args:
         actions: A. timed: the network is a velocity field, with a time input.
     """
-    on_gpu = device.type == "cuda"
-    capturing = on_gpu and torch.cuda.is_current_stream_capturing()
-    stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
-    key = f"triton {precision} {device} {stream} {actions} {timed}"
+    capturing = is_capturing(device)
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+    key = f"triton {precision} {device} {stream and stream.cuda_stream} {actions} {timed}"
     packed = mlp.packed.get(key)
     if packed is not None and mlp.frozen:
         return packed
     table = _table(mlp, device, capturing)
+    if stream is not None:  # the table may be replaced, and its memory used again, while this stream reads it
+        table.entries.record_stream(stream)
+        table.widths.record_stream(stream)
     if packed is None or capturing:
         packed = _allocate(mlp, actions, timed, precision, device, table)
     stride, first, depth, _ = packed.sizes
@@ -117,7 +119,8 @@ def _allocate(
     hidden = mlp.ensemble * (depth - 1) * 2 * width * width
     if max(hidden, mlp.ensemble * stride) > LARGEST:
         raise ValueError(
-            f"the network's packed weights: expected at most {LARGEST} elements, got {max(hidden, stride)} for "
+            f"the network's packed weights: expected at most {LARGEST} elements, got "
+            f"{max(hidden, mlp.ensemble * stride)} for "
             f"widths {mlp.widths} and {mlp.ensemble} members; split the ensemble"
         )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32

@@ -10,6 +10,7 @@ from .packed import PackedMLP
 from .shape import Interaction, Shape
 
 LARGEST_GROUP = 4096  # squared distances that a program holds in registers at a time
+UPDATE_ROWS = 32  # particles of a program of the update kernel, where a state has no more
 LARGEST_STATE = 64  # particles of a state that a tile takes; the tiled path serves more
 
 
@@ -39,24 +40,30 @@ class Gpu:
 
     Attributes:
         name: as its driver gives it. processors: programs that run at a time, one on each multiprocessor.
-        architecture: of NVIDIA's, for example 90; 0 for others'.
+        architecture: of NVIDIA's, for example 90; 0 for others'. tf32: whether it multiplies that.
     """
 
     name: str
     processors: int
     architecture: int
+    tf32: bool
 
 
-def default_config(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> Config:
+def default_config(width: int, precision: str, timed: bool, B: int, N: int, gpu: Gpu) -> Config:
     """A good choice without measuring: the fewest rows with which the tiles fill no more than one wave, else the most.
 
     Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
-    more of every weight that is loaded. taped: the kernel has a backward pass.
+    more of every weight that is loaded. timed: the network is a velocity field.
     """
-    rows, most = fewest_rows(N), 32 if precision == "fp32" else 64
-    while rows < most and tiles(B, N, rows) > gpu.processors:
+    rows = fewest_rows(N)
+    while rows < most_rows(precision) and tiles(B, N, rows) > gpu.processors:
         rows *= 2
-    return config_of(width, precision, taped, rows, gpu.architecture)
+    return config_of(width, precision, timed, rows, gpu.architecture)
+
+
+def most_rows(precision: str) -> int:
+    """Rows of a large batch's tile, where its states have no more particles."""
+    return 32 if precision == "fp32" else 64
 
 
 def fewest_rows(N: int) -> int:
@@ -64,27 +71,44 @@ def fewest_rows(N: int) -> int:
     return 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
 
 
-def config_of(width: int, precision: str, taped: bool, rows: int, architecture: int) -> Config:
-    """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that."""
-    many, hopper = rows >= 64, architecture >= 90
+def config_of(width: int, precision: str, timed: bool, rows: int, architecture: int) -> Config:
+    """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that.
+
+    A program is alone on its multiprocessor, so few rows take wide chunks: fewer passes over the activations, fewer
+    waits for the first weights of a chunk, and more of them under way (bench/triton_model.py has the figures).
+    """
+    chunk, block, warps, stages = _choice(precision, timed, rows, architecture)
+    return Config(rows, min(width, chunk), block, warps, stages)
+
+
+def _choice(precision: str, timed: bool, rows: int, architecture: int) -> tuple[int, int, int, int]:
+    """Chunk, block, warps and stages."""
+    hopper, amd = architecture >= 90, architecture == 0
+    if amd:
+        return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
-        chunk, block = (64, 64) if many and not hopper else (128, 64 if many and not taped else 32)
-        return Config(rows, min(width, chunk), block, 8 if many else 4, 3)
+        if rows <= 32:
+            return (512, 32, 8, 3) if rows <= 16 else (256, 32, 8, 4)
+        if hopper:
+            return (64, 64, 8, 4) if timed else (128, 32, 8, 4)
+        return 64, 32, 8, 3
     if precision == "tf32":
-        return Config(rows, min(width, 64), 16 if many and not hopper else 32, 8 if many else 4, 3)
-    return Config(rows, min(width, 64), 32, 8 if architecture else 4, 2)
+        return (128, 32, 8, 3) if rows <= 32 else (64, 32 if hopper else 16, 8, 3)
+    return {16: (128, 32, 8, 2), 32: (64, 32, 8, 2)}.get(rows, (32, 16, 8, 2))
 
 
-def candidates(width: int, precision: str, taped: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
-    """The default, then what else may be faster: other numbers of rows, wider chunks, fewer stages."""
-    default = default_config(width, precision, taped, B, N, gpu)
+def candidates(width: int, precision: str, timed: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
+    """The default, then what else may be faster although it spills a little: other numbers of rows, wider chunks and
+    longer blocks."""
+    default = default_config(width, precision, timed, B, N, gpu)
     others = [
-        config_of(width, precision, taped, rows, gpu.architecture)
+        config_of(width, precision, timed, rows, gpu.architecture)
         for rows in (default.rows * 2, default.rows // 2)
         if fewest_rows(N) <= rows <= 128
     ]
     wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8)
-    return list(dict.fromkeys([default, *others, wider, replace(default, stages=default.stages - 1)]))
+    longer = replace(default, block=2 * default.block)
+    return list(dict.fromkeys([default, *others, wider, longer]))
 
 
 def tiles(B: int, N: int, rows: int) -> int:
@@ -93,7 +117,7 @@ def tiles(B: int, N: int, rows: int) -> int:
     return -(-B // (rows // per_state)) * -(-N // per_state)
 
 
-def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape:
+def shape_of(packed: PackedMLP, products: str, config: Config, N: int) -> Shape:
     """The compile-time constants of a network's kernels."""
     states = config.rows // min(N, config.rows)
     return Shape(
@@ -106,7 +130,7 @@ def shape_of(packed: PackedMLP, precision: str, config: Config, N: int) -> Shape
         outputs=packed.outputs,
         activation=packed.activation,
         norm=packed.norm,
-        precision=precision,
+        products=products,
     )
 
 
@@ -119,6 +143,23 @@ def interaction_of(config: FlowConfig, N: int, rows: int) -> Interaction:
     most = max(1, LARGEST_GROUP // particles**2)
     group = min(most, 1 << (states - 1).bit_length())
     return Interaction(True, config.bandwidth == "median", config.bandwidth_grad, particles, group)
+
+
+def update_plan(N: int) -> tuple[int, Options]:
+    """States of a program of the update kernel, and its options: one group of distances, and nothing spilled."""
+    states = max(1, UPDATE_ROWS // N)
+    return states, Options(num_warps=4 if states > 2 else 8)
+
+
+def products_of(precision: str, gpu: Gpu) -> str:
+    """How float32 numbers are multiplied; see shape.Shape.
+
+    Raises:
+        ValueError: the GPU has no tf32.
+    """
+    if precision == "tf32" and not gpu.tf32:
+        raise ValueError(f'precision: {gpu.name} does not multiply tf32; pass "fp32" or "bf16"')
+    return "tf32" if gpu.tf32 and precision != "fp32" else "ieee"
 
 
 def is_large(config: FlowConfig, N: int) -> bool:

@@ -1,4 +1,9 @@
-"""Euler steps on a velocity field for tiles of particles in one launch; 2 R H (A + 1 + (D - 1) H) FLOPs a step."""
+"""Euler steps on a velocity field for tiles of particles in one launch.
+
+Cost of a step of R rows: 2 R H (2 A + 1 + (D-1) H) FLOPs; from L2 (D-1) H^2 elements of weights and about
+(D-1) (H / chunk + 1) R H of activations, 2 more where a norm follows (network.py); from memory, once a tile, the
+observations, the noise and the result.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ class Shape:
         block: columns of the inner dimension of a product that are loaded at a time.
         actions: A, rounded up to a multiple of 16.
         outputs: columns of the last layer: 1 for a critic, `actions` for a velocity field.
-        precision: "fp32", "tf32" or "bf16".
+        products: how float32 numbers are multiplied, "ieee" or "tf32". In "bf16" they are those of the first and
+            the last layer, a few per cent of the work.
     """
 
     rows: int
@@ -42,7 +43,7 @@ class Shape:
     outputs: int
     activation: str
     norm: str
-    precision: str
+    products: str
 
 
 class Net(NamedTuple):

@@ -24,7 +24,7 @@ def multiply_add(
     columns,
     ROWS: tl.constexpr,
     BK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRODUCTS: tl.constexpr,
 ):
     """acc [ROWS, columns] + a [ROWS, inner] @ w [inner, columns]; inner is rounded up to a multiple of BK.
 
@@ -35,26 +35,19 @@ def multiply_add(
     a_at = a + (a_first + rows)[:, None] * a_stride + ks[None, :]
     w_at = w + (w_first + ks)[:, None] * w_stride + columns[None, :]
     for _ in range(0, inner, BK):
-        acc = dot(tl.load(a_at), tl.load(w_at), acc, PRECISION)
+        acc = dot(tl.load(a_at), tl.load(w_at), acc, PRODUCTS)
         a_at += BK
         w_at += BK * w_stride
     return acc
 
 
 @triton.jit
-def dot(a, w, acc, PRECISION: tl.constexpr):
-    """acc + a @ w, in the precision of the multiplication unit; sums are float32.
-
-    "bf16" with float32 operands is the first and the last layer, a few per cent of the work: they take tf32.
-    """
+def dot(a, w, acc, PRODUCTS: tl.constexpr):
+    """acc + a @ w. Float32 operands are multiplied as PRODUCTS says, "ieee" or "tf32"; sums are float32."""
     a = a.to(w.dtype)
     if INTERPRETED:
         a, w = a.to(tl.float32), w.to(tl.float32)
-    if PRECISION == "fp32":
-        acc = tl.dot(a, w, acc, input_precision="ieee")
-    else:
-        acc = tl.dot(a, w, acc, input_precision="tf32")
-    return acc
+    return tl.dot(a, w, acc, input_precision=PRODUCTS)
 
 
 @triton.jit

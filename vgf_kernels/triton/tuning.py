@@ -48,12 +48,14 @@ def choose(key: tuple, candidates: Sequence[Config], measure: Callable[[Config],
         return chosen[key]
     known = _read().get(str(key))
     if known is not None:
-        chosen[key] = Config(**known)
-    elif measure is not None and enabled():
+        chosen[key] = known
+    elif not enabled():
+        chosen[key] = candidates[0]
+    elif measure is None:
+        return candidates[0]
+    else:
         chosen[key] = _fastest(candidates[:CANDIDATES], measure)
         _write(str(key), chosen[key])
-    else:
-        return candidates[0]
     return chosen[key]
 
 
@@ -79,12 +81,11 @@ def file() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vgf-kernels" / "triton.json"
 
 
-def _read() -> dict[str, dict]:
+def _read() -> dict[str, Config]:
     try:
-        known = json.loads(file().read_text())
-    except (OSError, ValueError):  # not there, or not whole: measured anew
+        return {key: Config(**fields) for key, fields in json.loads(file().read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # not there, or not ours: measured anew
         return {}
-    return known if isinstance(known, dict) else {}
 
 
 def _write(key: str, config: Config) -> None:
@@ -93,7 +94,7 @@ def _write(key: str, config: Config) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as part:
-            json.dump(_read() | {key: asdict(config)}, part, indent=1)
+            json.dump({k: asdict(c) for k, c in (_read() | {key: config}).items()}, part, indent=1)
         os.replace(part.name, path)
     except OSError:  # a read-only home: the choice holds for this process
         return
