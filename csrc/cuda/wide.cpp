@@ -30,8 +30,8 @@ class Wide {
 
  private:
   void take_pairs() {
-    if (t.options.median && t.sizes.N > kMostParticles)
-      throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostParticles) +
+    if (t.options.median && t.sizes.N > kMostCounted)
+      throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostCounted) +
                                   " particles a state with the median bandwidth, got " + std::to_string(t.sizes.N) +
                                   "; pass a fixed bandwidth");
     if (!t.given) dq = launches.take<float>(numbers);
@@ -45,9 +45,12 @@ class Wide {
     pairs.N = p.N;
     pairs.A = p.A;
     pairs.rule = p.pairwise;
-    count_bytes = p.pairwise.median ? t.sizes.B * (kDigits * kDigitBins + 2) * static_cast<std::int64_t>(sizeof(unsigned)) : 0;
-    pairs.counts = launches.take<unsigned>(count_bytes / sizeof(unsigned));
-    pairs.notes = pairs.counts ? pairs.counts + t.sizes.B * kDigits * kDigitBins : nullptr;
+    if (p.pairwise.median) {  // one piece of memory, cleared as one
+      const std::int64_t counts = t.sizes.B * kDigits * kDigitBins;
+      pairs.counts = launches.take<Count>(counts + t.sizes.B);
+      pairs.notes = pairs.counts ? reinterpret_cast<unsigned*>(pairs.counts + counts) : nullptr;
+      count_bytes = (counts + t.sizes.B) * static_cast<std::int64_t>(sizeof(Count));
+    }
     if (p.pairwise.through) {
       pairs.weighted = launches.take<float>(t.sizes.B * t.sizes.N);
       pairs.equals = launches.take<unsigned>(t.sizes.B * t.sizes.N * 2);

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+ALIGNMENT = 256  # of memory on a device
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 SOURCES = [
@@ -85,11 +86,15 @@ class Emulated:
         self._settings = ctypes.CDLL(str(library))
 
     def set_seed(self, seed: int) -> None:
-        """The order of a block's threads, and whether copies are done late (even seeds) or at once."""
+        """The order of blocks and threads, and whether copies are done late (even seeds) or at once."""
         self._settings.emulator_set_seed(seed)
 
     def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
         self._settings.emulator_set_machine(multiprocessors, shared_bytes)
+
+    def launches(self) -> int:
+        """How many kernels have been launched so far."""
+        return self._settings.emulator_launches()
 
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""
@@ -98,7 +103,8 @@ class Emulated:
         from vgf_kernels import cuda
 
         def poison(call, count):
-            return torch.full((count,), 0xFF, dtype=torch.uint8)
+            memory = torch.full((count + ALIGNMENT,), 0xFF, dtype=torch.uint8)
+            return memory[-memory.data_ptr() % ALIGNMENT :][:count]
 
         def poisoned(like, *shape):
             return like.new_full(shape, float("nan"))
