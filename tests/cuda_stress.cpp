@@ -1,10 +1,11 @@
-// Runs every entry point of the emulated CUDA engine over awkward sizes, for the sanitizers. Under ThreadSanitizer it first
-// shows that a missing barrier is found, then that none is missing. Caller's arrays lie on odd addresses, memory that the
-// engine asks for ends where it said.
+// Runs every entry point of the emulated CUDA engine over awkward sizes, for the sanitizers. Caller's arrays lie on odd
+// addresses, memory that the engine asks for ends where it said. With the argument "race" or "no-race" it runs one kernel
+// without or with its barrier instead, to show that ThreadSanitizer tells them apart.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <ptx/async.cuh>
@@ -15,9 +16,7 @@
 
 using namespace vgf;
 
-static int races = 0;
-extern "C" void __tsan_on_report(void*) { races++; }
-extern "C" const char* __tsan_default_options() { return "exitcode=0"; }
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
 
 namespace vgf::cuda {
 extern Machine emulated;
@@ -27,7 +26,10 @@ namespace {
 
 struct Memory {  // aligned as a device's, poisoned
   unsigned char* bytes;
-  explicit Memory(std::size_t count) : bytes(static_cast<unsigned char*>(std::aligned_alloc(256, count))) {
+  explicit Memory(std::size_t count) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 256, count) != 0) std::abort();
+    bytes = static_cast<unsigned char*>(memory);
     std::memset(bytes, 0xff, count);
   }
   Memory(const Memory&) = delete;
@@ -147,7 +149,7 @@ void everything(const Case& c) {
   moved.check("update");
 }
 
-// ---- what the sanitizer must find
+// ---- what the sanitizer must find, or not
 
 struct Exchange {
   const int* from;
@@ -165,37 +167,26 @@ void exchange_kernel(Exchange p) {
   p.out[me] = shared[other];
 }
 
-// Races of a kernel whose threads read what others copied, with or without a barrier between.
-int races_of_exchange(bool in_step) {
+// Threads read what others have copied, with or without a barrier between.
+void exchange(bool in_step) {
   const Memory from(cuda::kThreads * sizeof(int));
   std::vector<int> out(cuda::kThreads);
-  races = 0;
   const Exchange parameter{reinterpret_cast<const int*>(from.bytes), out.data(), in_step};
   cuda::launch("exchange_kernel", exchange_kernel, {1, 1, cuda::kThreads, 4096}, parameter, nullptr);
-  return races;
 }
 
 }  // namespace
 
-int main() {
-#ifdef EMULATOR_FIND_RACES
-  std::printf("a race on purpose:\n");
-  if (races_of_exchange(false) == 0) return std::printf("no race was found where a barrier is missing\n"), 1;
-#endif
-  if (races_of_exchange(true) > 0) return std::printf("a race was found where there is none\n"), 1;
-  races = 0;
+int main(int count, char** arguments) {
+  if (count > 1) return exchange(std::string(arguments[1]) == "no-race"), 0;
   const cuda::Machine small{2, 80 * 1024}, large{3, 227 * 1024};
   const Case cases[] = {
-      {{9, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
-      {{9, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch
+      {{7, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
+      {{7, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch
       {{2, 40, 0, 1}, {17}, Precision::tf32, Norm::none, Activation::tanh, large},
-      {{2, 131, 3, 9}, {33}, Precision::bf16, Norm::pre, Activation::gelu, small},
+      {{1, 131, 3, 9}, {33}, Precision::bf16, Norm::pre, Activation::gelu, small},
       {{1, 66, 3, 35}, {33, 1}, Precision::fp32, Norm::pre, Activation::mish, large},
   };
-  for (const unsigned seed : {0u, 1u}) {
-    emulator::set_seed(seed);
-    for (const Case& c : cases) everything(c);
-  }
-  std::printf("%d races\n", races);
-  return races > 0;
+  for (const Case& c : cases) everything(c);
+  return 0;
 }

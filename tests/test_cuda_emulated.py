@@ -12,7 +12,7 @@ from accuracy import Expected, expect, relative_error
 from problems import make_problem
 from test_accuracy import CONFIG, SETTINGS, config_of
 
-from vgf_kernels import FlowConfig, reference
+from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 A100, H100 = (108, 163 * 1024), (132, 227 * 1024)  # multiprocessors, shared memory of a block
@@ -127,6 +127,18 @@ def test_sizes(emulated, sizes):
     expect(td_target, p).check_share(td_target(emulated, p))
 
 
+def test_sums_of_many_particles(emulated):
+    """Equal terms round alike: one after the other, 1,000 of them would be off by hundreds of units in the last place."""
+    p = make_problem(B=1, N=2000, A=1)
+    p.particles[:, ::2], p.particles[:, 1::2] = 0.0, 0.7
+    config = replace(CONFIG, num_steps=1, bandwidth=0.9, optimizer="sgd", learning_rate=1e3, clip=None)
+
+    def transport(functions, p):
+        return functions.transport(np.zeros_like, p.particles, config)
+
+    expect(transport, p).check(transport(emulated, p))
+
+
 # ---- precisions: the bfloat16 of torch on a CPU is the bar; tf32 has three bits more
 
 CONFIGS = {"bf16": 1.0, "tf32": 1 / 8}
@@ -173,8 +185,12 @@ def test_small_and_large_machines(emulated, emulator, machine):
     """Activations in shared memory or in scratch, tiles of any height, several tiles a block: the same function."""
     p = make_problem(B=9, N=10, A=3, hidden=(300, 288))
     emulator.set_machine(*machine)
-    for run in (gradient, sample, td_target):
-        expect(run, p).check_share(run(emulated, p))
+    results = [run(emulated, p) for run in (gradient, sample, td_target)]
+    for run, got in zip((gradient, sample, td_target), results):
+        expect(run, p).check_share(got)
+    emulator.set_machine(8, 227 * 1024)  # tiles of other rows, elsewhere: the same bits
+    for wanted, run in zip(results, (gradient, sample, td_target)):
+        np.testing.assert_array_equal(run(emulated, p), wanted)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -239,6 +255,47 @@ def test_a_non_finite_input_stays_in_its_state(emulated, N, where, bad):
 # ---- the seam
 
 
+def test_launches(emulated, emulator):
+    """A function is one launch, where a tile holds a state; a live network adds one, which packs it."""
+    p = make_problem(N=10)
+
+    def launches(function, *args, **kwargs):
+        before = emulator.launches()
+        function(*args, **kwargs)
+        return emulator.launches() - before
+
+    critic, target, policy = p.critic, p.target_critic, p.policy
+    target_of = (p.obs, p.noise, p.reward, p.mask, 0.9, 4, CONFIG)
+    for networks in ("packed at the first call", "packed already"):
+        counts = [
+            launches(emulated.value, critic, p.obs, p.particles),
+            launches(emulated.value_and_grad, critic, p.obs, p.particles),
+            launches(emulated.direction, critic, p.obs, p.particles, THROUGH),
+            launches(emulated.flow, critic, p.obs, p.particles, CONFIG),
+            launches(emulated.sample, policy, p.obs, p.noise, 10),
+            launches(emulated.act, critic, policy, p.obs, p.noise, 4, CONFIG),
+            launches(emulated.td_target, critic, target, policy, *target_of),
+        ]
+        assert networks == "packed at the first call" or counts == [1] * 7
+    live = [MLP.from_torch(list(p.critic.to_torch())), MLP.from_torch(p.policy.to_torch())]
+    assert launches(emulated.flow, live[0], p.obs, p.particles, CONFIG) == 2
+    assert launches(emulated.td_target, live[0], live[0], live[1], *target_of) == 4
+
+
+def test_a_driver_that_is_too_old_is_named():
+    from vgf_kernels import cuda
+
+    class Module:
+        def driver_version(self):
+            return 12040
+
+        def devices(self):
+            raise RuntimeError("vgf cuda engine: cudaGetDeviceCount: CUDA driver version is insufficient")
+
+    reason = cuda._without_device(Module())
+    assert reason.endswith("CUDA driver version is insufficient (the driver is for CUDA 12.4)")
+
+
 def test_too_small_a_workspace_is_refused(emulated, monkeypatch):
     from vgf_kernels import cuda
 
@@ -272,8 +329,6 @@ def test_none_follows_the_matmul_precision(emulated):
 
 
 def test_a_change_of_live_weights_is_seen(emulated):
-    from vgf_kernels import MLP
-
     module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     critic = MLP.from_torch(module)
     obs, x = np.ones((2, 2), np.float32), np.ones((2, 4, 3), np.float32)

@@ -167,6 +167,23 @@ def test_the_exact_median_of_many_particles():
         )
 
 
+def test_more_pairs_than_32_bits_count():
+    """Groups of equal particles, so that distances, their median and all sums are known."""
+    places, sizes = np.array([0.0, 1.0, 3.0]), np.array([66_000, 66_000, 1_000])
+    N = sizes.sum()
+    d2 = (places[:, None] - places) ** 2
+    entries = np.argsort(d2, axis=None)
+    counts = np.cumsum(np.outer(sizes, sizes).flat[entries])
+    middles = [d2.flat[entries[np.searchsorted(counts, rank, "right")]] for rank in ((N * N - 1) // 2, N * N // 2)]
+    gamma = 1 / (1e-6 + 2 * np.mean(middles) / (2 * np.log(N + 1)))
+    r = 2 * gamma * ((np.exp(-gamma * d2) * (places[:, None] - places)) @ sizes)
+    config = replace(CONFIG, num_steps=1, optimizer="sgd", learning_rate=1e4, clip=None)  # phi is small
+    wanted = np.repeat(places + config.learning_rate * r / N, sizes).reshape(1, N, 1)
+    x = np.repeat(places, sizes).reshape(1, N, 1).astype(np.float32)
+    got = OnDevice().transport(np.zeros_like, x, config)
+    assert relative_error(got - x, wanted - x) < 1e-5
+
+
 def vgf_reference():
     from vgf_kernels import reference
 

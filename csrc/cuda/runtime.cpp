@@ -29,11 +29,14 @@ int attribute(cudaDeviceAttr which, int device) {
 }  // namespace
 
 std::vector<Device> devices() {
+  if (driver_version() == 0) return {};
   int count = 0;
-  if (driver_version() == 0 || cudaGetDeviceCount(&count) != cudaSuccess) {
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice) {
     cudaGetLastError();
     return {};
   }
+  check(error, "cudaGetDeviceCount");
   std::vector<Device> found;
   for (int i = 0; i < count; i++) {
     cudaDeviceProp properties;

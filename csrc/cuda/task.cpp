@@ -137,7 +137,7 @@ void pack(const Network& network, const std::vector<LayerWeights>& weights, Stre
   check_alignment("a packed network", network.packed);
   const Layout layout = layout_of(network);
   const std::vector<PackJob> jobs = pack_jobs(layout, network.spec, weights);
-  constexpr unsigned blocks = 64;  // a job
+  const unsigned blocks = std::min(64, machine().multiprocessors);  // a job
   std::size_t job = 0, layer = 0;
   while (job < jobs.size() || layer < layout.layers.size()) {
     PackJobs some{};

@@ -58,12 +58,9 @@ const std::function<void()>* kernel = nullptr;
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
 
-void finish(std::vector<Copy>& copies) {
-  for (const Copy& copy : copies) {
-    races::copied(copy.to, copy.from, kCopy);
-    std::memcpy(copy.to, copy.from, kCopy);
-  }
-  copies.clear();
+void touch(const Copy& copy) {
+  races::read(copy.from, kCopy);
+  races::written(copy.to, kCopy);
 }
 
 void back_to_scheduler() {
@@ -105,12 +102,12 @@ void run_block(const std::vector<int>& order) {
   arrived = 0;
   arrived_of_warp.assign((threads + kWarp - 1) / kWarp, 0);
   of_warp.resize(arrived_of_warp.size());
-  races::before(&beginning_of_block);
   for (int i = 0; i < threads; i++) {
     fibers[i].index = i;
     fibers[i].state = State::fresh;
     fibers[i].copies.assign(1, {});
   }
+  races::before(&beginning_of_block);
   for (bool progress = true; progress;) {
     progress = false;
     for (const int i : order)
@@ -156,14 +153,19 @@ void sync_warp() {
 void start_copy(void* to, const void* from) {
   const std::uintptr_t places = reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from);
   if (places % kCopy) throw std::runtime_error("emulator: cp.async of 16 bytes is not aligned");
-  self().copies.back().push_back({to, from});
-  if (!copies_are_late) finish(self().copies.back());
+  const Copy copy{to, from};
+  touch(copy);
+  if (!copies_are_late) std::memcpy(to, from, kCopy);
+  self().copies.back().push_back(copy);
 }
 void commit_copies() { self().copies.emplace_back(); }
 void wait_copies(int pending) {
   auto& groups = self().copies;  // the last one is open
   while (static_cast<int>(groups.size()) > pending + 1) {
-    finish(groups.front());
+    for (const Copy& copy : groups.front()) {
+      touch(copy);
+      if (copies_are_late) std::memcpy(copy.to, copy.from, kCopy);
+    }
     groups.erase(groups.begin());
   }
 }

@@ -1,6 +1,6 @@
 // What ThreadSanitizer is told, so that it takes every emulated thread for a thread and knows only of the order that the
-// device keeps: barriers of the block and of the warp. Shuffles, votes and matrix operations order no memory. Blocks
-// follow each other. Nothing without EMULATOR_FIND_RACES, which goes with -fsanitize=thread for all but emulator.cpp.
+// device keeps: barriers of the block and of the warp. Shuffles, votes and matrix operations order no memory; a copy is at
+// work from its start until it is waited for. Blocks follow each other. Nothing without EMULATOR_FIND_RACES, which goes with -fsanitize=thread for all but emulator.cpp.
 #pragma once
 
 #include <cstddef>
@@ -27,10 +27,8 @@ inline void switch_to(void* thread) { __tsan_switch_to_fiber(thread, 1); }  // 1
 // What comes before `before(point)` in one thread comes before what is after `after(point)` in another.
 inline void before(void* point) { __tsan_release(point); }
 inline void after(void* point) { __tsan_acquire(point); }
-inline void copied(void* to, const void* from, std::size_t bytes) {
-  __tsan_read_range(const_cast<void*>(from), bytes);
-  __tsan_write_range(to, bytes);
-}
+inline void read(const void* from, std::size_t bytes) { __tsan_read_range(const_cast<void*>(from), bytes); }
+inline void written(void* to, std::size_t bytes) { __tsan_write_range(to, bytes); }
 // What the emulator itself does on behalf of other threads.
 inline void begin_ignoring() {
   AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
@@ -48,7 +46,8 @@ inline void* create() { return nullptr; }
 inline void switch_to(void*) {}
 inline void before(void*) {}
 inline void after(void*) {}
-inline void copied(void*, const void*, std::size_t) {}
+inline void read(const void*, std::size_t) {}
+inline void written(void*, std::size_t) {}
 inline void begin_ignoring() {}
 inline void end_ignoring() {}
 }  // namespace emulator::races

@@ -5,6 +5,7 @@
 
 #include <stdexcept>
 
+#include "../races.hpp"
 #include "async.cuh"
 #include "thread.cuh"
 
@@ -17,6 +18,7 @@ struct Rows {
 
 inline void load_matrices(std::uint32_t (&r)[4], const void* shared_row) {
   if (reinterpret_cast<std::uintptr_t>(shared_row) % 16) throw std::runtime_error("emulator: ldmatrix is not aligned");
+  emulator::races::read(shared_row, 16);
   Rows mine{static_cast<const unsigned char*>(shared_row), {}};
   emulator::meet(&mine, [](void* const* all) {
     const auto lane = [&](int i) { return static_cast<Rows*>(all[i]); };
