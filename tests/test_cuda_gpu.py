@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -228,6 +229,30 @@ def test_the_current_stream_orders_the_work():
         got = vgf.flow(p.critic, obs, late, CONFIG, backend="cuda", precision="fp32")
     stream.synchronize()
     np.testing.assert_array_equal(host(got), host(wanted))
+
+
+def test_several_threads():
+    """Calls of several sizes at once, so of kernels and shared memory of several sizes, give what they give alone."""
+    problems = [make_problem(B=B, N=N, hidden=(256, 256)) for B, N in ((1, 10), (400, 10), (3, 130), (2000, 10))]
+    arrays = [[torch.tensor(a, device="cuda") for a in (p.obs, p.particles)] for p in problems]
+
+    def flows(index):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            critic = problems[index].critic
+            return [
+                vgf.flow(critic, *arrays[index], CONFIG, backend="cuda", precision=precision)
+                for _ in range(10)
+                for precision in ("bf16", "fp32")
+            ]
+
+    torch.cuda.synchronize()
+    alone = [flows(i) for i in range(len(problems))]
+    with ThreadPoolExecutor(len(problems)) as pool:
+        together = list(pool.map(flows, range(len(problems))))
+    torch.cuda.synchronize()
+    for wanted, got in zip(alone, together):
+        for a, b in zip(wanted, got):
+            np.testing.assert_array_equal(host(a), host(b))
 
 
 def test_nothing_waits_for_the_device():

@@ -20,12 +20,13 @@ static_assert(digit_of(~0u, 0) == kDigitBins - 1 && digit_of(~0u, 1) == kDigitBi
 // A block counts its 64 N pairs in 32 bits, a state's N^2 are counted in 64.
 using Count = unsigned long long;
 constexpr int kMostCounted = 1 << 26;
+// A multiprocessor is given so many blocks in a launch; the counts of more states would only take memory.
+constexpr int kPairBlocks = 32;
 
 struct Pairs {
   const float* x;   // [B, N, A]
   const float* dq;  // [B, N, A]
   float* phi;       // [B, N, A]
-  std::int64_t B;
   int N, A;
   PairwiseRule rule;
   Count* counts;    // [B][kDigits][kDigitBins], zero at first
@@ -37,6 +38,16 @@ struct Pairs {
   unsigned* equals;  // [B, N, 2] how many d2_ij of a row equal the lower, the upper middle value
 
   VGF_HD int tiles() const { return (N + kPairTile - 1) / kPairTile; }
+  // The same of the states from `state` on.
+  Pairs from(std::int64_t state) const {
+    Pairs p = *this;
+    const std::int64_t particles = state * N;
+    p.x += particles * A;
+    p.dq += particles * A;
+    p.phi += particles * A;
+    if (weighted) p.weighted += particles, p.equals += 2 * particles;
+    return p;
+  }
 };
 
 // Ranks of the middle values among the pairs i < j; the N^2 entries are N zeros and every pair twice. N > 2.

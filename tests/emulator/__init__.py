@@ -93,9 +93,9 @@ class Emulated:
     def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
         self._settings.emulator_set_machine(multiprocessors, shared_bytes)
 
-    def launches(self) -> int:
-        """How many kernels have been launched so far."""
-        return self._settings.emulator_launches()
+    def launches_of(self, kernel: str) -> int:
+        """How many launches of a kernel there have been."""
+        return self._settings.emulator_launches_of(kernel.encode())
 
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""

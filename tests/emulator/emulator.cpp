@@ -17,6 +17,7 @@ namespace emulator {
 Thread* current = nullptr;
 unsigned block_x = 0, block_y = 0, blocks_x = 0;
 unsigned char* shared = nullptr;
+std::map<std::string, int> launches;
 
 namespace {
 
@@ -50,7 +51,7 @@ std::vector<Fiber> fibers;
 jmp_buf scheduler;
 void* host = nullptr;
 char beginning_of_block, end_of_block;
-int threads = 0, arrived = 0, launched = 0;
+int threads = 0, arrived = 0;
 std::vector<int> arrived_of_warp;
 Barrier of_block;
 std::vector<Barrier> of_warp;
@@ -124,7 +125,6 @@ void run_block(const std::vector<int>& order) {
 }  // namespace
 
 void set_seed(unsigned value) { seed = value; }
-int launches() { return launched; }
 
 void sync_block() {
   char* const point = &of_block.points[of_block.turn];
@@ -192,7 +192,6 @@ void run(const std::function<void()>& what, unsigned width, unsigned height, int
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   kernel = &what;
-  launched++;
   host = races::current();
   blocks_x = width;
   threads = count;

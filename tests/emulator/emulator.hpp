@@ -13,6 +13,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -40,6 +42,7 @@ struct Thread {
 extern Thread* current;
 extern unsigned block_x, block_y, blocks_x;
 extern unsigned char* shared;
+extern std::map<std::string, int> launches;  // of every kernel, by name
 
 void sync_block();
 void sync_warp();
@@ -53,7 +56,5 @@ void meet(void* argument, const std::function<void(void* const*)>& work);
 void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes);
 // The order of fibers and blocks and the time of copies in later runs; 0: as numbered, late.
 void set_seed(unsigned seed);
-// How many kernels have been run.
-int launches();
 
 }  // namespace emulator

@@ -1,4 +1,4 @@
-// What a test sets and asks from Python, by ctypes: the order of threads, the size of the device, launches.
+// What a test sets and asks from Python, by ctypes: the order of threads, the device, the launches.
 #include "../../csrc/cuda/schedule.hpp"
 #include "emulator.hpp"
 
@@ -12,4 +12,7 @@ extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int 
   vgf::cuda::emulated = {multiprocessors, shared_bytes};
 }
 
-extern "C" __attribute__((visibility("default"))) int emulator_launches() { return emulator::launches(); }
+// How many launches of a kernel there have been.
+extern "C" __attribute__((visibility("default"))) int emulator_launches_of(const char* name) {
+  return emulator::launches[name];
+}
