@@ -179,7 +179,9 @@ void exchange(bool in_step) {
 
 int main(int count, char** arguments) {
   if (count > 1) return exchange(std::string(arguments[1]) == "no-race"), 0;
-  const cuda::Machine small{2, 80 * 1024}, large{3, 227 * 1024};
+  cuda::Machine small = cuda::emulated, large = cuda::emulated;
+  small.shared_bytes = 80 * 1024;
+  large.shared_bytes = 227 * 1024;
   const Case cases[] = {
       {{7, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
       {{7, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch

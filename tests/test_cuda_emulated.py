@@ -283,6 +283,23 @@ def test_launches(emulated, emulator):
     assert launches(emulated.td_target, live[0], live[0], live[1], *target_of) == 4
 
 
+def test_a_workspace_grows_with_particles_not_with_pairs(emulator):
+    module = emulator.module
+    network = module.Network([5, 16, 1], 1, "relu", "none", 0.0, 3, True, True, "fp32")
+    options = module.FlowOptions(1, 0.1, 1.0, "mean", "rbf", "median", True, "adam", None)
+
+    def size(N, B=1):
+        return module.direction(network, 256, 256, 256, options, (B, N, 3, 2), (0, 0, 0))
+
+    many, more = size(10**6), size(2 * 10**6)
+    assert more - many < 10**6 * 100  # bytes a particle
+    assert size(100, B=2000) - size(100, B=1000) < 1000 * 100 * 100  # a state's counts are not kept
+    with pytest.raises(ValueError, match="at most 67108864 particles a state with the median bandwidth, got 67108865"):
+        size(2**26 + 1)
+    with pytest.raises(ValueError, match="at most 1073741824 particles a state, got 1073741825"):
+        size(2**30 + 1)
+
+
 def test_a_driver_that_is_too_old_is_named():
     from vgf_kernels import cuda
 
