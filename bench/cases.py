@@ -16,7 +16,7 @@ CRITICS = 2
 NORM_EPS = 1e-6
 LEARNING_RATE, ALPHA, CLIP, DISCOUNT = 0.1, 1.0, (-1.0, 1.0), 0.99
 FLOW_AGGREGATE, TARGET_AGGREGATE, TARGET_REDUCE = "mean", "min", "mean"
-CHECKED_STATES = 256  # states never mix, so a sample of them is enough to verify a large case
+CHECKED_STATES = 256  # of N = 10; states never mix, so a sample of them is enough to verify a large case
 
 Layers = list[dict[str, np.ndarray]]
 
@@ -35,6 +35,7 @@ class Case:
         activation: of all networks.
         critic: "random"; "all-on", where every unit is on for every input, so that nothing can be left out; or an npz that
             python/examples/train_offline.py --save-critic wrote, with its states.
+        particles: N, a state.
     """
 
     name: str
@@ -47,15 +48,16 @@ class Case:
     max_rounds: int | None = None
     activation: str = "relu"
     critic: str = "random"
+    particles: int = PARTICLES
 
     @property
     def large(self) -> bool:
-        return self.batch >= 10_000
+        return self.rows >= 100_000
 
     @property
     def rows(self) -> int:
         """Particles of one call."""
-        return self.batch * PARTICLES
+        return self.batch * self.particles
 
     @property
     def scale(self) -> float:
@@ -78,7 +80,8 @@ class Case:
 
     def checked(self) -> np.ndarray:
         """The states whose results are verified, evenly spread."""
-        return np.unique(np.linspace(0, self.states - 1, min(self.states, CHECKED_STATES)).astype(int))
+        count = min(self.states, CHECKED_STATES * PARTICLES // self.particles)
+        return np.unique(np.linspace(0, self.states - 1, count).astype(int))
 
 
 CASES = [
@@ -141,7 +144,7 @@ def make_data(case: Case) -> Data:
             if "bias" in layer:
                 layer["bias"] += 6  # six standard deviations of what the norm gives out
     policy = [_layers(rng, (OBS + ACTIONS + 1, *HIDDEN, ACTIONS), norm=False)]
-    size = (case.states, PARTICLES, ACTIONS)
+    size = (case.states, case.particles, ACTIONS)
     arrays = {"obs": rng.standard_normal((case.states, OBS), f32)}
     if case.function == "flow":
         arrays["particles"] = rng.random(size, f32) * 2 - 1
@@ -170,7 +173,7 @@ def _load(case: Case) -> Data:
     critic, obs = members("critic"), arrays["obs"][: case.states]
     actions = critic[0][0]["W"].shape[0] - obs.shape[1]
     rng = np.random.default_rng(0)
-    particles = rng.random((case.states, PARTICLES, actions), np.float32) * 2 - 1
+    particles = rng.random((case.states, case.particles, actions), np.float32) * 2 - 1
     return Data(critic, critic, members("policy"), {"obs": obs, "particles": particles})
 
 

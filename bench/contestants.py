@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,7 @@ def machine_cpu_seconds() -> float:
 class Process:
     """A worker process. It blocks on its pipe while others are timed."""
 
-    def __init__(self, contestant: Contestant, device: str) -> None:
+    def __init__(self, contestant: Contestant, device: str, **environment: str) -> None:
         self.contestant = contestant
         self._log = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115  closed by close
         self._process = subprocess.Popen(
@@ -52,13 +53,20 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            env=os.environ | environment,
         )
 
-    def ask(self, command: str, argument: Any = None) -> Any:
-        """The worker's answer. Raises Absent, or RuntimeError with the worker's traceback or last words."""
+    def ask(self, command: str, argument: Any = None, patience: float | None = None) -> Any:
+        """The worker's answer. Raises Absent, or RuntimeError with the worker's traceback or last words.
+
+        A worker that has not answered after `patience` seconds is killed.
+        """
         try:
             pickle.dump((command, argument), self._process.stdin)
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], patience)[0]:
+                self._process.kill()
+                raise RuntimeError(f"{self.contestant}, {command}: no answer within {patience:.0f} s")
             status, result = pickle.load(self._process.stdout)
         except (EOFError, OSError):
             code = self._process.wait()

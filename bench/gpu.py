@@ -1,19 +1,25 @@
 """One command for a machine with a GPU: is everything right there, and how fast is it?
 
-    python -m bench.gpu --out DIR [--backend triton|cuda] [--precision fp32 tf32 bf16] [--quick]
+    python -m bench.gpu --out DIR [--backend cuda triton] [--precision bf16 tf32 fp32] [--minutes 30] [--quick]
 
-First every function, activation, norm and precision against the reference in float64 (gpu_checks.py), then times
-against eager torch, torch.compile and JAX (gpu_times.py), with rates as shares of the GPU's own matrix product. All
-of it goes to one JSON file in DIR. Returns 1 where something is wrong. --quick checks every activation with one norm
-and leaves out the large cases; `--device cpu --quick` runs the same on the CPU engine, to test this file.
+Four parts, for both engines unless told otherwise: what the GPU itself reaches (matrix products, copies); every function,
+activation, norm and precision against the reference in float64 (gpu_checks.py); times against eager torch, torch.compile
+and JAX with rates as shares of the GPU's own matrix product (gpu_times.py); and compute-sanitizer, where it is there. Each
+has a share of the minutes, what one leaves goes to the next, and what matters comes first in each. Everything that may hang runs
+in a process of its own and is killed in time. All of it goes to one JSON file in DIR, written anew after every part
+and every time, so that an end before the end loses nothing. A table comes last. Returns 1 where something is wrong.
+
+--quick checks every activation with one norm and times two small cases; `--device cpu --quick` runs the same on the CPU
+engine, to test this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import shutil
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -21,57 +27,187 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 # `python -m bench.gpu` puts the checkout first, where the installed package should be found before it.
 elsewhere = [path for path in sys.path if Path(path).resolve() != ROOT]
-sys.path[:] = [str(HERE), str(ROOT / "tests"), *elsewhere, str(ROOT)]
+sys.path[:] = [str(HERE), *elsewhere, str(ROOT)]
 
-import gpu_checks
 import gpu_times
+from children import Stopped, records
+from contestants import Absent, Contestant, Process
 from machine import describe_machine, slug
 
 import vgf_kernels
+
+# Parts of the time: a minute of thirty for the GPU's own rates, and so on.
+SHARES = {"limits": 1 / 30, "checks": 10 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
+SILENCE = 180  # seconds that a check may take, its kernels' compilation included
+MOST_RESTARTS = 10
+TOOLS = ("memcheck", "racecheck", "synccheck")
+
+
+class Session:
+    """The record, and how much time is left for what."""
+
+    def __init__(self, options: argparse.Namespace, engines: dict[str, vgf_kernels.Backend]) -> None:
+        self.options = options
+        self.engines = [name for name, engine in engines.items() if engine.available]
+        self._end = time.monotonic() + 60 * options.minutes
+        self._left = dict(SHARES)
+        now = datetime.now(timezone.utc)
+        device = next(engine.detail for engine in engines.values() if engine.available)
+        self.path = options.out / f"{now:%Y-%m-%d-%H%M%S}-{slug(device)}.json"
+        self.record = {
+            "when": now.isoformat(timespec="seconds"),
+            "device": device,
+            "engines": {name: str(engine) for name, engine in engines.items()},
+            "machine": describe_machine(),
+            "parts": {},
+            "limits": {},
+            "checks": [],
+            "times": [],
+            "sanitizer": [],
+        }
+        options.out.mkdir(parents=True, exist_ok=True)
+        self.write()
+
+    def write(self) -> None:
+        unfinished = self.path.with_suffix(".part")
+        unfinished.write_text(json.dumps(self.record, indent=1) + "\n")
+        unfinished.replace(self.path)
+
+    def part(self, name: str, work) -> None:
+        """Run work(deadline): all time that later parts do not need is its own."""
+        del self._left[name]
+        start = time.monotonic()
+        deadline = self._end - 60 * self.options.minutes * sum(self._left.values())
+        try:
+            work(deadline)
+            state = "done"
+        except Exception as failure:  # noqa: BLE001  the other parts are still worth having
+            state = f"{type(failure).__name__}: {failure}"
+        seconds = time.monotonic() - start
+        self.record["parts"][name] = {"state": state, "seconds": seconds}
+        self.write()
+        print(f"{name}: {seconds:.0f} s, {state.splitlines()[-1]}", flush=True)
+
+    def limits(self, deadline: float) -> None:
+        process = Process(Contestant("torch", "fp32"), self.options.device)
+        try:
+            self.record["limits"] = process.ask("limits", patience=max(1, deadline - time.monotonic()))
+        except Absent as reason:
+            raise RuntimeError(str(reason)) from None
+        finally:
+            process.close()
+
+    def checks(self, deadline: float) -> None:
+        """The engines get equal parts of the time."""
+        for number, engine in enumerate(self.engines):
+            left = deadline - time.monotonic()
+            self._check(engine, time.monotonic() + left / (len(self.engines) - number))
+
+    def _check(self, engine: str, deadline: float) -> None:
+        """A check that raises, hangs or takes its process with it is a failed one; the next begins in a new process."""
+        skip = 0
+        for _ in range(MOST_RESTARTS + 1):
+            command = self._check_command(engine, self.options.precision, "quick" if self.options.quick else "all")
+            begun, stopped, failed = None, None, None
+            try:
+                for record in records([*command, "--skip", str(skip)], deadline, SILENCE):
+                    begun = None if "passed" in record else record
+                    if begun is None:
+                        self.record["checks"].append({"engine": engine} | record)
+                        self.write()
+                        skip, failed = record["number"] + 1, record.get("failed")
+            except Stopped as reason:
+                stopped = reason
+            if stopped and stopped.in_time:
+                self.record["parts"][f"checks of {engine}"] = {"state": "time was up", "checked": skip}
+                return
+            if stopped and begun is None:
+                raise Stopped(f"{engine}: {stopped}")
+            if stopped:
+                self.record["checks"].append({"engine": engine} | begun | {"passed": False, "failed": str(stopped)})
+                skip = begun["number"] + 1
+            elif not failed:
+                return
+        raise Stopped(f"{engine}: {MOST_RESTARTS} checks ended their process")
+
+    def _check_command(self, engine: str, precisions: list[str], extent: str) -> list[str]:
+        script = [sys.executable, str(HERE / "gpu_checks.py"), engine, self.options.device]
+        return [*script, "--precision", *precisions, "--extent", extent]
+
+    def times(self, deadline: float) -> None:
+        options = self.options
+        for record in gpu_times.run(
+            options.device, self.engines, options.precision, options.quick, self.record["limits"], deadline
+        ):
+            self.record["times"].append(record)
+            self.write()
+
+    def sanitizer(self, deadline: float) -> None:
+        """The compiled kernels, on a few checks; other kernels are their compilers' matter."""
+        program = shutil.which("compute-sanitizer")
+        if "cuda" not in self.engines or program is None:
+            raise Stopped("no compute-sanitizer on PATH" if program is None else "the cuda engine is not there")
+        for number, tool in enumerate(TOOLS):
+            left = (deadline - time.monotonic()) / (len(TOOLS) - number)
+            log = self.path.with_suffix(f".{tool}.log")
+            command = [program, "--tool", tool, "--error-exitcode", "9", "--log-file", str(log)]
+            command += self._check_command("cuda", ["bf16", "fp32"], "few")
+            found = {"tool": tool, "log": log.name, "checks": 0, "passed": True}
+            self.record["sanitizer"].append(found)
+            try:  # without torch's pools, so that memory ends where a tensor does
+                for record in records(command, time.monotonic() + left, left, PYTORCH_NO_CUDA_MEMORY_CACHING="1"):
+                    if "passed" in record:
+                        found["checks"] += 1
+                        found["passed"] &= record["passed"]
+            except Stopped as reason:
+                found["stopped"] = str(reason)
+                found["passed"] &= reason.in_time
+            self.write()
+
+    def wrong(self) -> list[str]:
+        """What is not as it should be, a line each."""
+        checks = [c for c in self.record["checks"] if not c["passed"]]
+        times = [t for t in self.record["times"] if "failed" in t and t["contestant"].startswith("vgf")]
+        tools = [s for s in self.record["sanitizer"] if not s["passed"]]
+        parts = self.record["parts"]
+        undone = [{"part": n, **parts[n]} for n in ("limits", "checks", "times") if parts[n]["state"] != "done"]
+        return [" ".join(str(v) for v in found.values()) for found in (*checks, *times, *tools, *undone)]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit status."""
     options = _parse(arguments)
-    backend = "cpu" if options.device == "cpu" else options.backend
-    engine = vgf_kernels.backends()[backend]
-    if not engine.available:
-        print(f"engine {backend} cannot run here: {engine.detail}", file=sys.stderr)
+    every = vgf_kernels.backends()
+    engines = {name: every[name] for name in (["cpu"] if options.device == "cpu" else options.backend)}
+    for name, engine in engines.items():
+        if not engine.available:
+            print(f"engine {name} cannot run here: {engine.detail}", file=sys.stderr)
+    if not any(engine.available for engine in engines.values()):
         return 2
-    os.environ["VGF_BACKEND"] = backend  # the contestants' processes follow it
-    checks = gpu_checks.run(backend, options.device, options.precision, options.quick)
-    wrong = [check for check in checks if not check["passed"]]
-    print(f"{len(checks)} checks, {len(wrong)} failed")
-    for check in wrong:
-        print("FAILED", *check.values())
-    times, limits = gpu_times.run(options.device, options.precision, options.quick)
-    for line in gpu_times.lines(times):
+    session = Session(options, engines)
+    print(f"record: {session.path}", flush=True)
+    for name in SHARES:
+        session.part(name, getattr(session, name))
+    wrong = session.wrong()
+    print(f"{len(session.record['checks'])} checks, {len(wrong)} wrong")
+    for line in wrong:
+        print("WRONG", line[:500])
+    for line in gpu_times.table(session.record["times"], session.engines):
         print(line)
-    now = datetime.now(timezone.utc)
-    record = {
-        "when": now.isoformat(timespec="seconds"),
-        "device": engine.detail,
-        "backend": backend,
-        "machine": describe_machine(),
-        "limits": limits,
-        "checks": checks,
-        "times": times,
-    }
-    path = options.out / f"{now:%Y-%m-%d}-{slug(engine.detail)}-{backend}.json"
-    options.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written: {path}")
-    return 1 if wrong or any("failed" in t for t in times if t["contestant"] == "vgf") else 0
+    return 1 if wrong or not session.record["checks"] else 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the JSON record")
-    parser.add_argument("--backend", choices=("triton", "cuda"), default="triton", help="the engine to check")
+    parser.add_argument(
+        "--backend", nargs="+", choices=("cuda", "triton"), default=["cuda", "triton"], help="the engines"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu checks the CPU engine")
     parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), default=None)
+    parser.add_argument("--minutes", type=float, default=30, help="for everything, about")
     parser.add_argument(
-        "--quick", action="store_true", help="fewer networks, no large cases, fewer contestants"
+        "--quick", action="store_true", help="fewer networks, two small cases, fewer contestants"
     )
     options = parser.parse_args(arguments)
     options.precision = options.precision or (

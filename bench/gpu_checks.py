@@ -1,11 +1,24 @@
-"""Every function of an engine, for every activation, norm and precision, against the reference in float64."""
+"""Every function of an engine, for every activation, norm and precision, against the reference in float64.
+
+    python bench/gpu_checks.py ENGINE DEVICE --precision fp32 bf16 --extent few|quick|all [--skip N]
+
+writes two JSON records a check: what is about to be checked, and how it went. Ends after a check that raised, since a GPU
+may be of no use to a process then.
+"""
 
 from __future__ import annotations
 
+import argparse
+import functools
 import itertools
+import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
 from engines import Engine
@@ -45,55 +58,68 @@ FUNCTIONS: dict[str, Callable[[Any, Problem], np.ndarray]] = {
 }
 SIZES = {
     "N 10": {"B": 6, "N": 10, "hidden": (64, 48)},
-    "N 1": {"B": 5, "N": 1, "hidden": (33,)},
     "N 100": {"B": 2, "N": 100, "A": 2, "hidden": (40, 17)},
-    "E 10": {"B": 4, "N": 4, "E": 10, "hidden": (40, 40)},
     "wide": {"B": 4, "N": 10, "hidden": (600, 300)},
+    "E 10": {"B": 4, "N": 4, "E": 10, "hidden": (40, 40)},
+    "N 1": {"B": 5, "N": 1, "hidden": (33,)},
+    "as the paper": {"B": 100, "N": 10, "A": 8, "O": 29, "hidden": (512,) * 4},
 }
+FEW = 2  # of the sizes
 
 
-def run(backend: str, device: str, precisions: list[str], quick: bool) -> list[dict]:
-    """One record a check: what was computed, its error, what is allowed."""
+def run(backend: str, device: str, precisions: list[str], extent: str, skip: int = 0) -> Iterator[dict]:
+    """Two records a check: what will be checked; the same with its error, and what is allowed.
+
+    Args:
+        extent: "few" sizes, "quick": every activation with one norm, or "all".
+        skip: so many checks are left out.
+    """
     engine = Engine("torch", backend, device)
-    return [
-        _check(engine, name, function, problem, precision, what)
-        for problem, what in _problems(quick)
-        for precision in precisions
-        for name, function in FUNCTIONS.items()
-    ]
+    jobs = itertools.product(_problems(extent), FUNCTIONS, precisions)
+    for number, ((sizes, what), name, precision) in enumerate(jobs):
+        if number < skip:
+            continue
+        about = what | {"number": number, "function": name, "precision": precision}
+        yield about
+        try:
+            yield about | _check(engine, name, tuple(sizes.items()), precision)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is this engine's result here
+            yield about | {"passed": False, "failed": f"{type(error).__name__}: {error}"}
+            return
 
 
-def _problems(quick: bool) -> Iterator[tuple[Problem, dict]]:
-    networks = (
-        [(a, NORMS[i % len(NORMS)]) for i, a in enumerate(ACTIVATIONS)]
-        if quick
-        else itertools.product(ACTIVATIONS, NORMS)
-    )
-    for activation, norm in networks:
-        sizes = {"B": 6, "N": 10, "hidden": (64, 48), "activation": activation, "norm": norm}
-        yield make_problem(**sizes), {"activation": activation, "norm": norm, "sizes": "N 10"}
-    for name, sizes in SIZES.items():
-        yield make_problem(**sizes), {"activation": "relu", "norm": "pre", "sizes": name}
+def _problems(extent: str) -> Iterator[tuple[dict, dict]]:
+    """What matters most comes first."""
+    sizes = dict(itertools.islice(SIZES.items(), FEW)) if extent == "few" else SIZES
+    for name, size in sizes.items():
+        if name != "as the paper" or extent == "all":
+            yield size, {"activation": "relu", "norm": "pre", "sizes": name}
+    every = list(itertools.product(ACTIVATIONS, NORMS))
+    one_norm = [(a, NORMS[i % len(NORMS)]) for i, a in enumerate(ACTIVATIONS)]
+    others = [network for network in every if network not in one_norm]
+    for activation, norm in {"few": [], "quick": one_norm, "all": one_norm + others}[extent]:
+        about = {"activation": activation, "norm": norm}
+        yield SIZES["N 10"] | about, about | {"sizes": "N 10"}
 
 
-def _check(engine: Engine, name: str, function: Callable, p: Problem, precision: str, what: dict) -> dict:
+@functools.lru_cache(maxsize=1)  # the precisions of a function follow each other
+def _truth(name: str, sizes: tuple) -> tuple[Problem, np.ndarray, float]:
+    """A problem, what a function should give, and the error of plain float32."""
+    function, p = FUNCTIONS[name], make_problem(**dict(sizes))
     exact = function(reference, p.at(np.float64))
-    plain = max(_distance(function(reference, q), exact) for q in (p, *map(p.reordered, range(3))))
+    return p, exact, max(_distance(function(reference, q), exact) for q in (p, *map(p.reordered, range(3))))
+
+
+def _check(engine: Engine, name: str, sizes: tuple, precision: str) -> dict:
+    p, exact, plain = _truth(name, sizes)
     growth = ROUND_OFF[precision] / ROUND_OFF["fp32"]
     allowed = 2 * plain * growth + 8 * ROUND_OFF[precision]
-    got = function(_Precise(engine, precision), p)
+    got = FUNCTIONS[name](_Precise(engine, precision), p)
     error = _distance(got, exact)
     passed = error <= allowed
     if name == "act" and not passed:
         passed = np.mean(np.abs(got - exact).max(axis=1) <= allowed * np.abs(exact).max()) >= AGREEING
-    record = {
-        "function": name,
-        "precision": precision,
-        "error": error,
-        "allowed": allowed,
-        "passed": bool(passed),
-    }
-    return what | record
+    return {"error": error, "allowed": allowed, "passed": bool(passed)}
 
 
 def _distance(got: np.ndarray, exact: np.ndarray) -> float:
@@ -108,3 +134,19 @@ class _Precise:
 
     def __getattr__(self, name: str) -> Callable:
         return lambda *args: getattr(self._engine, name)(*args, precision=self._precision)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("engine")
+    parser.add_argument("device")
+    parser.add_argument("--precision", nargs="+", required=True)
+    parser.add_argument("--extent", choices=("few", "quick", "all"), required=True)
+    parser.add_argument("--skip", type=int, default=0)
+    options = parser.parse_args()
+    for record in run(options.engine, options.device, options.precision, options.extent, options.skip):
+        print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

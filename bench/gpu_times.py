@@ -7,63 +7,108 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case, evaluate, make_data
 from contestants import Absent, Contestant, Process
-from limits import measure_limits
-from peers import MODULES
 from verify import check, error_of, plain_error
 
 CALLS = 20
 KINDS = ("cold", "hot", "graph")
+LONGEST = {"load": 240, "turn": 60, "train": 60, "graph": 60}  # seconds; torch.compile tunes while it loads
+PEERS = ("torch", "torch.compile", "jax", "jax-unrolled")
+# As many particles in states of 1,000 and of 10: what the second takes less is the pairwise part's.
+PAIRS = [
+    Case("flow-N1000", "flow", states=256, batch=256, flow_steps=1, particles=1000),
+    Case("flow-N10-256k", "flow", states=25_600, batch=25_600, flow_steps=1),
+]
+# What decides comes first: time may run out.
+FIRST = ("flow-L3", "flow-1M", "td_target-K10-L3", "act-B1-K10-L3", "flow-N1000", "flow-N10-256k")
 
 
-def run(device: str, precisions: list[str], quick: bool) -> tuple[list[dict], dict]:
-    """One record a case, precision and contestant; and what the machine itself reaches."""
-    limits = measure_limits(device)
-    cases = [_small(case) for case in CASES if not case.large][:2] if quick else CASES
-    names = [name for name in MODULES if not quick or name in ("vgf", "torch")]
-    times = []
-    for case in cases:
-        truths = [evaluate(case, make_data(case), dtype) for dtype in (np.float64, np.float32)]
-        for precision in precisions:
-            eager = None  # the error of eager torch, which sets the bar in low precision
-            for name in sorted(names, key=lambda name: name != "torch"):
-                record, error = _time(case, Contestant(name, precision), device, truths, eager, limits)
-                eager = error if name == "torch" else eager
-                times.append({"case": case.name, "contestant": name, "precision": precision} | record)
-    return times, limits
+@dataclass(frozen=True)
+class Entry:
+    """A contestant, or this library on one of its engines."""
+
+    name: str  # of the contestant
+    engine: str | None = None
+
+    def __str__(self) -> str:
+        return f"vgf {self.engine}" if self.engine else self.name
 
 
-def _small(case: Case) -> Case:
-    return replace(case, states=16, batch=min(case.batch, 16))
+@dataclass
+class Job:
+    """A case at a precision: who takes part, and what the results are held against."""
+
+    case: Case
+    precision: str
+    entries: list[Entry]
+    eager: object = field(default=None, compare=False)  # the error of eager torch, the bar in low precision
 
 
-def _time(case, contestant, device, truths, eager, limits) -> tuple[dict, object]:
-    process = Process(contestant, device)
+def run(device: str, engines: list[str], precisions: list[str], quick: bool, limits: dict, deadline: float) -> Iterator[dict]:
+    """One record a case, precision and contestant, until the deadline (time.monotonic())."""
+    for job in _jobs(engines, precisions, quick):
+        if time.monotonic() > deadline:
+            yield {"case": job.case.name, "precision": job.precision, "contestant": "all", "absent": "time was up"}
+            continue
+        truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
+        for entry in job.entries:
+            about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
+            yield about | _time(job, entry, device, truths, limits, deadline)
+
+
+def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
+    """What decides in every precision, then the rest."""
+    ours = [Entry("vgf", engine) for engine in engines]
+    # eager torch first: its error is the bar
+    everyone = [Entry("torch"), *ours, *map(Entry, PEERS[1:])]
+    if quick:
+        small = [replace(case, states=16, batch=16) for case in CASES if not case.large][:2]
+        return [Job(case, precision, [Entry("torch"), *ours]) for precision in precisions for case in small]
+    cases = {case.name: case for case in [*CASES, *PAIRS]}
+    rest = [name for name in cases if name not in FIRST]
+    return [
+        Job(cases[name], precision, everyone if name != "flow-N10-256k" else everyone[: 1 + len(ours)])
+        for names in (FIRST, rest)
+        for precision in precisions
+        for name in names
+    ]
+
+
+def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: float) -> dict:
+    case, calls = job.case, 3 if job.case.large else CALLS
+    environment = {"VGF_BACKEND": entry.engine} if entry.engine else {}
+    process = Process(Contestant(entry.name, job.precision), device, **environment)
+
+    def ask(command: str, argument=None):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise Absent("time was up")
+        return process.ask(command, argument, patience=min(LONGEST[command], left))
+
     try:
-        result = process.ask("load", case)
-        error = error_of(case, result, truths[0], contestant.precision)
+        result = ask("load", case)
+        error = error_of(case, result, truths[0], job.precision)
+        if entry.name == "torch":
+            job.eager = error
         plain = error_of(case, truths[1], truths[0], "fp32")
-        check(case, error, plain_error(plain, eager or error, contestant.precision), contestant.precision)
-        record = {
-            "error": asdict(error),
-            "cold": statistics.median(process.ask("turn", 3 if case.large else CALLS)),
-        }
-        record["hot"] = process.ask("train", 3 if case.large else CALLS)
+        check(case, error, plain_error(plain, job.eager or error, job.precision), job.precision)
+        record = {"error": asdict(error), "cold": statistics.median(ask("turn", calls)), "hot": ask("train", calls)}
         try:
-            record["graph"] = process.ask("graph", 3 if case.large else CALLS)
+            record["graph"] = ask("graph", calls)
         except Absent as reason:
             record["graph_absent"] = str(reason)
         fastest = min(record[kind] for kind in KINDS if kind in record)
-        return record | _rates(case, contestant.precision, fastest, limits), error
+        return record | _rates(case, job.precision, fastest, limits)
     except Absent as reason:
-        return {"absent": str(reason)}, None
+        return {"absent": str(reason)}
     except (RuntimeError, AssertionError) as failure:
-        return {"failed": str(failure)}, None
+        return {"failed": str(failure)}
     finally:
         process.close()
 
@@ -78,23 +123,36 @@ def _rates(case: Case, precision: str, seconds: float, limits: dict) -> dict:
     if case.function != "flow":
         return {}
     rate = flops(case) / seconds / 1e12
-    gemm = max(rates[precision] for rates in limits["gemm_tflops"].values() if precision in rates)
-    return {"tflops": rate, "share_of_gemm": rate / gemm}
+    gemm = max((rates[precision] for rates in limits.get("gemm_tflops", {}).values() if precision in rates), default=None)
+    return {"tflops": rate} | ({"share_of_gemm": rate / gemm} if gemm else {})
 
 
-def lines(times: list[dict]) -> Iterator[str]:
-    """A summary: milliseconds, and how many times as long as ours the others take."""
-    ours = {(t["case"], t["precision"]): t for t in times if t["contestant"] == "vgf"}
+def table(times: list[dict], engines: list[str]) -> Iterator[str]:
+    """A line a case and precision: our milliseconds, and how many times as long as our first engine the others take."""
+    jobs = {(t["case"], t["precision"]): {} for t in times}
     for t in times:
-        head = f"{t['case']:<18}{t['precision']:<6}{t['contestant']:<14}"
-        if "hot" not in t:
-            yield head + next(f"{key}: {t[key].splitlines()[-1]}" for key in ("absent", "failed") if key in t)
-            continue
-        mine = ours[t["case"], t["precision"]]
-        cells = [
-            f"{kind} {1e3 * t[kind]:.3f} ms" + (f" ({t[kind] / mine[kind]:.2f}x)" if kind in mine else "")
-            for kind in KINDS
-            if kind in t
-        ]
-        rate = [f"{t['tflops']:.1f} TFLOP/s, {t['share_of_gemm']:.0%} of GEMM"] if "tflops" in t else []
-        yield head + ", ".join(cells + rate)
+        jobs[t["case"], t["precision"]][t["contestant"]] = t
+    for (case, precision), entries in jobs.items():
+        timed = {name: t for name, t in entries.items() if "hot" in t}
+        ours = [f"vgf {engine}" for engine in engines]
+        best = {name: min(t[kind] for kind in KINDS if kind in t) for name, t in timed.items()}
+        bar = next((best[name] for name in ours if name in best), None)
+        cells = []
+        for name, t in entries.items():
+            if name not in timed:
+                state = "failed" if "failed" in t else "absent"
+                cells.append(f"{name} {state}")
+            elif name in ours:
+                kinds = " ".join(f"{kind} {1e3 * t[kind]:.3f}" for kind in KINDS if kind in t)
+                share = f", {t['share_of_gemm']:.0%} of GEMM" if "share_of_gemm" in t else ""
+                cells.append(f"{name} {kinds} ms{share}")
+            elif bar:
+                cells.append(f"{name} {best[name] / bar:.2f}x")
+            else:
+                cells.append(f"{name} {1e3 * best[name]:.3f} ms")
+        yield f"{case:<18}{precision:<6}" + " | ".join(cells)
+    hot = {(t["contestant"], t["precision"], t["case"]): t["hot"] for t in times if "hot" in t}
+    for (name, precision, case), seconds in hot.items():
+        alone = hot.get((name, precision, "flow-N10-256k"))
+        if case == "flow-N1000" and name.startswith("vgf") and alone:
+            yield f"{name}, {precision}: the pairwise part is {1 - alone / seconds:.0%} of a step with N = 1,000"

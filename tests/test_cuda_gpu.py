@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -167,6 +168,23 @@ def test_the_exact_median_of_many_particles():
         )
 
 
+def test_more_pairs_than_32_bits_count():
+    """Groups of equal particles, so that distances, their median and all sums are known."""
+    places, sizes = np.array([0.0, 1.0, 3.0]), np.array([66_000, 66_000, 1_000])
+    N = sizes.sum()
+    d2 = (places[:, None] - places) ** 2
+    entries = np.argsort(d2, axis=None)
+    counts = np.cumsum(np.outer(sizes, sizes).flat[entries])
+    middles = [d2.flat[entries[np.searchsorted(counts, rank, "right")]] for rank in ((N * N - 1) // 2, N * N // 2)]
+    gamma = 1 / (1e-6 + 2 * np.mean(middles) / (2 * np.log(N + 1)))
+    r = 2 * gamma * ((np.exp(-gamma * d2) * (places[:, None] - places)) @ sizes)
+    config = replace(CONFIG, num_steps=1, optimizer="sgd", learning_rate=1e4, clip=None)  # phi is small
+    wanted = np.repeat(places + config.learning_rate * r / N, sizes).reshape(1, N, 1)
+    x = np.repeat(places, sizes).reshape(1, N, 1).astype(np.float32)
+    got = OnDevice().transport(np.zeros_like, x, config)
+    assert relative_error(got - x, wanted - x) < 1e-5
+
+
 def vgf_reference():
     from vgf_kernels import reference
 
@@ -211,6 +229,30 @@ def test_the_current_stream_orders_the_work():
         got = vgf.flow(p.critic, obs, late, CONFIG, backend="cuda", precision="fp32")
     stream.synchronize()
     np.testing.assert_array_equal(host(got), host(wanted))
+
+
+def test_several_threads():
+    """Calls of several sizes at once, so of kernels and shared memory of several sizes, give what they give alone."""
+    problems = [make_problem(B=B, N=N, hidden=(256, 256)) for B, N in ((1, 10), (400, 10), (3, 130), (2000, 10))]
+    arrays = [[torch.tensor(a, device="cuda") for a in (p.obs, p.particles)] for p in problems]
+
+    def flows(index):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            critic = problems[index].critic
+            return [
+                vgf.flow(critic, *arrays[index], CONFIG, backend="cuda", precision=precision)
+                for _ in range(10)
+                for precision in ("bf16", "fp32")
+            ]
+
+    torch.cuda.synchronize()
+    alone = [flows(i) for i in range(len(problems))]
+    with ThreadPoolExecutor(len(problems)) as pool:
+        together = list(pool.map(flows, range(len(problems))))
+    torch.cuda.synchronize()
+    for wanted, got in zip(alone, together):
+        for a, b in zip(wanted, got):
+            np.testing.assert_array_equal(host(a), host(b))
 
 
 def test_nothing_waits_for_the_device():

@@ -30,9 +30,13 @@ def missing() -> str | None:
 
 @functools.cache  # asking for the devices' properties at every call would cost more than the call
 def _without_device(module: Any) -> str | None:
-    if not module.driver_version():
+    driver = module.driver_version()
+    if not driver:
         return "no CUDA driver was found; install one, or give this container a GPU"
-    devices = module.devices()
+    try:
+        devices = module.devices()
+    except RuntimeError as error:
+        return f"{error} (the driver is for CUDA {driver // 1000}.{driver % 1000 // 10})"
     if not devices:
         return "the CUDA driver shows no device; look at nvidia-smi and at CUDA_VISIBLE_DEVICES"
     if all((major, minor) < OLDEST for _, major, minor in devices):
@@ -195,11 +199,13 @@ class _Call:
                 observations, role == "critic", gradient, precision,
             )  # fmt: skip
             memory = self._bytes(network.nbytes)
-            kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory
+            kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory, self._stream
             if mlp.frozen and not _capturing(self._like.device):
                 _finish(self._like.device)  # once, so that other streams may use it too
                 mlp.packed[key] = kept
-        network, memory = kept
+        network, memory, packed_on = kept
+        if packed_on != self._stream:
+            _record(memory)
         self._hold(memory)
         return network
 
@@ -266,6 +272,13 @@ def _finish(device) -> None:
     import torch
 
     torch.cuda.current_stream(device).synchronize()
+
+
+def _record(memory) -> None:
+    """Keep memory of another stream from being reused before the current stream's work is done."""
+    import torch
+
+    memory.record_stream(torch.cuda.current_stream(memory.device))
 
 
 def _options(config: FlowConfig):

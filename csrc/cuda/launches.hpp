@@ -15,6 +15,7 @@ class Launches {
   explicit Launches(const Workspace&);
 
   bool real() const { return workspace_.memory != nullptr; }
+  const Machine& device() const { return machine_; }
   template <class T>
   T* take(std::int64_t count) {
     const std::int64_t at = carver_.take(count * static_cast<std::int64_t>(sizeof(T)));

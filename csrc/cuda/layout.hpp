@@ -22,7 +22,6 @@ constexpr int kGroup = 32;   // columns of a warp's smallest tile; widths are pa
 constexpr int kChunk = 256;  // columns that one walk over k computes
 constexpr int kUnit = 8;     // columns a thread holds side by side
 constexpr int kStages = 4;   // k-blocks of weights in shared memory
-constexpr int kMaxHidden = 24;
 static_assert(kChunk == kWarps * kGroup && kGroup == 4 * kUnit);
 
 template <class Int>
@@ -78,29 +77,35 @@ VGF_HD constexpr std::int64_t tile_offset(int blocks, int columns, int chunk, in
   return (std::int64_t{chunk} * kChunk * blocks + std::int64_t{block} * chunk_columns(columns, chunk)) * kBlockBytes;
 }
 
-// ---- a packed network
+// ---- a packed network: the table of its hidden layers, which all members share, then the members
 
-struct PackedLayer {
+// 32 bytes, so that two loads of 16 bring it.
+struct alignas(16) PackedLayer {
   std::int64_t forward, backward;  // bytes from the member's start; backward: where the gradient is packed
   std::int64_t vectors;            // bias, then norm scale, then norm bias, padded(width) floats each
   int width;
 };
+static_assert(sizeof(PackedLayer) == 32);
 
-// A network as kernels see it: by value, in their parameters.
+// A network as kernels see it: by value, in their parameters. Its layers are in the packed memory, so any depth will do.
 struct Net {
   const unsigned char* packed = nullptr;
+  std::int64_t members = 0;  // bytes before the first member
   std::int64_t member_bytes = 0, bytes = 0;
-  std::int64_t observe = 0;  // the first layer's observation rows; layers[0].forward holds its other rows
+  std::int64_t observe = 0;  // the first layer's observation rows; layer(0).forward holds its other rows
   std::int64_t last = 0;     // one output: padded(k) floats; else an operand
   std::int64_t last_bias = 0;
   int ensemble = 0, hidden = 0, observations = 0, inputs = 0, outputs = 0;  // inputs: besides observations
   Activation activation = Activation::relu;
   Norm norm = Norm::none;
   float norm_eps = 0;
+  int first_width = 0, widest = 0;  // of the hidden layers, padded
   bool critic = false, gradient = false;
-  PackedLayer layers[kMaxHidden] = {};
 
   VGF_HD bool present() const { return ensemble > 0; }
+  VGF_HD const unsigned char* member(int e) const { return packed + members + e * member_bytes; }
+  // Where the memory of `packed` can be read: on the device.
+  VGF_HD const PackedLayer& layer(int l) const { return reinterpret_cast<const PackedLayer*>(packed)[l]; }
 };
 
 }  // namespace vgf::cuda

@@ -1,7 +1,6 @@
 #include "pack.hpp"
 
-#include <stdexcept>
-#include <string>
+#include <algorithm>
 
 namespace vgf::cuda {
 namespace {
@@ -26,11 +25,9 @@ class Offsets {
 
 }  // namespace
 
-Net lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient, Precision precision) {
-  if (spec.hidden() > kMaxHidden)
-    throw std::invalid_argument("the cuda engine takes networks of at most " + std::to_string(kMaxHidden) +
-                                " hidden layers, got " + std::to_string(spec.hidden()) + "; use another engine");
-  Net net;
+Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient, Precision precision) {
+  Layout layout;
+  Net& net = layout.net;
   net.ensemble = spec.ensemble;
   net.hidden = spec.hidden();
   net.observations = observations;
@@ -41,28 +38,33 @@ Net lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient, P
   net.norm_eps = spec.norm_eps;
   net.critic = critic;
   net.gradient = gradient;
-  Offsets at;
+  net.members = round_up(net.hidden * std::int64_t{sizeof(PackedLayer)}, kAlignment);
+  net.first_width = padded(spec.widths[1]);
+  Offsets at;  // within a member
   int below = net.inputs;
   net.observe = at.operand(observations, spec.widths[1], precision);
   for (int l = 0; l < net.hidden; l++) {
-    PackedLayer& layer = net.layers[l];
+    PackedLayer layer{};
     layer.width = spec.widths[l + 1];
     layer.forward = at.operand(below, layer.width, precision);
     layer.backward = gradient ? at.operand(padded(layer.width), below, precision) : 0;
     layer.vectors = at.take(std::int64_t{3} * padded(layer.width) * sizeof(float));
     below = padded(layer.width);
+    net.widest = std::max(net.widest, below);
+    layout.layers.push_back(layer);
   }
   net.last = critic ? at.take(std::int64_t{below} * sizeof(float)) : at.operand(below, net.outputs, precision);
   net.last_bias = at.take(std::int64_t{padded(net.outputs)} * sizeof(float));
   net.member_bytes = at.used();
-  net.bytes = net.member_bytes * net.ensemble;
-  return net;
+  net.bytes = net.members + net.member_bytes * net.ensemble;
+  return layout;
 }
 
-std::vector<PackJob> pack_jobs(const Net& net, const MlpSpec& spec, const std::vector<LayerWeights>& weights) {
+std::vector<PackJob> pack_jobs(const Layout& layout, const MlpSpec& spec, const std::vector<LayerWeights>& weights) {
+  const Net& net = layout.net;
   std::vector<PackJob> jobs;
   for (int e = 0; e < net.ensemble; e++) {
-    const std::int64_t member = e * net.member_bytes;
+    const std::int64_t member = net.members + e * net.member_bytes;
     const auto operand = [&](const float* from, std::int64_t stride_k, std::int64_t stride_n, std::int64_t to, int K,
                              int depth, int N) {
       if (K > 0) jobs.push_back({from, stride_k, stride_n, member + to, K, depth, N, 0, false});
@@ -72,7 +74,7 @@ std::vector<PackJob> pack_jobs(const Net& net, const MlpSpec& spec, const std::v
     };
     for (int l = 0; l < net.hidden; l++) {
       const LayerWeights& w = weights[e * spec.layers() + l];
-      const PackedLayer& layer = net.layers[l];
+      const PackedLayer& layer = layout.layers[l];
       const int skipped = l == 0 ? net.observations : 0, below = spec.widths[l] - skipped;
       const float* rows = w.W + skipped * w.stride_in;
       const int seen = net.observations, depth = l == 0 ? below : padded(below);

@@ -18,17 +18,23 @@ struct PackJob {
   bool vector;
 };
 
-constexpr int kJobsPerLaunch = 64;
+// A launch does some jobs, and writes some of the table.
+constexpr int kJobsPerLaunch = 60, kLayersPerLaunch = 16;
 struct PackJobs {
   unsigned char* packed;
+  int first_layer, layers;
+  PackedLayer layer[kLayersPerLaunch];
   PackJob job[kJobsPerLaunch];
 };
 static_assert(sizeof(PackJobs) <= 4096, "kernel parameters hold 4 KB");
 
-// The layout; `packed` is left null. Throws std::invalid_argument for more than kMaxHidden hidden layers.
-Net lay_out(const MlpSpec&, int observations, bool critic, bool gradient, Precision);
+struct Layout {
+  Net net;  // `packed` is null
+  std::vector<PackedLayer> layers;
+};
+Layout lay_out(const MlpSpec&, int observations, bool critic, bool gradient, Precision);
 
 // weights: of every member, every layer, on the device.
-std::vector<PackJob> pack_jobs(const Net&, const MlpSpec&, const std::vector<LayerWeights>& weights);
+std::vector<PackJob> pack_jobs(const Layout&, const MlpSpec&, const std::vector<LayerWeights>& weights);
 
 }  // namespace vgf::cuda

@@ -55,21 +55,22 @@ struct PairBlock {
 
 // What a block shares while it looks for a digit.
 struct Search {
-  unsigned of_warp[kWarps];
-  unsigned bin, rank, below;
+  Count of_warp[kWarps];
+  Count rank;
+  unsigned bin, below;
 };
 
 // Finds the bin of [kDigitBins] where a running count passes `rank`, which becomes what is left of it.
-__device__ inline void find_digit(const unsigned* counts, unsigned& rank, unsigned& bin, Search& search) {
+__device__ inline void find_digit(const Count* counts, Count& rank, unsigned& bin, Search& search) {
   constexpr int each = kDigitBins / kThreads;
   const int lane = ptx::thread() % kLanes, warp = ptx::thread() / kLanes;
-  unsigned mine[each], sum = 0;
+  Count mine[each], sum = 0;
 #pragma unroll
   for (int i = 0; i < each; i++) sum += mine[i] = counts[ptx::thread() * each + i];
-  const unsigned upto = sum_upto(sum);
+  const Count upto = sum_upto(sum);
   if (lane == kLanes - 1) search.of_warp[warp] = upto;
   ptx::sync_block();
-  unsigned before = upto - sum;
+  Count before = upto - sum;
   for (int w = 0; w < warp; w++) before += search.of_warp[w];
   if (rank >= before && rank - before < sum) {
 #pragma unroll
@@ -85,9 +86,9 @@ __device__ inline void find_digit(const unsigned* counts, unsigned& rank, unsign
 }
 
 // The bits that the first `digits` digits of the upper middle value come to, and the rank that is left among its equals.
-__device__ inline unsigned known_digits(const Pairs& p, std::int64_t state, int digits, unsigned& rank, Search& search) {
+__device__ inline unsigned known_digits(const Pairs& p, std::int64_t state, int digits, Count& rank, Search& search) {
   unsigned bits = 0;
-  rank = static_cast<unsigned>(middle_ranks(p.N).pair);
+  rank = middle_ranks(p.N).pair;
   for (int d = 0; d < digits; d++) {
     unsigned bin;
     find_digit(p.counts + (state * kDigits + d) * kDigitBins, rank, bin, search);
@@ -98,7 +99,7 @@ __device__ inline unsigned known_digits(const Pairs& p, std::int64_t state, int 
 
 struct MiddleValues {
   unsigned low, high;  // bits
-  unsigned rank;       // of the upper one among the pairs that equal it
+  Count rank;          // of the upper one among the pairs that equal it
   bool finite;         // all particles are
 };
 
@@ -109,7 +110,7 @@ __device__ inline MiddleValues middle_values(const Pairs& p, std::int64_t state,
   m.low = m.high;
   m.finite = p.notes[2 * state] == 0;
   if (!middle_ranks(p.N).apart || m.rank > 0) return m;
-  const unsigned* counts = p.counts + (state * kDigits + kDigits - 1) * kDigitBins;
+  const Count* counts = p.counts + (state * kDigits + kDigits - 1) * kDigitBins;
   const unsigned last = digit_of(m.high, kDigits - 1);
   if (ptx::thread() == 0) search.below = 0;
   ptx::sync_block();

@@ -17,33 +17,46 @@ VGF_HD constexpr unsigned digit_of(unsigned bits, int digit) {
   return bits >> digit_shift(digit) & ((1u << width) - 1);
 }
 static_assert(digit_of(~0u, 0) == kDigitBins - 1 && digit_of(~0u, 1) == kDigitBins - 1 && digit_of(~0u, 2) < kDigitBins);
-constexpr int kMostParticles = 65535;  // counts of pairs have 32 bits
+// A block counts its 64 N pairs in 32 bits, a state's N^2 are counted in 64.
+using Count = unsigned long long;
+constexpr int kMostCounted = 1 << 26;
+// A multiprocessor is given so many blocks in a launch; the counts of more states would only take memory.
+constexpr int kPairBlocks = 32;
 
 struct Pairs {
   const float* x;   // [B, N, A]
   const float* dq;  // [B, N, A]
   float* phi;       // [B, N, A]
-  std::int64_t B;
   int N, A;
   PairwiseRule rule;
-  unsigned* counts;  // [B][kDigits][kDigitBins], zero at first
-  unsigned* notes;   // [B][2], zero at first: a particle is not finite; bits of the largest distance below the median's
-                     // first two digits
+  Count* counts;    // [B][kDigits][kDigitBins], zero at first
+  unsigned* notes;  // [B][2], zero at first: a particle is not finite; bits of the largest distance below the median's
+                    // first two digits
   int digit;         // the one to count
   // where the bandwidth is differentiated too, else null
   float* weighted;   // [B, N] sum_j d2 k
   unsigned* equals;  // [B, N, 2] how many d2_ij of a row equal the lower, the upper middle value
 
   VGF_HD int tiles() const { return (N + kPairTile - 1) / kPairTile; }
+  // The same of the states from `state` on.
+  Pairs from(std::int64_t state) const {
+    Pairs p = *this;
+    const std::int64_t particles = state * N;
+    p.x += particles * A;
+    p.dq += particles * A;
+    p.phi += particles * A;
+    if (weighted) p.weighted += particles, p.equals += 2 * particles;
+    return p;
+  }
 };
 
 // Ranks of the middle values among the pairs i < j; the N^2 entries are N zeros and every pair twice. N > 2.
 struct MiddleRanks {
-  unsigned long long lower, upper, pair;
+  Count lower, upper, pair;
   bool apart;  // the two fall on different pairs, `pair - 1` and `pair`
 };
 VGF_HD inline MiddleRanks middle_ranks(int n) {
-  const unsigned long long count = n, total = count * count, lower = (total - 1) / 2, upper = total / 2;
+  const Count count = n, total = count * count, lower = (total - 1) / 2, upper = total / 2;
   return {lower, upper, (upper - count) / 2, lower != upper && (upper - count) % 2 == 0};
 }
 

@@ -5,6 +5,8 @@
 
 namespace vgf::cuda {
 
+constexpr int kMostParticles = 1 << 30;  // a state; particles of a state are numbered by int
+
 // Where a block's private scratch holds what; bytes from its start. M rows a tile, pitches padded to kGroup.
 struct Scratch {
   std::int64_t tape;      // [hidden, or 1 without gradient][M][max width], stored format: z of every layer

@@ -11,7 +11,8 @@ namespace {
 void check(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // the error is reported here, and must not surface in the caller's next call
-  throw std::runtime_error(std::string("vgf cuda engine: ") + call + ": " + cudaGetErrorString(error));
+  const char* remedy = error == cudaErrorNoKernelImageForDevice ? "; build for this GPU, see VGF_CUDA_ARCHS" : "";
+  throw std::runtime_error(std::string("vgf cuda engine: ") + call + ": " + cudaGetErrorString(error) + remedy);
 }
 
 int current_device() {
@@ -29,11 +30,14 @@ int attribute(cudaDeviceAttr which, int device) {
 }  // namespace
 
 std::vector<Device> devices() {
+  if (driver_version() == 0) return {};
   int count = 0;
-  if (driver_version() == 0 || cudaGetDeviceCount(&count) != cudaSuccess) {
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice) {
     cudaGetLastError();
     return {};
   }
+  check(error, "cudaGetDeviceCount");
   std::vector<Device> found;
   for (int i = 0; i < count; i++) {
     cudaDeviceProp properties;

@@ -15,8 +15,8 @@ struct Extent {
 
   void include(const Net& net, Precision precision) {
     if (!net.present()) return;
-    first = std::max(first, padded(net.layers[0].width));
-    for (int l = 0; l < net.hidden; l++) widest = std::max(widest, padded(net.layers[l].width));
+    first = std::max(first, net.first_width);
+    widest = std::max(widest, net.widest);
     const int ends = std::max(net.inputs, net.outputs);
     columns = std::max({columns, widest, padded(ends)});
     for (const int k : {widest, net.inputs, net.observations}) k_blocks = std::max(k_blocks, cuda::k_blocks(k, precision));

@@ -22,9 +22,10 @@ __device__ inline float squared_distance(const float* x, const float* y, int dim
 __device__ inline bool is_nan(unsigned bits) { return (bits & 0x7fffffffu) > 0x7f800000u; }
 
 // The sum of the counts of the lanes up to this one.
-__device__ inline unsigned sum_upto(unsigned count) {
+template <class T>
+__device__ inline T sum_upto(T count) {
   for (int by = 1; by < kLanes; by *= 2) {
-    const unsigned below = ptx::shuffle_up(count, by);
+    const T below = ptx::shuffle_up(count, by);
     if (ptx::thread() % kLanes >= by) count += below;
   }
   return count;

@@ -17,6 +17,7 @@ struct Shared {
   Search search;
 };
 static_assert(sizeof(Shared) <= 48 * 1024);
+static_assert(Count{kPairTile} * kMostCounted <= ~0u + Count{1}, "a block's counts");
 
 }  // namespace
 
@@ -26,7 +27,8 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const __grid_constant__
   const int first = ptx::block_x() % p.tiles() * kPairTile;
   const float* x = p.x + state * p.N * p.A;
   for (int i = ptx::thread(); i < kDigitBins; i += kThreads) shared.counts[i] = 0;
-  unsigned rank, largest_below = 0, not_finite = 0;
+  Count rank;
+  unsigned largest_below = 0, not_finite = 0;
   const unsigned known = known_digits(p, state, p.digit, rank, shared.search);
   const unsigned above = p.digit > 0 ? ~0u << digit_shift(p.digit - 1) : 0;  // the bits of the digits before
   if (p.digit == 0)
@@ -43,15 +45,15 @@ __global__ void __launch_bounds__(kThreads) count_kernel(const __grid_constant__
         if (row >= column || column >= p.N) continue;
         const unsigned bits = ptx::as_bits(block.d2[i][j]);
         if ((bits & above) == known)
-          ptx::atomic_add(shared.counts + digit_of(bits, p.digit), 1);
+          ptx::atomic_add(shared.counts + digit_of(bits, p.digit), 1u);
         else if (bits < known && bits > largest_below)
           largest_below = bits;
       }
   }
   ptx::sync_block();
-  unsigned* counts = p.counts + (state * kDigits + p.digit) * kDigitBins;
+  Count* counts = p.counts + (state * kDigits + p.digit) * kDigitBins;
   for (int i = ptx::thread(); i < kDigitBins; i += kThreads)
-    if (shared.counts[i] > 0) ptx::atomic_add(counts + i, shared.counts[i]);
+    if (shared.counts[i] > 0) ptx::atomic_add(counts + i, Count{shared.counts[i]});
   if (not_finite) ptx::atomic_max(p.notes + 2 * state, 1);
   if (p.digit == kDigits - 1 && largest_below > 0) ptx::atomic_max(p.notes + 2 * state + 1, largest_below);
 }

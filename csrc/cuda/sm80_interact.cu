@@ -2,7 +2,8 @@
 //
 // x, dq, phi [B, N, A], counts, notes, weighted, equals: see Pairs. A block takes 64 particles i of a state and walks over
 // all particles j, 64 at a time: first the kernel values of 64 x 64 pairs, into shared memory, then the two sums over j,
-// of 2 or 4 particles i and some dimensions a thread, in registers.
+// of 2 or 4 particles i and some dimensions a thread, in registers. The sums of 64 are added up as such, so that round-off
+// grows with N / 64.
 // Shared memory: two sides of 64 particles by 32 dimensions (17 KB), kernel values (17 KB), the search.
 // Floors: 6 A + 20 instructions a pair; 12 A bytes a particle j from L2 for every 64 particles i. No N x N array.
 #include "../math/elementary.hpp"
@@ -74,6 +75,7 @@ __global__ void __launch_bounds__(kThreads) interact_kernel(const __grid_constan
       load_side(x, p.N, p.A, other, from, count, shared.columns);
       load_side(dq, p.N, p.A, other, from, count, shared.rows);
       ptx::sync_block();
+      float towards_these[slices][own] = {}, away_these[slices][own] = {};
       for (int j = 0; j < kPairTile; j += 4) {
         float k[4][own];
 #pragma unroll
@@ -90,11 +92,15 @@ __global__ void __launch_bounds__(kThreads) interact_kernel(const __grid_constan
           for (int i = 0; i < 4; i++)
 #pragma unroll
             for (int m = 0; m < own; m++) {
-              towards[s][m] = math::fma(k[i][m], value.x[i], towards[s][m]);
-              away[s][m] = math::fma(k[i][m], self[s][m] - place.x[i], away[s][m]);
+              towards_these[s][m] = math::fma(k[i][m], value.x[i], towards_these[s][m]);
+              away_these[s][m] = math::fma(k[i][m], self[s][m] - place.x[i], away_these[s][m]);
             }
         }
       }
+#pragma unroll
+      for (int s = 0; s < slices; s++)
+#pragma unroll
+        for (int m = 0; m < own; m++) towards[s][m] += towards_these[s][m], away[s][m] += away_these[s][m];
     }
 #pragma unroll
     for (int s = 0; s < slices; s++)

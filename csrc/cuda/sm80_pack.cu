@@ -1,4 +1,4 @@
-// Packing: weights in the caller's memory to the operands and vectors of a packed network.
+// Packing: weights in the caller's memory to the operands and vectors of a packed network, and its table of layers.
 //
 // Every thread makes 16-byte parts of an operand: reads as the caller's strides have it, writes straight on.
 // Cost model: 4 bytes read and `element_bytes` written a weight, twice with the gradient; bound by memory, some 10 us for
@@ -12,6 +12,8 @@ template <Precision P>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ PackJobs jobs) {
   using Format = Numbers<P>;
   const PackJob& job = jobs.job[ptx::block_y()];
+  if (ptx::block_x() == 0 && ptx::block_y() == 0 && ptx::thread() < jobs.layers)
+    reinterpret_cast<PackedLayer*>(jobs.packed)[jobs.first_layer + ptx::thread()] = jobs.layer[ptx::thread()];
   unsigned char* to = jobs.packed + job.to;
   const std::int64_t first = ptx::block_x() * kThreads + ptx::thread(), stride = ptx::blocks_x() * kThreads;
   if (job.vector) {

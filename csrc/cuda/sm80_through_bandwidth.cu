@@ -10,15 +10,13 @@ namespace vgf::cuda {
 namespace {
 
 // Row and column of the `left`-th of the entries that equal a middle value, in row-major order. One warp.
-__device__ void locate(const Pairs& p, std::int64_t state, int which, unsigned value, unsigned long long left, int& row,
-                       int& column) {
+__device__ void locate(const Pairs& p, std::int64_t state, int which, unsigned value, Count rest, int& row, int& column) {
   const int lane = ptx::thread() % kLanes;
   const float* x = p.x + state * p.N * p.A;
-  unsigned rest = static_cast<unsigned>(left);
   row = -1;
   for (int first = 0; first < p.N && row < 0; first += kLanes) {
     const unsigned count = first + lane < p.N ? p.equals[(state * p.N + first + lane) * 2 + which] : 0;
-    const unsigned upto = sum_upto(count);
+    const Count upto = sum_upto(Count{count});
     const unsigned found = ptx::ballot(upto > rest);
     if (found) {
       const int at = ptx::first_bit(found);
@@ -51,7 +49,7 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
   if (ptx::thread() >= kLanes || !m.finite || !(h > 1e-12)) return;
   const int lane = ptx::thread();
   double sum = 0;
-  unsigned long long lows = 0;  // entries that equal the lower one
+  Count lows = 0;  // entries that equal the lower one
   for (int i = lane; i < p.N; i += kLanes) {
     sum += p.weighted[state * p.N + i];
     lows += p.equals[(state * p.N + i) * 2];
@@ -65,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
   const double gamma = gamma_of(h);
   const float pull = static_cast<float>(2 * gamma * gamma * sum / p.rule.scale * 2 / entries);
   // how many entries are smaller than the upper one: the diagonal, and pairs twice
-  const unsigned long long smaller = m.high == 0 ? 0 : p.N + 2 * (ranks.pair - m.rank);
+  const Count smaller = m.high == 0 ? 0 : p.N + 2 * (ranks.pair - m.rank);
   const float* x = p.x + state * p.N * p.A;
   for (int e = 0; e < entries; e++) {
     const bool last_low = e == 0 && m.low != m.high;  // the last of its equals; the upper one is then the first of its

@@ -16,9 +16,11 @@ Kernel<Program> tile_kernel_of(Precision precision, int M) {
   }
 }
 
+Layout layout_of(const Network& n) { return lay_out(n.spec, n.observations, n.critic, n.gradient, n.precision); }
+
 Net net_of(const Network* network) {
   if (!network) return {};
-  Net net = lay_out(network->spec, network->observations, network->critic, network->gradient, network->precision);
+  Net net = layout_of(*network).net;
   net.packed = static_cast<const unsigned char*>(network->packed);
   return net;
 }
@@ -77,13 +79,22 @@ Program program_of(const Task& t) {
 
 namespace {
 
-void check_networks(const Task& t) {
+void check(const Task& t) {
+  if (t.sizes.N > kMostParticles)
+    throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostParticles) +
+                                " particles a state, got " + std::to_string(t.sizes.N) + "; give them more states");
   for (const Network* network : {t.policy, t.critic, t.judge})
     if (network && network->precision != t.precision)
       throw std::invalid_argument("the networks of a call must be packed in one precision");
   const bool differentiates = t.critic && (t.steps > 0 || !t.judge);
   if (differentiates && t.steps + (t.dq || t.phi || t.jacobian) > 0 && !t.critic->gradient)
     throw std::invalid_argument("the critic was packed without what its gradient needs");
+}
+
+void check_alignment(const char* what, const void* memory) {
+  constexpr std::uintptr_t wanted = 256;
+  if (reinterpret_cast<std::uintptr_t>(memory) % wanted != 0)
+    throw std::invalid_argument(std::string(what) + ": expected memory aligned to " + std::to_string(wanted) + " bytes");
 }
 
 }  // namespace
@@ -99,7 +110,7 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
 }
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {
-  check_networks(t);
+  check(t);
   const bool together = (t.options.kernel && (t.steps > 0 || t.phi)) || t.actions || t.target;
   const auto describe = [&](Launches& launches) {
     if (together && t.sizes.N > largest_tile(t.precision))
@@ -114,6 +125,7 @@ std::size_t enqueue(const Task& t, const Workspace& workspace) {
   if (workspace.bytes < needed)
     throw std::invalid_argument("workspace: expected " + std::to_string(needed) + " bytes, got " +
                                 std::to_string(workspace.bytes));
+  check_alignment("workspace", workspace.memory);
   Launches launches(workspace);
   describe(launches);
   return needed;
@@ -122,14 +134,22 @@ std::size_t enqueue(const Task& t, const Workspace& workspace) {
 std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }
 
 void pack(const Network& network, const std::vector<LayerWeights>& weights, Stream stream) {
-  const Net net = net_of(&network);
-  const std::vector<PackJob> jobs = pack_jobs(net, network.spec, weights);
-  constexpr unsigned blocks = 64;  // a job
-  for (std::size_t first = 0; first < jobs.size(); first += kJobsPerLaunch) {
-    PackJobs some{static_cast<unsigned char*>(network.packed), {}};
-    const unsigned count = std::min<std::size_t>(kJobsPerLaunch, jobs.size() - first);
-    std::copy_n(jobs.begin() + first, count, some.job);
-    launch("pack_kernel", pack_kernel_in(network.precision), {blocks, count, kThreads, 0}, some, stream);
+  check_alignment("a packed network", network.packed);
+  const Layout layout = layout_of(network);
+  const std::vector<PackJob> jobs = pack_jobs(layout, network.spec, weights);
+  const unsigned blocks = std::min(64, machine().multiprocessors);  // a job
+  std::size_t job = 0, layer = 0;
+  while (job < jobs.size() || layer < layout.layers.size()) {
+    PackJobs some{};
+    some.packed = static_cast<unsigned char*>(network.packed);
+    some.first_layer = static_cast<int>(layer);
+    some.layers = static_cast<int>(std::min<std::size_t>(kLayersPerLaunch, layout.layers.size() - layer));
+    std::copy_n(layout.layers.begin() + layer, some.layers, some.layer);
+    const unsigned count = std::min<std::size_t>(kJobsPerLaunch, jobs.size() - job);
+    std::copy_n(jobs.begin() + job, count, some.job);
+    launch("pack_kernel", pack_kernel_in(network.precision), {blocks, std::max(count, 1u), kThreads, 0}, some, stream);
+    job += count;
+    layer += some.layers;
   }
 }
 

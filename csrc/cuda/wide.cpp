@@ -30,8 +30,8 @@ class Wide {
 
  private:
   void take_pairs() {
-    if (t.options.median && t.sizes.N > kMostParticles)
-      throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostParticles) +
+    if (t.options.median && t.sizes.N > kMostCounted)
+      throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostCounted) +
                                   " particles a state with the median bandwidth, got " + std::to_string(t.sizes.N) +
                                   "; pass a fixed bandwidth");
     if (!t.given) dq = launches.take<float>(numbers);
@@ -41,13 +41,17 @@ class Wide {
     pairs.x = x;
     pairs.dq = t.given ? t.given : dq;
     pairs.phi = t.phi ? t.phi : launches.take<float>(numbers);
-    pairs.B = t.sizes.B;
     pairs.N = p.N;
     pairs.A = p.A;
     pairs.rule = p.pairwise;
-    count_bytes = p.pairwise.median ? t.sizes.B * (kDigits * kDigitBins + 2) * static_cast<std::int64_t>(sizeof(unsigned)) : 0;
-    pairs.counts = launches.take<unsigned>(count_bytes / sizeof(unsigned));
-    pairs.notes = pairs.counts ? pairs.counts + t.sizes.B * kDigits * kDigitBins : nullptr;
+    const std::int64_t most = std::int64_t{kPairBlocks} * launches.device().multiprocessors / pairs.tiles();
+    states_at_once = std::min(std::max<std::int64_t>(most, 1), t.sizes.B);
+    if (p.pairwise.median) {  // one piece of memory, cleared as one
+      const std::int64_t counts = states_at_once * kDigits * kDigitBins;
+      pairs.counts = launches.take<Count>(counts + states_at_once);
+      pairs.notes = pairs.counts ? reinterpret_cast<unsigned*>(pairs.counts + counts) : nullptr;
+      count_bytes = (counts + states_at_once) * static_cast<std::int64_t>(sizeof(Count));
+    }
     if (p.pairwise.through) {
       pairs.weighted = launches.take<float>(t.sizes.B * t.sizes.N);
       pairs.equals = launches.take<unsigned>(t.sizes.B * t.sizes.N * 2);
@@ -121,18 +125,23 @@ class Wide {
   }
 
   void interact() {
-    const std::int64_t blocks = t.sizes.B * pairs.tiles();
+    if (!launches.real()) return;
+    for (std::int64_t first = 0; first < t.sizes.B; first += states_at_once)
+      interact(pairs.from(first), std::min(states_at_once, t.sizes.B - first));
+  }
+  void interact(Pairs p, std::int64_t states) {
+    const std::int64_t blocks = states * p.tiles();
     int shared = 0;
-    if (pairs.rule.median) {
-      launches.clear(pairs.counts, count_bytes);
+    if (p.rule.median) {
+      launches.clear(p.counts, count_bytes);
       const Kernel<Pairs> count = count_kernel_of(shared);
-      for (pairs.digit = 0; pairs.digit < kDigits; pairs.digit++) launches.start("count_kernel", count, blocks, shared, pairs);
+      for (p.digit = 0; p.digit < kDigits; p.digit++) launches.start("count_kernel", count, blocks, shared, p);
     }
-    const Kernel<Pairs> interact = interact_kernel_of(pairs.A, shared);
-    launches.start("interact_kernel", interact, blocks, shared, pairs);
-    if (!pairs.rule.through) return;
+    const Kernel<Pairs> interact = interact_kernel_of(p.A, shared);
+    launches.start("interact_kernel", interact, blocks, shared, p);
+    if (!p.rule.through) return;
     const Kernel<Pairs> through = through_kernel_of(shared);
-    launches.start("through_kernel", through, t.sizes.B, shared, pairs);
+    launches.start("through_kernel", through, states, shared, p);
   }
 
   void judge() {
@@ -148,7 +157,7 @@ class Wide {
 
   const Task& t;
   Launches& launches;
-  std::int64_t numbers, count_bytes = 0;
+  std::int64_t numbers, states_at_once = 0, count_bytes = 0;
   bool pairwise;
   float *x, *observed = nullptr, *q = nullptr, *dq = nullptr, *first = nullptr, *second = nullptr;
   Pairs pairs{};

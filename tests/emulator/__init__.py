@@ -9,21 +9,23 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+ALIGNMENT = 256  # of memory on a device
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-SOURCES = [
+ENGINE = [
     *sorted(ROOT.glob("csrc/cuda/*.cu")),
     *(path for path in sorted(ROOT.glob("csrc/cuda/*.cpp")) if path.name != "runtime.cpp"),
     *sorted(HERE.glob("*.cpp")),
-    ROOT / "python/bindings/cuda.cpp",
 ]
 FLAGS = [
     "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE",
     "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-x", "c++", "-c",
+    *(f"-I{path}" for path in (HERE, ROOT / "csrc/cuda", ROOT / "csrc/include")),
 ]  # fmt: skip
 
 
@@ -40,26 +42,26 @@ def build(folder: Path) -> Path:
     """Compile the emulated engine into `folder`; the shared library."""
     import pybind11
 
-    cxx = compiler()
-    includes = [
-        HERE,
-        ROOT / "csrc/cuda",
-        ROOT / "csrc/include",
-        pybind11.get_include(),
-        sysconfig.get_path("include"),
-    ]
-    options = [*FLAGS, *(f"-I{path}" for path in includes)]
-    library = folder / "_cuda.so"
+    includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
+    return link(
+        folder / "_cuda.so", [*ENGINE, ROOT / "python/bindings/cuda.cpp"], lambda source: includes, ["-shared"]
+    )
 
-    def compile_one(source: Path) -> Path:
-        target = folder / f"{source.name}.o"
-        run([cxx, *options, str(source), "-o", str(target)])
-        return target
+
+def link(
+    target: Path, sources: list[Path], options: Callable[[Path], list[str]], link_options: list[str]
+) -> Path:
+    """Compile sources, each with its own options besides FLAGS, beside `target`, and link them to it."""
+
+    def compile_one(source: Path) -> str:
+        compiled = str(target.parent / f"{source.name}.o")
+        run([compiler(), *FLAGS, *options(source), str(source), "-o", compiled])
+        return compiled
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, SOURCES))
-    run([cxx, "-shared", *map(str, objects), "-o", str(library)])
-    return library
+        objects = list(pool.map(compile_one, sources))
+    run([compiler(), *link_options, *objects, "-o", str(target)])
+    return target
 
 
 def compiler() -> str | None:
@@ -85,11 +87,15 @@ class Emulated:
         self._settings = ctypes.CDLL(str(library))
 
     def set_seed(self, seed: int) -> None:
-        """The order of a block's threads, and whether copies are done late (even seeds) or at once."""
+        """The order of blocks and threads, and whether copies are done late (even seeds) or at once."""
         self._settings.emulator_set_seed(seed)
 
     def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
         self._settings.emulator_set_machine(multiprocessors, shared_bytes)
+
+    def launches_of(self, kernel: str) -> int:
+        """How many launches of a kernel there have been."""
+        return self._settings.emulator_launches_of(kernel.encode())
 
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""
@@ -98,7 +104,8 @@ class Emulated:
         from vgf_kernels import cuda
 
         def poison(call, count):
-            return torch.full((count,), 0xFF, dtype=torch.uint8)
+            memory = torch.full((count + ALIGNMENT,), 0xFF, dtype=torch.uint8)
+            return memory[-memory.data_ptr() % ALIGNMENT :][:count]
 
         def poisoned(like, *shape):
             return like.new_full(shape, float("nan"))

@@ -23,13 +23,22 @@ template <class T>
 __device__ inline T shuffle_xor(T x, int mask) {
   return __shfl_xor_sync(~0u, x, mask);
 }
-__device__ inline unsigned shuffle(unsigned x, int lane) { return __shfl_sync(~0u, x, lane); }
-__device__ inline unsigned shuffle_up(unsigned x, int by) { return __shfl_up_sync(~0u, x, by); }
+template <class T>
+__device__ inline T shuffle(T x, int lane) {
+  return __shfl_sync(~0u, x, lane);
+}
+template <class T>
+__device__ inline T shuffle_up(T x, int by) {
+  return __shfl_up_sync(~0u, x, by);
+}
 __device__ inline unsigned ballot(bool vote) { return __ballot_sync(~0u, vote); }
 __device__ inline int count_bits(unsigned x) { return __popc(x); }
 __device__ inline int leading_zeros(unsigned x) { return __clz(x); }
 __device__ inline int first_bit(unsigned x) { return __ffs(x) - 1; }
-__device__ inline void atomic_add(unsigned* at, unsigned x) { atomicAdd(at, x); }
+template <class T>
+__device__ inline void atomic_add(T* at, T x) {
+  atomicAdd(at, x);
+}
 __device__ inline void atomic_max(unsigned* at, unsigned x) { atomicMax(at, x); }
 
 __device__ inline unsigned as_bits(float x) { return __float_as_uint(x); }

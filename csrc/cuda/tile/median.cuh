@@ -50,7 +50,7 @@ __device__ inline Middle middle_values(const State& s, unsigned* counts) {
       const unsigned bits = ptx::as_bits(s.distance(pair));
       const unsigned known = first ? 0 : bits >> (shift + kDigitBits);
       if (known == prefix)
-        ptx::atomic_add(counts + (bits >> shift & (kBins - 1)), 1);
+        ptx::atomic_add(counts + (bits >> shift & (kBins - 1)), 1u);
       else if (last && known < prefix)
         ptx::atomic_max(largest_below, bits);
       if (first && is_nan(bits)) ptx::atomic_max(nan, 1);

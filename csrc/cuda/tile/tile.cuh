@@ -52,7 +52,7 @@ class Tile {
 
   __device__ __noinline__ void run() {
     if (p.observe_to) {
-      const int width = padded(p.critic.layers[0].width);
+      const int width = p.critic.first_width;
       return observe(p.critic, p.observe_to + first_state * width, p.B * width);
     }
     load(p.start, x());
@@ -74,11 +74,7 @@ class Tile {
   __device__ Stored* z(const Net& net, int l, bool keep) const {
     return reinterpret_cast<Stored*>(scratch + p.at.tape + (keep ? l * tape_bytes(net) : 0));
   }
-  __device__ std::int64_t tape_bytes(const Net& net) const {
-    int widest = 0;
-    for (int l = 0; l < net.hidden; l++) widest = net.layers[l].width > widest ? net.layers[l].width : widest;
-    return std::int64_t{M} * padded(widest) * sizeof(Stored);
-  }
+  __device__ std::int64_t tape_bytes(const Net& net) const { return std::int64_t{M} * net.widest * sizeof(Stored); }
 
   template <class F>
   __device__ void for_numbers(F f) const {  // of the tile's particles
@@ -109,16 +105,15 @@ class Tile {
     g.rows = rows;
     return g;
   }
-  __device__ const unsigned char* packed(const Net& net, int e) const { return net.packed + e * net.member_bytes; }
   __device__ const float* vectors(const Net& net, int e, std::int64_t at) const {
-    return reinterpret_cast<const float*>(packed(net, e) + at);
+    return reinterpret_cast<const float*>(net.member(e) + at);
   }
 
   // observed: [states of the tile][padded(width)], of member e
   __device__ Product up(const Net& net, int e, int l, const float* observed, bool keep) const {
-    const PackedLayer& layer = net.layers[l];
-    const int k = l > 0 ? padded(net.layers[l - 1].width) : net.inputs;
-    Product g = product(packed(net, e) + layer.forward, k, layer.width);
+    const PackedLayer layer = net.layer(l);
+    const int k = l > 0 ? padded(net.layer(l - 1).width) : net.inputs;
+    Product g = product(net.member(e) + layer.forward, k, layer.width);
     g.c = z(net, l, keep);
     g.as_float = !Numbers<P>::kHalf;
     if (l > 0) {
@@ -132,16 +127,16 @@ class Tile {
     return g;
   }
   __device__ Product velocity(const Net& net) const {
-    Product g = product(packed(net, 0) + net.last, padded(net.layers[net.hidden - 1].width), net.outputs);
+    Product g = product(net.member(0) + net.last, padded(net.layer(net.hidden - 1).width), net.outputs);
     g.init = vectors(net, 0, net.last_bias);
     g.c = member(0);
     g.as_float = true;
     return g;
   }
   __device__ Product down(const Net& net, int e, int l) const {
-    const PackedLayer& layer = net.layers[l];
-    Product g = product(packed(net, e) + layer.backward, padded(layer.width),
-                        l > 0 ? net.layers[l - 1].width : net.inputs);
+    const PackedLayer layer = net.layer(l);
+    Product g = product(net.member(e) + layer.backward, padded(layer.width),
+                        l > 0 ? net.layer(l - 1).width : net.inputs);
     g.c = l > 0 ? static_cast<void*>(scratch + p.at.work) : member(e);
     g.as_float = l == 0 || !Numbers<P>::kHalf;
     return g;
@@ -160,7 +155,7 @@ class Tile {
   // ---- networks
 
   __device__ Hidden<P> hidden(const Net& net, int e, int l, bool keep) const {
-    const PackedLayer& layer = net.layers[l];
+    const PackedLayer layer = net.layer(l);
     Hidden<P> h{};
     h.rows = rows;
     h.width = layer.width;
@@ -185,8 +180,8 @@ class Tile {
     const float* obs = p.obs + first_state * p.O;
     fill_operand<P>(a, M, states, p.O, [&](int s, int o) { return obs[std::int64_t{s} * p.O + o]; });
     for (int e = 0; e < net.ensemble; e++) {
-      Product g = product(packed(net, e) + net.observe, p.O, net.layers[0].width);
-      g.init = vectors(net, e, net.layers[0].vectors);
+      Product g = product(net.member(e) + net.observe, p.O, net.first_width);
+      g.init = vectors(net, e, net.layer(0).vectors);
       g.c = to + e * stride;
       g.as_float = true;
       g.rows = states;
@@ -202,7 +197,7 @@ class Tile {
     std::int64_t stride;  // between members
   };
   __device__ Observed observed(const Net& net) const {
-    const std::int64_t width = padded(net.layers[0].width);
+    const std::int64_t width = net.first_width;
     if (p.observed) return {p.observed + first_state * width, p.B * width};
     const std::int64_t stride = p.states_per_tile * width;
     observe(net, floats(p.at.observed), stride);

@@ -20,7 +20,7 @@ struct Device {
   std::string name;
   int major, minor;  // compute capability
 };
-// The devices of this machine; empty without a driver.
+// The devices of this machine; empty without a driver. A driver older than what this was compiled with is an error.
 std::vector<Device> devices();
 // The driver's CUDA version, 1000 major + 10 minor; 0 without a driver.
 int driver_version();

@@ -1,10 +1,11 @@
 // csrc/cuda/ptx/matrix.cuh on the emulator, after the fragment tables of the PTX ISA, which the kernels' own index maps
-// are held against. Products are exact; each mma adds its terms exactly and truncates the sum to float32, no better than
-// the tensor cores do.
+// are held against. Products are exact; each mma cuts its terms off at the last of 24 bits of the largest, adds what is
+// left and cuts the sum off: as the tensor cores are known to do, with a bit or more less than newer ones keep.
 #pragma once
 
 #include <stdexcept>
 
+#include "../races.hpp"
 #include "async.cuh"
 #include "thread.cuh"
 
@@ -17,6 +18,7 @@ struct Rows {
 
 inline void load_matrices(std::uint32_t (&r)[4], const void* shared_row) {
   if (reinterpret_cast<std::uintptr_t>(shared_row) % 16) throw std::runtime_error("emulator: ldmatrix is not aligned");
+  emulator::races::read(shared_row, 16);
   Rows mine{static_cast<const unsigned char*>(shared_row), {}};
   emulator::meet(&mine, [](void* const* all) {
     const auto lane = [&](int i) { return static_cast<Rows*>(all[i]); };
@@ -36,6 +38,19 @@ struct Fragments {
 inline float truncated(double x) {
   const float rounded = static_cast<float>(x);
   return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafter(rounded, 0.0f) : rounded;
+}
+
+template <int Count>
+inline float sum_of(const double (&terms)[Count]) {
+  double largest = 0, sum = 0;
+  for (const double term : terms) largest = std::fmax(largest, std::fabs(term)), sum += term;
+  if (largest == 0 || !std::isfinite(sum)) return static_cast<float>(sum);
+  int exponent;
+  std::frexp(largest, &exponent);
+  const double last_bit = std::ldexp(1.0, exponent - 24), scale = 1 / last_bit;
+  std::int64_t bits = 0;
+  for (const double term : terms) bits += static_cast<std::int64_t>(term * scale);
+  return truncated(static_cast<double>(bits) * last_bit);
 }
 
 // D = A B + C with K numbers of k, `per_word` of them in a word; number(word, which) reads one.
@@ -59,9 +74,10 @@ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b
       const Fragments& f = *static_cast<Fragments*>(all[l]);
       for (int i = 0; i < 4; i++) {
         const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
-        double sum = f.c[i];
-        for (int k = 0; k < K; k++) sum += A[row][k] * B[k][column];
-        f.c[i] = truncated(sum);
+        double terms[K + 1];
+        for (int k = 0; k < K; k++) terms[k] = A[row][k] * B[k][column];
+        terms[K] = f.c[i];
+        f.c[i] = sum_of(terms);
       }
     }
   });

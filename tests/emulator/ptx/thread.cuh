@@ -12,6 +12,7 @@ inline unsigned blocks_x() { return emulator::blocks_x; }
 inline unsigned char* shared_memory() { return emulator::shared; }
 
 inline void sync_block() { emulator::sync_block(); }
+inline void sync_warp() { emulator::sync_warp(); }
 
 // f(arguments by lane) once for the warp.
 template <class T, class F>
@@ -25,22 +26,21 @@ T together(T mine, F f) {
   return mine;
 }
 
-inline void sync_warp() {
-  together(0, [](const int* in, int* out) { std::memcpy(out, in, emulator::kWarp * sizeof(int)); });
-}
 template <class T>
 T shuffle_xor(T x, int mask) {
   return together(x, [&](const T* in, T* out) {
     for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[lane ^ mask];
   });
 }
-inline unsigned shuffle(unsigned x, int from) {
-  return together(x, [&](const unsigned* in, unsigned* out) {
+template <class T>
+T shuffle(T x, int from) {
+  return together(x, [&](const T* in, T* out) {
     for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[from];
   });
 }
-inline unsigned shuffle_up(unsigned x, int by) {
-  return together(x, [&](const unsigned* in, unsigned* out) {
+template <class T>
+T shuffle_up(T x, int by) {
+  return together(x, [&](const T* in, T* out) {
     for (int lane = 0; lane < emulator::kWarp; lane++) out[lane] = in[lane < by ? lane : lane - by];
   });
 }
@@ -54,8 +54,15 @@ inline unsigned ballot(bool vote) {
 inline int count_bits(unsigned x) { return __builtin_popcount(x); }
 inline int first_bit(unsigned x) { return __builtin_ctz(x); }
 inline int leading_zeros(unsigned x) { return __builtin_clz(x); }
-inline void atomic_add(unsigned* at, unsigned x) { *at += x; }
-inline void atomic_max(unsigned* at, unsigned x) { *at = *at > x ? *at : x; }
+template <class T>
+void atomic_add(T* at, T x) {
+  __atomic_fetch_add(at, x, __ATOMIC_RELAXED);
+}
+inline void atomic_max(unsigned* at, unsigned x) {
+  unsigned before = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (before < x && !__atomic_compare_exchange_n(at, &before, x, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
 
 inline unsigned as_bits(float x) {
   unsigned bits;

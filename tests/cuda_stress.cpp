@@ -1,0 +1,194 @@
+// Runs every entry point of the emulated CUDA engine over awkward sizes, for the sanitizers. Caller's arrays lie on odd
+// addresses, memory that the engine asks for ends where it said. With the argument "race" or "no-race" it runs one kernel
+// without or with its barrier instead, to show that ThreadSanitizer tells them apart.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include <ptx/async.cuh>
+#include <ptx/launch.hpp>
+#include <ptx/thread.cuh>
+
+#include "schedule.hpp"
+
+using namespace vgf;
+
+extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
+
+namespace vgf::cuda {
+extern Machine emulated;
+}
+
+namespace {
+
+struct Memory {  // aligned as a device's, poisoned
+  unsigned char* bytes;
+  explicit Memory(std::size_t count) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, 256, count) != 0) std::abort();
+    bytes = static_cast<unsigned char*>(memory);
+    std::memset(bytes, 0xff, count);
+  }
+  Memory(const Memory&) = delete;
+  ~Memory() { std::free(bytes); }
+};
+
+struct Floats {  // one float off any alignment
+  std::vector<float> memory;
+  explicit Floats(std::int64_t count) : memory(count + 1, std::nanf("")) {}
+  Floats(std::mt19937& rng, std::int64_t count, float scale) : Floats(count) {
+    std::normal_distribution<float> normal(0, scale);
+    for (std::int64_t i = 0; i < count; i++) data()[i] = normal(rng);
+  }
+  float* data() { return memory.data() + 1; }
+  void check(const char* what) {
+    for (std::size_t i = 1; i < memory.size(); i++)
+      if (!std::isfinite(memory[i])) std::printf("%s: number %zu is not finite\n", what, i - 1), std::exit(1);
+  }
+};
+
+struct Packed {
+  cuda::Network network;
+  std::vector<Floats> weights;
+  Memory memory;
+
+  Packed(std::mt19937& rng, std::vector<int> widths, int ensemble, Activation activation, Norm norm, int observations,
+         bool critic, bool gradient, Precision precision)
+      : network{{widths, ensemble, activation, norm, 1e-6f}, observations, critic, gradient, precision, nullptr},
+        memory(cuda::packed_bytes(network)) {
+    network.packed = memory.bytes;
+    std::vector<LayerWeights> layers;
+    weights.reserve(2 * ensemble * widths.size());
+    for (int e = 0; e < ensemble; e++)
+      for (std::size_t l = 0; l + 1 < widths.size(); l++) {
+        weights.emplace_back(rng, std::int64_t{widths[l]} * widths[l + 1], 1 / std::sqrt(widths[l] + 1.0f));
+        weights.emplace_back(rng, widths[l + 1], 0.1f);
+        float *matrix = weights[weights.size() - 2].data(), *bias = weights.back().data();
+        layers.push_back({matrix, widths[l + 1], 1, bias, nullptr, nullptr});
+      }
+    cuda::pack(network, layers, nullptr);
+  }
+};
+
+// call(workspace): asks, then runs in exactly what it was told.
+template <class Call>
+void run(Call call) {
+  const Memory memory(call(cuda::Workspace{}));
+  call(cuda::Workspace{memory.bytes, call(cuda::Workspace{}), nullptr});
+}
+
+struct Case {
+  Sizes sizes;
+  std::vector<int> hidden;
+  Precision precision;
+  Norm norm;
+  Activation activation;
+  cuda::Machine machine;
+};
+
+void everything(const Case& c) {
+  const auto [B, N, O, A] = c.sizes;
+  std::mt19937 rng(0);
+  const auto widths = [&](int in, int out) {
+    std::vector<int> all{in};
+    all.insert(all.end(), c.hidden.begin(), c.hidden.end());
+    all.push_back(out);
+    return all;
+  };
+  cuda::emulated = c.machine;
+  Packed critic(rng, widths(O + A, 1), 2, c.activation, c.norm, O, true, true, c.precision);
+  Packed target(rng, widths(O + A, 1), 2, c.activation, c.norm, O, true, false, c.precision);
+  Packed policy(rng, widths(O + A + 1, A), 1, c.activation, c.norm, O, false, false, c.precision);
+  Floats obs(rng, B * O, 1), x(rng, B * N * A, 0.5f), reward(rng, B, 1), noise(rng, B * N, 0);
+  for (std::int64_t i = 0; i < B * N; i++) noise.data()[i] = (i % 7 + 1) / 9.0f;
+  FlowOptions options;
+  options.num_steps = 2;
+  options.clip = {true, -1, 1};
+  FlowOptions through = options;
+  through.bandwidth_grad = true;
+
+  Floats q(2 * B * N), dq(B * N * A), jacobian(2 * B * N * A), phi(B * N * A), path(3 * B * N * A), drawn(B * N * A);
+  Floats actions(B * A), result(B), first(B * N * A), second(B * N * A), moved(B * N * A);
+  for (float& m : first.memory) m = 0;
+  for (float& m : second.memory) m = 0;
+  run([&](auto w) { return cuda::value(target.network, obs.data(), x.data(), q.data(), c.sizes, w); });
+  q.check("value");
+  run([&](auto w) {
+    return cuda::value_and_grad(critic.network, obs.data(), x.data(), q.data(), dq.data(), jacobian.data(), c.sizes,
+                                Aggregate::min, w);
+  });
+  dq.check("value_and_grad");
+  jacobian.check("jacobian");
+  for (const FlowOptions& o : {options, through}) {
+    run([&](auto w) { return cuda::direction(critic.network, obs.data(), x.data(), phi.data(), c.sizes, o, w); });
+    phi.check("direction");
+  }
+  run([&](auto w) { return cuda::flow(critic.network, obs.data(), x.data(), path.data(), true, c.sizes, options, w); });
+  path.check("flow");
+  run([&](auto w) {
+    return cuda::sample(policy.network, obs.data(), x.data(), drawn.data(), c.sizes, 2, options.clip, w);
+  });
+  drawn.check("sample");
+  const cuda::Selection selection{Select::softmax, 0.5f, Aggregate::min, noise.data()};
+  run([&](auto w) {
+    return cuda::act(critic.network, policy.network, obs.data(), x.data(), actions.data(), c.sizes, 2, options, selection, w);
+  });
+  actions.check("act");
+  const cuda::Target reduction{reward.data(), reward.data(), 0.9, Aggregate::mean, Reduce::max};
+  run([&](auto w) {
+    return cuda::td_target(critic.network, target.network, policy.network, obs.data(), x.data(), result.data(), c.sizes, 2,
+                           options, reduction, w);
+  });
+  result.check("td_target");
+  run([&](auto w) {
+    return cuda::update(x.data(), dq.data(), first.data(), second.data(), moved.data(), 1, c.sizes, options, w);
+  });
+  moved.check("update");
+}
+
+// ---- what the sanitizer must find, or not
+
+struct Exchange {
+  const int* from;
+  int* out;
+  bool in_step;
+};
+
+void exchange_kernel(Exchange p) {
+  int* shared = reinterpret_cast<int*>(cuda::ptx::shared_memory());
+  const int me = cuda::ptx::thread(), other = (me + 1) % cuda::kThreads;
+  if (me % 4 == 0) cuda::ptx::copy16(shared + me, p.from + me);
+  cuda::ptx::commit_copies();
+  cuda::ptx::wait_copies<0>();
+  if (p.in_step) cuda::ptx::sync_block();
+  p.out[me] = shared[other];
+}
+
+// Threads read what others have copied, with or without a barrier between.
+void exchange(bool in_step) {
+  const Memory from(cuda::kThreads * sizeof(int));
+  std::vector<int> out(cuda::kThreads);
+  const Exchange parameter{reinterpret_cast<const int*>(from.bytes), out.data(), in_step};
+  cuda::launch("exchange_kernel", exchange_kernel, {1, 1, cuda::kThreads, 4096}, parameter, nullptr);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count > 1) return exchange(std::string(arguments[1]) == "no-race"), 0;
+  cuda::Machine small = cuda::emulated, large = cuda::emulated;
+  small.shared_bytes = 80 * 1024;
+  large.shared_bytes = 227 * 1024;
+  const Case cases[] = {
+      {{7, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
+      {{7, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch
+      {{2, 40, 0, 1}, {17}, Precision::tf32, Norm::none, Activation::tanh, large},
+      {{1, 131, 3, 9}, {33}, Precision::bf16, Norm::pre, Activation::gelu, small},
+      {{1, 66, 3, 35}, {33, 1}, Precision::fp32, Norm::pre, Activation::mish, large},
+  };
+  for (const Case& c : cases) everything(c);
+  return 0;
+}
