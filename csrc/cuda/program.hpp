@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layout.hpp"
+#include "vgf/cuda.hpp"
 
 namespace vgf::cuda {
 
@@ -18,6 +19,12 @@ struct Scratch {
   std::int64_t bytes;
 };
 
+// What a number is by the time the kernel runs.
+VGF_INLINE int counted(const Count& count) {
+  const int there = count.at ? *count.at : count.value;
+  return there > 0 ? there : 0;
+}
+
 struct PairwiseRule {
   bool kernel, median, through;  // through: differentiate the bandwidth too
   float fixed_gamma, inverse_alpha, inverse_n;
@@ -28,7 +35,7 @@ struct UpdateRule {
   bool adam;
   float learning_rate;
   Clip clip;
-  int steps_before;
+  Count first_step;  // its number, from 1
 };
 
 // How a state's values become one result.
@@ -60,11 +67,11 @@ struct Program {
   const float* observed;  // [E, B, padded(first width)] of the one net of this launch, if known already, else null
   float* observe_to;      // the same, to be computed; nothing else is done then
 
-  int euler_steps;
+  Count euler_steps;
   Clip sample_clip;
 
   bool differentiate;  // q, dq, jacobian or phi is asked for
-  int steps;
+  Count steps;
   Aggregate aggregate;
   PairwiseRule pairwise;
   UpdateRule update;
