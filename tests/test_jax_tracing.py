@@ -366,6 +366,7 @@ def test_a_precision_that_the_platforms_engine_does_not_have():
 
 
 def test_torch_mlps_are_refused():
+    pytest.importorskip("torch")
     live = vgf.MLP.from_torch(PROBLEM.critic.to_torch())
     with pytest.raises(
         TypeError, match=r"expected an MLP of arrays, got MLP\(.*torch\), .*; pass mlp.freeze\(\)"
