@@ -18,7 +18,7 @@ Task begin(Sizes sizes, const float* obs, const float* start, Precision precisio
 }
 
 // As many as there may be, where the host does not know.
-Count steps_of(const Options& options) {
+StepCount steps_of(const Options& options) {
   return {options.num_steps_at ? std::numeric_limits<int>::max() : options.num_steps, options.num_steps_at};
 }
 
@@ -66,7 +66,7 @@ std::size_t flow(const Network& critic, const float* obs, const float* particles
 }
 
 std::size_t sample(const Network& policy, const float* obs, const float* noise, float* out, Sizes sizes,
-                   Count euler_steps, Clip clip, Workspace workspace) {
+                   StepCount euler_steps, Clip clip, Workspace workspace) {
   Task task = begin(sizes, obs, noise, policy.precision);
   task.policy = &policy;
   task.euler_steps = euler_steps;
@@ -76,7 +76,7 @@ std::size_t sample(const Network& policy, const float* obs, const float* noise, 
 }
 
 std::size_t act(const Network& critic, const Network& policy, const float* obs, const float* noise, float* out,
-                Sizes sizes, Count euler_steps, const Options& options, const Selection& selection,
+                Sizes sizes, StepCount euler_steps, const Options& options, const Selection& selection,
                 Workspace workspace) {
   Task task = begin(sizes, obs, noise, critic.precision);
   task.policy = &policy;
@@ -90,7 +90,7 @@ std::size_t act(const Network& critic, const Network& policy, const float* obs, 
 }
 
 std::size_t td_target(const Network& critic, const Network& target_critic, const Network& policy, const float* next_obs,
-                      const float* noise, float* out, Sizes sizes, Count euler_steps, const Options& options,
+                      const float* noise, float* out, Sizes sizes, StepCount euler_steps, const Options& options,
                       const Target& target, Workspace workspace) {
   Task task = begin(sizes, next_obs, noise, critic.precision);
   task.policy = &policy;
@@ -104,7 +104,7 @@ std::size_t td_target(const Network& critic, const Network& target_critic, const
   return enqueue(task, workspace);
 }
 
-std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, Count step,
+std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, StepCount step,
                    Sizes sizes, const FlowOptions& options, Workspace workspace) {
   Task task = begin(sizes, nullptr, particles, Precision::fp32);
   task.options = options;

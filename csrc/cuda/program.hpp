@@ -20,7 +20,7 @@ struct Scratch {
 };
 
 // What a number is by the time the kernel runs.
-VGF_INLINE int counted(const Count& count) {
+VGF_INLINE int counted(const StepCount& count) {
   const int there = count.at ? *count.at : count.value;
   return there > 0 ? there : 0;
 }
@@ -35,7 +35,7 @@ struct UpdateRule {
   bool adam;
   float learning_rate;
   Clip clip;
-  Count first_step;  // its number, from 1
+  StepCount first_step;  // its number, from 1
 };
 
 // How a state's values become one result.
@@ -67,11 +67,11 @@ struct Program {
   const float* observed;  // [E, B, padded(first width)] of the one net of this launch, if known already, else null
   float* observe_to;      // the same, to be computed; nothing else is done then
 
-  Count euler_steps;
+  StepCount euler_steps;
   Clip sample_clip;
 
   bool differentiate;  // q, dq, jacobian or phi is asked for
-  Count steps;
+  StepCount steps;
   Aggregate aggregate;
   PairwiseRule pairwise;
   UpdateRule update;

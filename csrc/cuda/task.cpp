@@ -35,7 +35,7 @@ PairwiseRule pairwise_rule(const FlowOptions& o, std::int64_t N) {
   return rule;
 }
 
-UpdateRule update_rule(const FlowOptions& o, Count first_step) {
+UpdateRule update_rule(const FlowOptions& o, StepCount first_step) {
   return {o.adam, static_cast<float>(o.learning_rate), o.clip, first_step};
 }
 
@@ -119,7 +119,7 @@ std::size_t enqueue(const Task& t, const Workspace& workspace) {
   return needed;
 }
 
-int most_counted(Precision precision) { return largest_tile(precision); }
+int most_in_a_launch(Precision precision) { return largest_tile(precision); }
 
 std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }
 

@@ -64,7 +64,7 @@ def _expand(engine: Fused, call: Call, *operands):
             weights = pack(net.description, layout, weights)
         packed[net.name] = net.description._replace(layout=layout), weights
         settings[net.name] = net.description.attribute(layout)
-    if engine.counts_on_device and stepwise.needed(call, arrays, module.most_counted(precision)):
+    if engine.counts_on_device and stepwise.needed(call, arrays, module.most_in_a_launch(precision)):
         return stepwise.run(call, packed, arrays, vgf_handler.bind)
     results = [result._replace(shape=shape) for result, shape in zip(call.results, call.shapes(operands))]
     weights = [array for _, held in packed.values() for array in held]

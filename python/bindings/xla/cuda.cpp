@@ -45,7 +45,7 @@ void fill(Place& place, void* memory, const Network& network, const std::vector<
 }
 
 // The frontend has refused what it could see to be less than `least`; the device takes it for none.
-cuda::Count count(const Steps& steps, int least) { return {least, steps.typed_data()}; }
+cuda::StepCount count(const Steps& steps, int least) { return {least, steps.typed_data()}; }
 
 // A critic comes without its gradient where the frontend knows that there are no steps.
 Options options(const Config& config, const Steps& num_steps, const Network& critic) {
@@ -71,6 +71,7 @@ PYBIND11_MODULE(_xla_cuda, m) {
   m.doc() = "The CUDA engine's XLA FFI handlers; see vgf_kernels/_xla_cuda.pyi.";
   vgf::bindings::define(m);
   m.def(
-      "most_counted", [](const std::string& precision) { return vgf::cuda::most_counted(vgf::precision_of(precision)); },
+      "most_in_a_launch",
+      [](const std::string& precision) { return vgf::cuda::most_in_a_launch(vgf::precision_of(precision)); },
       pybind11::arg("precision"));
 }
