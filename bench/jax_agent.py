@@ -51,6 +51,7 @@ def serve(pipe, contestant: Contestant, options: dict) -> None:
     import jax
     from flax_agent.learner import Batch, Settings, create, update
 
+    jax.config.update("jax_default_matmul_precision", "float32")  # of plain JAX: on a GPU it would take TF32
     implementation = getattr(flax_agent, contestant.implementation)
     defaults = Settings()
     settings = replace(
@@ -151,7 +152,7 @@ def save(options: dict, times: dict[str, dict[Contestant, list[float]]]) -> Path
         "machine": machine,
         "jax": jax.__version__,
         "vgf_kernels": vgf_kernels.__version__,
-        "isa": str(vgf_kernels.backends()["cpu"]),
+        "engine": str(vgf_kernels.backends()["cuda" if jax.default_backend() == "gpu" else "cpu"]),
         "contestants": {str(c): asdict(c) for c in CONTESTANTS},
         "seconds": {row: {str(c): seconds for c, seconds in by.items()} for row, by in times.items()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Before NumPy is imported: its threads and the engine's would slow each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -54,3 +55,14 @@ def emulated(emulator, monkeypatch) -> Engine:
     emulator.set_seed(0)
     emulator.set_machine(2, 99 * 1024)
     return Engine("torch", "cuda")
+
+
+@pytest.fixture
+def emulated_jax(emulator, monkeypatch) -> Iterator[Engine]:
+    """The JAX frontend on the emulated CUDA engine, in fp32."""
+    jax = pytest.importorskip("jax")
+    emulator.install_in_jax(monkeypatch)
+    emulator.set_seed(0)
+    emulator.set_machine(2, 99 * 1024)
+    with jax.default_matmul_precision("float32"):
+        yield Engine("jax", "cuda")

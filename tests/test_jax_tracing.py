@@ -186,7 +186,7 @@ def test_what_cannot_be_packed():
         vgf.pack(packed)
     with pytest.raises(ValueError, match="reference engine packs no weights"):
         vgf.pack(network(PARAMS["critic"]), backend="reference")
-    with pytest.raises(ValueError, match="packed weights are the CPU engine's, .*; pass what `network`"):
+    with pytest.raises(ValueError, match="packed weights are a compiled engine's, .*; pass what `network`"):
         flow(packed, PROBLEM.particles, backend="reference")
 
 
@@ -356,13 +356,17 @@ def test_float64_is_refused_by_name():
 
 def test_another_platform_is_refused_when_it_is_compiled_for():
     run = jax.jit(lambda x: flow(network(PARAMS["critic"]), x))
-    with pytest.raises(
-        NotImplementedError, match="expected the CPU, got a computation for cuda; the CUDA handlers"
-    ):
-        run.trace(PROBLEM.particles).lower(lowering_platforms=("cuda",))
+    with pytest.raises(ValueError, match="computes on cpu and cuda, but this is compiled for tpu; move the"):
+        run.trace(PROBLEM.particles).lower(lowering_platforms=("tpu",))
+
+
+def test_a_precision_that_the_platforms_engine_does_not_have():
+    with pytest.raises(ValueError, match="precision: the cpu engine has fp32, bf16, got 'tf32'; pass one of"):
+        flow(network(PARAMS["critic"]), PROBLEM.particles, precision="tf32")
 
 
 def test_torch_mlps_are_refused():
+    pytest.importorskip("torch")
     live = vgf.MLP.from_torch(PROBLEM.critic.to_torch())
     with pytest.raises(
         TypeError, match=r"expected an MLP of arrays, got MLP\(.*torch\), .*; pass mlp.freeze\(\)"

@@ -73,11 +73,7 @@ def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str
         RuntimeError: the engine is not available, or none is for this device.
     """
     checks.check_engine(backend, precision)
-    if backend == "auto":
-        backend = os.environ.get("VGF_BACKEND") or "auto"
-        if backend not in ("auto", *checks.ENGINES):
-            names = ", ".join(("auto", *checks.ENGINES))
-            raise ValueError(f"VGF_BACKEND: expected one of {names}, got {backend!r}; correct or unset it")
+    backend = requested(backend)
     if backend == "auto":
         name = _automatic(device)
     else:
@@ -87,8 +83,18 @@ def resolve(backend: str, device: str, dtype: str, precision: str | None) -> str
     if device.split(":")[0] != serves:
         where, remedy = PLACES[serves]
         raise ValueError(f"backend {name!r} computes on {where}, got arrays on {device}; {remedy}")
-    _check_number_format(name, dtype, precision)
+    check_number_format(name, dtype, precision)
     return name
+
+
+def requested(backend: str) -> str:
+    """What was asked for: `backend`, or what VGF_BACKEND says in the place of "auto"."""
+    if backend == "auto":
+        backend = os.environ.get("VGF_BACKEND") or "auto"
+        if backend not in ("auto", *checks.ENGINES):
+            names = ", ".join(("auto", *checks.ENGINES))
+            raise ValueError(f"VGF_BACKEND: expected one of {names}, got {backend!r}; correct or unset it")
+    return backend
 
 
 def _automatic(device: str) -> str:
@@ -112,7 +118,8 @@ def check_available(name: str) -> None:
         raise RuntimeError(f'backend {name!r} is unavailable: {reason}; use backend="auto" or another engine')
 
 
-def _check_number_format(name: str, dtype: str, precision: str | None) -> None:
+def check_number_format(name: str, dtype: str, precision: str | None) -> None:
+    """Raise TypeError or ValueError unless the engine computes this dtype in this precision."""
     dtypes, precisions = MODULES[name].DTYPES, MODULES[name].PRECISIONS
     if dtype not in dtypes:
         remedy = "cast them to float32" + ("" if name == "reference" else ' or pass backend="reference"')

@@ -5,6 +5,8 @@ So every call packs its networks; those of `act` are packed before, as in servin
 
 from __future__ import annotations
 
+import os
+
 import jax
 from cases import Case, Data, arguments, as_mlp
 
@@ -17,13 +19,15 @@ from . import Absent, jax_peer
 class Peer(jax_peer.Peer):
     def __init__(self, name: str, device: str, precision: str) -> None:
         super().__init__(name, device, "fp32")  # in which JAX itself computes
-        if device != "cpu":
-            raise Absent("the JAX frontend has no CUDA handlers")
+        self.engine = vgf_kernels.backends()[device]
+        if not self.engine.available:
+            raise Absent(f"the {device} engine: {self.engine.detail}")
+        if os.environ.get("VGF_BACKEND") == "triton":
+            raise Absent("the JAX frontend has no triton engine")
         self.precision = precision
 
     def describe(self) -> dict:
-        engine = vgf_kernels.backends()["cpu"]
-        return super().describe() | {"vgf_kernels": vgf_kernels.__version__, "isa": engine.detail}
+        return super().describe() | {"vgf_kernels": vgf_kernels.__version__, "isa": self.engine.detail}
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
         networks = [
@@ -31,7 +35,11 @@ class Peer(jax_peer.Peer):
             for members in (data.critic, data.target_critic, data.policy)
         ]
         if case.function == "act":
-            networks = [vgf.pack(network, precision=self.precision) for network in networks]
+            observations = data.arrays["obs"].shape[1]
+            networks = [
+                vgf.pack(network, role=role, observations=observations, precision=self.precision)
+                for network, role in zip(networks, ("critic", "critic", "policy"))
+            ]
 
         @jax.jit
         def run(networks, arrays):

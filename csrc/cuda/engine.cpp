@@ -1,4 +1,7 @@
 // The entry points: each describes its call as a Task, which `enqueue` turns into launches.
+#include <limits>
+#include <stdexcept>
+
 #include "task.hpp"
 
 namespace vgf::cuda {
@@ -10,7 +13,13 @@ Task begin(Sizes sizes, const float* obs, const float* start, Precision precisio
   task.obs = obs;
   task.start = start;
   task.sizes = sizes;
+  task.first_step = 1;
   return task;
+}
+
+// As many as there may be, where the host does not know.
+StepCount steps_of(const Options& options) {
+  return {options.num_steps_at ? std::numeric_limits<int>::max() : options.num_steps, options.num_steps_at};
 }
 
 }  // namespace
@@ -44,18 +53,20 @@ std::size_t direction(const Network& critic, const float* obs, const float* part
 }
 
 std::size_t flow(const Network& critic, const float* obs, const float* particles, float* out, bool trajectory,
-                 Sizes sizes, const FlowOptions& options, Workspace workspace) {
+                 Sizes sizes, const Options& options, Workspace workspace) {
+  if (trajectory && options.num_steps_at)
+    throw std::invalid_argument("flow: a trajectory has num_steps in its size, so the host must know it");
   Task task = begin(sizes, obs, particles, critic.precision);
   task.critic = &critic;
   task.options = options;
-  task.steps = options.num_steps;
+  task.steps = steps_of(options);
   task.particles = out;
   task.trajectory = trajectory;
   return enqueue(task, workspace);
 }
 
 std::size_t sample(const Network& policy, const float* obs, const float* noise, float* out, Sizes sizes,
-                   int euler_steps, Clip clip, Workspace workspace) {
+                   StepCount euler_steps, Clip clip, Workspace workspace) {
   Task task = begin(sizes, obs, noise, policy.precision);
   task.policy = &policy;
   task.euler_steps = euler_steps;
@@ -65,21 +76,21 @@ std::size_t sample(const Network& policy, const float* obs, const float* noise, 
 }
 
 std::size_t act(const Network& critic, const Network& policy, const float* obs, const float* noise, float* out,
-                Sizes sizes, int euler_steps, const FlowOptions& options, const Selection& selection,
+                Sizes sizes, StepCount euler_steps, const Options& options, const Selection& selection,
                 Workspace workspace) {
   Task task = begin(sizes, obs, noise, critic.precision);
   task.policy = &policy;
   task.critic = task.judge = &critic;
   task.euler_steps = euler_steps;
   task.options = options;
-  task.steps = options.num_steps;
+  task.steps = steps_of(options);
   task.selection = selection;
   task.actions = out;
   return enqueue(task, workspace);
 }
 
 std::size_t td_target(const Network& critic, const Network& target_critic, const Network& policy, const float* next_obs,
-                      const float* noise, float* out, Sizes sizes, int euler_steps, const FlowOptions& options,
+                      const float* noise, float* out, Sizes sizes, StepCount euler_steps, const Options& options,
                       const Target& target, Workspace workspace) {
   Task task = begin(sizes, next_obs, noise, critic.precision);
   task.policy = &policy;
@@ -87,18 +98,18 @@ std::size_t td_target(const Network& critic, const Network& target_critic, const
   task.judge = &target_critic;
   task.euler_steps = euler_steps;
   task.options = options;
-  task.steps = options.num_steps;
+  task.steps = steps_of(options);
   task.reduction = target;
   task.target = out;
   return enqueue(task, workspace);
 }
 
-std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, int step,
+std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, StepCount step,
                    Sizes sizes, const FlowOptions& options, Workspace workspace) {
   Task task = begin(sizes, nullptr, particles, Precision::fp32);
   task.options = options;
   task.steps = 1;
-  task.steps_before = step - 1;
+  task.first_step = step;
   task.given = dq;
   task.first = first;
   task.second = second;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "layout.hpp"
+#include "vgf/cuda.hpp"
 
 namespace vgf::cuda {
 
@@ -20,6 +21,12 @@ struct Scratch {
   std::int64_t bytes;
 };
 
+// What a number is by the time the kernel runs.
+VGF_INLINE int counted(const StepCount& count) {
+  const int there = count.at ? *count.at : count.value;
+  return there > 0 ? there : 0;
+}
+
 struct PairwiseRule {
   bool kernel, median, through;  // through: differentiate the bandwidth too
   float fixed_gamma, inverse_alpha, inverse_n;
@@ -30,7 +37,7 @@ struct UpdateRule {
   bool adam;
   float learning_rate;
   Clip clip;
-  int steps_before;
+  StepCount first_step;  // its number, from 1
 };
 
 // How a state's values become one result.
@@ -62,11 +69,11 @@ struct Program {
   const float* observed;  // [E, B, padded(first width)] of the one net of this launch, if known already, else null
   float* observe_to;      // the same, to be computed; nothing else is done then
 
-  int euler_steps;
+  StepCount euler_steps;
   Clip sample_clip;
 
   bool differentiate;  // q, dq, jacobian or phi is asked for
-  int steps;
+  StepCount steps;
   Aggregate aggregate;
   PairwiseRule pairwise;
   UpdateRule update;

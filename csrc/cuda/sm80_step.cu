@@ -10,7 +10,7 @@
 namespace vgf::cuda {
 
 __global__ void __launch_bounds__(kThreads) step_kernel(const __grid_constant__ Step s) {
-  const Corrections corrections = Corrections::of(s.rule.steps_before + 1);
+  const Corrections corrections = Corrections::of(counted(s.rule.first_step));
   const std::int64_t stride = std::int64_t{ptx::blocks_x()} * kThreads;
   for (std::int64_t i = std::int64_t{ptx::block_x()} * kThreads + ptx::thread(); i < s.count; i += stride) {
     s.x[i] = moved(s.x[i], s.phi[i], s.first[i], s.second[i], s.rule, corrections);

@@ -37,8 +37,8 @@ PairwiseRule pairwise_rule(const FlowOptions& o, std::int64_t N) {
   return rule;
 }
 
-UpdateRule update_rule(const FlowOptions& o, int steps_before) {
-  return {o.adam, static_cast<float>(o.learning_rate), o.clip, steps_before};
+UpdateRule update_rule(const FlowOptions& o, StepCount first_step) {
+  return {o.adam, static_cast<float>(o.learning_rate), o.clip, first_step};
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ Program program_of(const Task& t) {
   p.steps = t.steps;
   p.aggregate = t.options.aggregate;
   p.pairwise = pairwise_rule(t.options, t.sizes.N);
-  p.update = update_rule(t.options, t.steps_before);
+  p.update = update_rule(t.options, t.first_step);
   p.given = t.given;
   p.first = t.first;
   p.second = t.second;
@@ -86,8 +86,8 @@ void check(const Task& t) {
   for (const Network* network : {t.policy, t.critic, t.judge})
     if (network && network->precision != t.precision)
       throw std::invalid_argument("the networks of a call must be packed in one precision");
-  const bool differentiates = t.critic && (t.steps > 0 || !t.judge);
-  if (differentiates && t.steps + (t.dq || t.phi || t.jacobian) > 0 && !t.critic->gradient)
+  const bool differentiates = t.critic && (t.steps.value > 0 || !t.judge);
+  if (differentiates && (t.steps.value > 0 || t.dq || t.phi || t.jacobian) && !t.critic->gradient)
     throw std::invalid_argument("the critic was packed without what its gradient needs");
 }
 
@@ -111,7 +111,7 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {
   check(t);
-  const bool together = (t.options.kernel && (t.steps > 0 || t.phi)) || t.actions || t.target;
+  const bool together = (t.options.kernel && (t.steps.value > 0 || t.phi)) || t.actions || t.target;
   const auto describe = [&](Launches& launches) {
     if (together && t.sizes.N > largest_tile(t.precision))
       describe_wide(t, launches);
@@ -130,6 +130,8 @@ std::size_t enqueue(const Task& t, const Workspace& workspace) {
   describe(launches);
   return needed;
 }
+
+int most_in_a_launch(Precision precision) { return largest_tile(precision); }
 
 std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }
 

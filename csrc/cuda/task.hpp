@@ -11,9 +11,9 @@ struct Task {
   Sizes sizes;
   const float *obs, *start;
   const Network *policy, *critic, *judge;
-  int euler_steps;
+  StepCount euler_steps;
   FlowOptions options;  // its clip also ends the sampling
-  int steps, steps_before;
+  StepCount steps, first_step;  // first_step: its number, from 1; with `at`, steps.value is what there may be
   const float* given;
   float *first, *second;
   float *q, *dq, *jacobian, *phi, *particles;

@@ -12,7 +12,7 @@ class Wide {
  public:
   Wide(const Task& task, Launches& launches) : t(task), launches(launches) {
     numbers = t.sizes.B * t.sizes.N * t.sizes.A;
-    pairwise = t.options.kernel && (t.steps > 0 || t.phi);
+    pairwise = t.options.kernel && (t.steps.value > 0 || t.phi);
     x = t.particles && !t.trajectory ? t.particles : launches.take<float>(numbers);
     if (pairwise) take_pairs();
     if (pairwise && t.critic) {
@@ -30,6 +30,10 @@ class Wide {
 
  private:
   void take_pairs() {
+    if (t.steps.at)
+      throw std::invalid_argument("states of " + std::to_string(t.sizes.N) + " interacting particles take launches of their own "
+                                  "every step, so the host must know num_steps; only up to " +
+                                  std::to_string(largest_tile(t.precision)) + " may it lie on the device");
     if (t.options.median && t.sizes.N > kMostCounted)
       throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostCounted) +
                                   " particles a state with the median bandwidth, got " + std::to_string(t.sizes.N) +
@@ -88,20 +92,20 @@ class Wide {
 
   void move() {
     if (t.trajectory) launches.copy(t.particles, x, numbers);
-    if (!t.first && t.steps > 0) {
+    if (!t.first && t.steps.value > 0) {
       launches.clear(first, numbers * sizeof(float));
       launches.clear(second, numbers * sizeof(float));
     }
     if (t.critic) observe();
     Step step{x, first, second, pairs.phi, nullptr, numbers, program_of(t).update};
-    for (int i = 0; i < std::max(t.steps, 1); i++) {
+    for (int i = 0; i < std::max(t.steps.value, 1); i++) {
       if (!t.given) differentiate();
       interact();
       if (t.phi) return;
       if (t.trajectory) step.path = t.particles + (i + 1) * numbers;
       constexpr std::int64_t most_blocks = 4096;
       launches.start("step_kernel", step_kernel_of(), std::min((numbers + kThreads - 1) / kThreads, most_blocks), 0, step);
-      step.rule.steps_before++;
+      step.rule.first_step.value++;
     }
   }
 

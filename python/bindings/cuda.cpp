@@ -20,9 +20,8 @@ cuda::Workspace workspace(const Room& room) {
 
 Network network(const std::vector<int>& widths, int ensemble, const std::string& activation, const std::string& norm,
                 float norm_eps, int observations, bool critic, bool gradient, const std::string& precision) {
-  const auto held = named<Precision>(
-      "precision", {{"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}}, precision);
-  return {mlp_spec(widths, ensemble, activation, norm, norm_eps), observations, critic, gradient, held, nullptr};
+  return {mlp_spec(widths, ensemble, activation, norm, norm_eps), observations, critic, gradient,
+          precision_of(precision), nullptr};
 }
 
 Network packed(const Network& network, const std::vector<Weights>& weights, Address memory, Address stream) {

@@ -33,7 +33,8 @@ inline Norm norm_of(std::string_view name) {
   return named<Norm>("norm", {{"none", Norm::none}, {"pre", Norm::pre}, {"post", Norm::post}}, name);
 }
 inline Precision precision_of(std::string_view name) {
-  return named<Precision>("precision", {{"fp32", Precision::fp32}, {"bf16", Precision::bf16}}, name);
+  return named<Precision>(
+      "precision", {{"fp32", Precision::fp32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}}, name);
 }
 inline Aggregate aggregate_of(std::string_view name) {
   return named<Aggregate>("aggregate", {{"mean", Aggregate::mean}, {"min", Aggregate::min}}, name);

@@ -22,6 +22,7 @@ ENGINE = [
     *(path for path in sorted(ROOT.glob("csrc/cuda/*.cpp")) if path.name != "runtime.cpp"),
     *sorted(HERE.glob("*.cpp")),
 ]
+BINDINGS = {"_cuda": ROOT / "python/bindings/cuda.cpp", "_xla_cuda": ROOT / "python/bindings/xla/cuda.cpp"}
 FLAGS = [
     "-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE",
     "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-x", "c++", "-c",
@@ -38,29 +39,44 @@ def missing() -> str | None:
     return None
 
 
-def build(folder: Path) -> Path:
-    """Compile the emulated engine into `folder`; the shared library."""
+def build(folder: Path) -> dict[str, Path]:
+    """Compile the emulated engine into `folder`: shared libraries by module. "_xla_cuda" only where JAX is."""
     import pybind11
 
-    includes = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
-    return link(
-        folder / "_cuda.so", [*ENGINE, ROOT / "python/bindings/cuda.cpp"], lambda source: includes, ["-shared"]
-    )
+    headers = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
+    bindings = dict(BINDINGS)
+    if importlib.util.find_spec("jax") is None:
+        del bindings["_xla_cuda"]
+    else:
+        import jax.ffi
+
+        headers.append(f"-isystem{jax.ffi.include_dir()}")
+    engine = compiled(folder, ENGINE, lambda source: [])
+
+    def bind(name: str) -> Path:
+        return link(folder / f"{name}.so", [bindings[name]], lambda source: headers, ["-shared", *engine])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(bindings, pool.map(bind, bindings)))
+
+
+def compiled(folder: Path, sources: list[Path], options: Callable[[Path], list[str]]) -> list[str]:
+    """Compile sources into `folder`, each with its own options besides FLAGS; the object files."""
+
+    def compile_one(source: Path) -> str:
+        target = str(folder / f"{source.parent.name}_{source.name}.o")
+        run([compiler(), *FLAGS, *options(source), str(source), "-o", target])
+        return target
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(compile_one, sources))
 
 
 def link(
     target: Path, sources: list[Path], options: Callable[[Path], list[str]], link_options: list[str]
 ) -> Path:
-    """Compile sources, each with its own options besides FLAGS, beside `target`, and link them to it."""
-
-    def compile_one(source: Path) -> str:
-        compiled = str(target.parent / f"{source.name}.o")
-        run([compiler(), *FLAGS, *options(source), str(source), "-o", compiled])
-        return compiled
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    run([compiler(), *link_options, *objects, "-o", str(target)])
+    """Compile sources beside `target`, and link them to it."""
+    run([compiler(), *link_options, *compiled(target.parent, sources, options), "-o", str(target)])
     return target
 
 
@@ -77,25 +93,33 @@ def run(command: list[str]) -> None:
         raise RuntimeError(f"{command[0]} failed on {command[-3]}")
 
 
-class Emulated:
-    """The emulated module in the place of vgf_kernels._cuda, serving torch tensors on the CPU."""
+def load(name: str, library: Path):
+    """Import a shared library as a module of this name."""
+    spec = importlib.util.spec_from_file_location(name, library)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    def __init__(self, library: Path) -> None:
-        spec = importlib.util.spec_from_file_location("emulated._cuda", library)
-        self.module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.module)
-        self._settings = ctypes.CDLL(str(library))
+
+class Emulated:
+    """The emulated modules in the place of vgf_kernels._cuda and _xla_cuda, serving arrays on the CPU."""
+
+    def __init__(self, libraries: dict[str, Path]) -> None:
+        self.modules = {name: load(f"emulated.{name}", library) for name, library in libraries.items()}
+        self._settings = [ctypes.CDLL(str(library)) for library in libraries.values()]
 
     def set_seed(self, seed: int) -> None:
         """The order of blocks and threads, and whether copies are done late (even seeds) or at once."""
-        self._settings.emulator_set_seed(seed)
+        for library in self._settings:
+            library.emulator_set_seed(seed)
 
     def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
-        self._settings.emulator_set_machine(multiprocessors, shared_bytes)
+        for library in self._settings:
+            library.emulator_set_machine(multiprocessors, shared_bytes)
 
     def launches_of(self, kernel: str) -> int:
         """How many launches of a kernel there have been."""
-        return self._settings.emulator_launches_of(kernel.encode())
+        return sum(library.emulator_launches_of(kernel.encode()) for library in self._settings)
 
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""
@@ -110,7 +134,7 @@ class Emulated:
         def poisoned(like, *shape):
             return like.new_full(shape, float("nan"))
 
-        monkeypatch.setattr(cuda, "_cuda", self.module, raising=False)
+        monkeypatch.setattr(cuda, "_cuda", self.modules["_cuda"], raising=False)
         monkeypatch.setattr(cuda, "_absent", None)
         monkeypatch.setattr(cuda, "DEVICE", "cpu")
         monkeypatch.setattr(cuda, "_place", lambda device: (nullcontext(), 0))
@@ -118,3 +142,19 @@ class Emulated:
         monkeypatch.setattr(cuda, "_finish", lambda device: None)
         monkeypatch.setattr(cuda, "_empty", poisoned)
         monkeypatch.setattr(cuda._Call, "_bytes", poison)
+
+    def install_in_jax(self, monkeypatch) -> None:
+        """Let backend="cuda" of the JAX frontend mean the emulated handlers, registered for the CPU."""
+        from dataclasses import replace
+
+        from vgf_kernels import cuda
+        from vgf_kernels.jax import platforms
+
+        emulated = replace(
+            platforms.ENGINES["cuda"],
+            platform="cpu", registry="cpu", prefix="vgf_emulated_", module="emulated._xla_cuda",
+        )  # fmt: skip
+        monkeypatch.setitem(platforms.ENGINES, "cuda", emulated)
+        monkeypatch.setattr(cuda, "_cuda", self.modules["_cuda"], raising=False)
+        monkeypatch.setattr(cuda, "_absent", None)
+        monkeypatch.setattr(cuda, "DEVICE", "cpu")

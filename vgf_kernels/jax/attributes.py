@@ -21,8 +21,22 @@ class Clip(NamedTuple):
         return cls(clip is not None, *map(np.float32, clip or (0, 0)))
 
 
+class PackedNetwork(NamedTuple):
+    """A network as its handler sees it: Network in python/bindings/xla/attributes.hpp."""
+
+    widths: tuple[int, ...]
+    ensemble: int
+    activation: str
+    norm: str
+    norm_eps: float
+    gradient: bool
+    precision: str
+    observations: int
+    critic: bool
+
+
 class Config(NamedTuple):
-    """A FlowConfig without num_steps, which is an operand: Config in python/bindings/xla.cpp."""
+    """A FlowConfig without num_steps, which is an operand: Config in python/bindings/xla/attributes.hpp."""
 
     learning_rate: float
     alpha: float

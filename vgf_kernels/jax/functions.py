@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from .. import checks, engines, ranges
-from ..config import FlowConfig, check_clip, check_positive
+from ..config import FlowConfig, check_choice, check_clip, check_positive
 from ..docs import documented
 from ..mlp import MLP
-from . import arrays, cpu, host
+from . import arrays, fused, host, platforms
 from .arrays import Array
 from .networks import Network, Packed, check_score_network, with_time
+from .selection import aggregated, chosen
 
 AnyNetwork = Network | Packed | MLP
-ENGINES = {"cpu": cpu.Engine, "reference": host.Engine}
+ENGINES = (*platforms.ENGINES, "reference")
 
 NETWORKS = "Networks are what `network` or `pack` returned, or a snapshot MLP."
 CONSTANT = f"""{NETWORKS} The inputs are constants to autodiff: the
@@ -29,19 +30,28 @@ STEPS = """num_steps, an int or a traced int32 scalar, takes the place of config
 
 
 def pack(
-    network: Network, *, gradient: bool | None = None, backend: str = "auto", precision: str | None = None
+    network: Network,
+    *,
+    gradient: bool | None = None,
+    role: str | None = None,
+    observations: int | None = None,
+    backend: str = "auto",
+    precision: str | None = None,
 ) -> Packed:
-    """The weights in the engine's own layout, for several calls with the same weights.
+    """The weights in an engine's own layout, for several calls with the same weights.
 
     Inside jit as outside. Every function packs what comes as a Network; pack it yourself before a loop, or
-    where several calls share a network. Packed weights are a snapshot of the weights they were made of.
+    where several calls share a network. Packed weights are a snapshot of the weights they were made of, and
+    serve one engine: "auto" takes that of the platform on which JAX puts what nobody has placed.
 
     Args:
         network: what `network` returned, or a snapshot MLP.
         gradient: whether the gradient's part is packed too, which all but `value`, `sample` and the target
-            critic of `td_target` need. None: for a critic, that is, where the last width is 1.
-        backend: "auto" or "cpu".
-        precision: "fp32" or "bf16"; None is fp32.
+            critic of `td_target` need. None: for a critic.
+        role: "critic" or "policy". None: a critic, where the last width is 1.
+        observations: O, which the cuda engine must know; the others need neither this nor `role`.
+        backend: "auto", "cpu" or "cuda".
+        precision: "fp32", "tf32" or "bf16"; None is fp32 on the CPU, on a GPU jax_default_matmul_precision.
 
     Raises:
         ValueError: a setting does not fit.
@@ -51,9 +61,10 @@ def pack(
     (network,) = _networks(network=network)
     if not isinstance(network, Network):
         raise TypeError(f"network: expected what `network` returned, got {type(network).__name__}")
-    weights = network.layers[0].W
-    gradient = network.widths[-1] == 1 if gradient is None else gradient
-    return _engine(backend, precision, "network", weights, network).pack(network, gradient)
+    role = role or ("critic" if network.widths[-1] == 1 else "policy")
+    check_choice("role", role, ("critic", "policy"))
+    engine = _engine(backend, precision, "network", network.layers[0].W, network)
+    return engine.pack(network, role == "critic" if gradient is None else gradient, role, observations)
 
 
 @documented(
@@ -186,12 +197,8 @@ def select(
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
     with ranges.span("select", q.shape[-2] * q.shape[-1]):
         if len(q.shape) == 3:
-            q = jnp.min(q, axis=0) if aggregate == "min" else jnp.mean(q, axis=0)
-        if how == "softmax":
-            q = q / temperature - jnp.log(-jnp.log(noise))
-        elif how == "uniform":
-            q = noise
-        return jnp.argmax(q, axis=1)
+            q = aggregated(q, aggregate)
+        return chosen(q, how, temperature, noise)
 
 
 @documented(f"{CONSTANT} {STEPS} So may euler_steps.")
@@ -324,7 +331,7 @@ def _field(engine, network: Network, obs: Array) -> Callable[[jax.Array], jax.Ar
     One Euler step of length one along a velocity field that does not look at the time ends at x + v. The
     round-off of taking x off again is that of a number of the size of x.
     """
-    packed = engine.prepare(with_time(jax.tree.map(_constant, network)), False)
+    packed = engine.prepare(with_time(jax.tree.map(_constant, network)), obs.shape[1])
     obs = _constant(obs)
     return lambda x: engine.sample(packed, obs, x, 1, None) - x
 
@@ -343,15 +350,26 @@ def _networks(**named: Any) -> list[Any]:
 
 
 def _engine(backend: str, precision: str | None, name: str, like: Any, *networks: Any):
-    """The engine for arrays like this one, which the caller calls `name`, and for these networks."""
+    """The engine for arrays like this one, which the caller calls `name`, and for these networks.
+
+    What "auto" is shows when the computation is compiled for a platform, which tells the engine; so does whether
+    a precision is one of its own.
+    """
+    checks.check_engine(backend, precision)
+    backend = engines.requested(backend)
     if backend not in ("auto", *ENGINES):
-        checks.check_engine(backend, precision)
         engines.check_available(backend)
         raise ValueError(
             f"backend: the JAX frontend has {', '.join(ENGINES)}, got {backend!r}; vgf_kernels.torch has the others"
         )
-    chosen = engines.resolve(backend, arrays.device(name, like), arrays.dtype(like), precision)
-    engine = ENGINES[chosen](precision)
+    dtype = arrays.dtype(like)
+    if backend == "auto":
+        engines.check_number_format(platforms.default_engine(), dtype, None)
+        engine = fused.Engine(None, precision)
+    else:
+        place = arrays.device(like) or engines.MODULES[backend].DEVICE
+        engines.resolve(backend, place, dtype, precision)
+        engine = host.Engine(precision) if backend == "reference" else fused.Engine(backend, precision)
     engine.check(networks)
     return engine
 

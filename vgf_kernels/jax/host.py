@@ -18,7 +18,7 @@ from .networks import Network, Packed
 
 @dataclass(frozen=True)
 class Engine:
-    """The methods of vgf_kernels.jax.cpu.Engine by the definition, in the arrays' own dtype."""
+    """The methods of vgf_kernels.jax.fused.Engine by the definition, in the arrays' own dtype."""
 
     precision: str | None
 
@@ -26,13 +26,14 @@ class Engine:
         """Raise ValueError where weights are packed."""
         if any(isinstance(network, Packed) for network in networks):
             raise ValueError(
-                "packed weights are the CPU engine's, but the reference engine was asked for; pass what `network` returned"
+                "packed weights are a compiled engine's, but the reference engine was asked for; pass what `network` "
+                "returned"
             )
 
-    def pack(self, network, gradient):
+    def pack(self, network, gradient, role, observations):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")
 
-    def prepare(self, network, gradient):
+    def prepare(self, network, observations):
         return network
 
     def value(self, critic, obs, actions):

@@ -13,6 +13,7 @@ import numpy as np
 from ..config import check_choice
 from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_layers
 from ..sources import flax_layers
+from .attributes import PackedNetwork
 
 
 @jax.tree_util.register_pytree_node_class
@@ -97,8 +98,27 @@ def _array(leaf: Any) -> Any:
     return leaf if isinstance(leaf, (jax.Array, np.ndarray)) else jnp.asarray(leaf)
 
 
+class Layout(NamedTuple):
+    """For whom weights are packed.
+
+    Attributes:
+        engine: whose layout it is.
+        precision: "fp32", "tf32" or "bf16".
+        observations, critic: what the CUDA engine's layout depends on besides: how many inputs are
+            observations, and whether the others are actions alone.
+    """
+
+    engine: str
+    precision: str
+    observations: int
+    critic: bool
+
+
 class Description(NamedTuple):
-    """What a handler must know of a packed network: the fields of `Network` in python/bindings/xla.cpp."""
+    """What a call must know of a network: its sizes and rules, whether its gradient is needed, and how it is packed.
+
+    `layout` is None for weights that the call packs itself.
+    """
 
     widths: tuple[int, ...]
     ensemble: int
@@ -106,17 +126,21 @@ class Description(NamedTuple):
     norm: str
     norm_eps: float
     gradient: bool
-    precision: str
+    layout: Layout | None = None
+
+    def attribute(self, layout: Layout) -> PackedNetwork:
+        """What a handler is told of the network, packed in this layout."""
+        return PackedNetwork(*self[:-1], *layout[1:])
 
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)
 class Packed(Described):
-    """A network in the layout of the CPU engine, as a pytree with one leaf. Made by `pack`.
+    """A network in the layout of an engine, as a pytree with one leaf. Made by `pack`.
 
     Attributes:
         weights: uint8 [bytes].
-        description: the network, whether the gradient's part is there, and the precision.
+        description: the network, whether the gradient's part is there, and the layout.
     """
 
     weights: Any
@@ -138,17 +162,16 @@ class Packed(Described):
         return cls(*children, description)
 
 
-def describe(network: Network, gradient: bool, precision: str) -> Description:
-    """The description of a network that is to be packed."""
+def describe(network: Network, gradient: bool) -> Description:
+    """The description of a network that is yet to be packed."""
     return Description(
-        network.widths,
-        network.ensemble,
-        network.activation,
-        network.norm,
-        network.norm_eps,
-        gradient,
-        precision,
+        network.widths, network.ensemble, network.activation, network.norm, network.norm_eps, gradient
     )
+
+
+def weights_of(network: Network) -> list[Any]:
+    """The weights in the order of the handler "pack"."""
+    return [array for layer in network.layers for array in layer if array is not None]
 
 
 def with_time(network: Network) -> Network:
@@ -175,12 +198,12 @@ def check_score_network(network: Network | Packed, obs, particles) -> None:
         )
 
 
-def check_float32(network: Network) -> None:
+def check_float32(network: Network, engine: str) -> None:
     """Raise TypeError unless all weights are float32."""
     for i, layer in enumerate(network.layers):
         for name, array in zip(layer._fields, layer):
             if array is not None and array.dtype != np.float32:
                 raise TypeError(
-                    f"weights: layer {i}, {name}: the cpu engine computes float32, got {array.dtype}; cast the "
+                    f"weights: layer {i}, {name}: the {engine} engine computes float32, got {array.dtype}; cast the "
                     'weights to float32 or pass backend="reference"'
                 )

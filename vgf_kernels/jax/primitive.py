@@ -1,4 +1,4 @@
-"""One JAX primitive for every call of the engine: an XLA custom call that knows which axis counts states.
+"""One JAX primitive for every call of an engine, which knows which axis counts states.
 
 States never mix. So vmap folds its axis into the states, and the compiler may cut a call along them: on several
 devices each works on the states it holds.
@@ -7,11 +7,9 @@ devices each works on the states it holds.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.ffi
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
@@ -20,55 +18,14 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .attributes import encode
-from .runtime import PREFIX
+from .calls import Call
+from .lowering import vgf_handler
+from .platforms import engine_for
 
-STATES = None  # in the shape of a result: as many as the operands have states
-
-
-class Result(NamedTuple):
-    """What a call returns. At most one axis is STATES."""
-
-    shape: tuple[int | None, ...]
-    dtype: Any = np.float32
-
-    def of(self, states: int) -> tuple[int, ...]:
-        return tuple(states if size is STATES else size for size in self.shape)
-
-    @property
-    def axis(self) -> int | None:
-        return self.shape.index(STATES) if STATES in self.shape else None
-
-
-@dataclass(frozen=True)
-class Call:
-    """A handler with everything but its operands.
-
-    Attributes:
-        handler: its name in python/bindings/xla.cpp.
-        per_state: for every operand, whether its first axis counts states; the others serve all states.
-        results: what it returns.
-        attributes: (name, value) pairs.
-    """
-
-    handler: str
-    per_state: tuple[bool, ...]
-    results: tuple[Result, ...]
-    attributes: tuple[tuple[str, Any], ...]
-
-    def shapes(self, operands) -> list[tuple[int, ...]]:
-        states = [o.shape[0] for o, counts in zip(operands, self.per_state) if counts]
-        return [result.of(states[0] if states else 0) for result in self.results]
-
-
-def run(
-    handler: str, networks, per_state, steps, results: list[Result], **attributes: Any
-) -> list[jax.Array]:
-    """Call a handler on packed networks, then arrays whose first axis counts states, then step counts."""
-    flags = (False,) * len(networks) + (True,) * len(per_state) + (False,) * len(steps)
-    return _bind(
-        Call(handler, flags, tuple(results), tuple(attributes.items())), *networks, *per_state, *steps
-    )
+def run(*args: Any, **keywords: Any) -> list[jax.Array]:
+    """The results of Call.of(...)."""
+    call, operands = Call.of(*args, **keywords)
+    return _bind(call, *operands)
 
 
 vgf_call = Primitive("vgf_call")
@@ -215,19 +172,6 @@ def _sharding_rule(call: Call, ranks) -> str:
 
 # ---- lowering
 
-vgf_handler = Primitive("vgf_handler")  # the custom call itself
-vgf_handler.multiple_results = True
-
-
-@vgf_handler.def_abstract_eval
-def _results(*operands, call: Call):
-    return [ShapedArray(s, np.dtype(r.dtype)) for s, r in zip(call.shapes(operands), call.results)]
-
-
-def _lower_handler(context, *operands, call: Call):
-    attributes = {name: encode(value) for name, value in call.attributes}
-    return jax.ffi.ffi_lowering(PREFIX + call.handler)(context, *operands, **attributes)
-
 
 def _lower(context, *operands, call: Call, jaxpr):
     plain = context.replace(avals_in=jaxpr.in_avals, avals_out=jaxpr.out_avals)
@@ -235,13 +179,9 @@ def _lower(context, *operands, call: Call, jaxpr):
 
 
 def _refuse(context, *operands, call: Call, jaxpr):
-    raise NotImplementedError(
-        f"vgf_kernels.jax, {call.handler}: expected the CPU, got a computation for "
-        f"{', '.join(context.module_context.platforms)}; the CUDA handlers are not part of this version: move "
-        'the arrays with jax.device_put(x, jax.devices("cpu")[0])'
-    )
+    engine_for(call.terms.backend, context.module_context.platforms[0])
 
 
-mlir.register_lowering(vgf_handler, _lower_handler, platform="cpu")
 mlir.register_lowering(vgf_call, _refuse)
 mlir.register_lowering(vgf_call, _lower, platform="cpu")
+mlir.register_lowering(vgf_call, _lower, platform="cuda")

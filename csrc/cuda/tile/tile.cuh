@@ -57,7 +57,7 @@ class Tile {
     }
     load(p.start, x());
     if (p.policy.present()) sample();
-    if (p.differentiate || p.steps > 0 || p.particles) move();
+    if (p.differentiate || p.steps.value > 0 || p.particles) move();
     if (p.judge.present()) judge();
   }
 
@@ -255,14 +255,15 @@ class Tile {
   __device__ __noinline__ void drift() const {
     const float* v = member(0);
     const int pitch = padded(p.A);
-    for_numbers([&](int i) { x()[i] += v[i / p.A * pitch + i % p.A] / static_cast<float>(p.euler_steps); });
+    const float steps = static_cast<float>(counted(p.euler_steps));
+    for_numbers([&](int i) { x()[i] += v[i / p.A * pitch + i % p.A] / steps; });
     ptx::sync_block();
   }
 
   __device__ __noinline__ void sample() {
     const Observed seen = observed(p.policy);
-    for (step = 0; step < p.euler_steps; step++) {
-      propagate(p.policy, 0, seen, static_cast<float>(step) / static_cast<float>(p.euler_steps), false);
+    for (step = 0; step < counted(p.euler_steps); step++) {
+      propagate(p.policy, 0, seen, static_cast<float>(step) / static_cast<float>(counted(p.euler_steps)), false);
       drift();
     }
     for_numbers([&](int i) { x()[i] = clipped(x()[i], p.sample_clip); });
@@ -300,7 +301,7 @@ class Tile {
   }
 
   __device__ __noinline__ void update() const {
-    const Corrections corrections = Corrections::of(p.update.steps_before + step + 1);
+    const Corrections corrections = Corrections::of(counted(p.update.first_step) + step);
     float *first = floats(p.at.first), *second = floats(p.at.second);
     for_numbers([&](int i) { x()[i] = moved(x()[i], phi()[i], first[i], second[i], p.update, corrections); });
     ptx::sync_block();
@@ -319,7 +320,7 @@ class Tile {
 
   __device__ __noinline__ void move() {
     Observed seen{};
-    const int rounds = p.differentiate ? 1 : p.steps;
+    const int rounds = p.differentiate ? 1 : counted(p.steps);
     if (p.critic.present() && rounds > 0) seen = observed(p.critic);
     start_moments();
     if (p.trajectory) store(x(), p.particles);

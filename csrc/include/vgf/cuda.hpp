@@ -31,7 +31,23 @@ struct Workspace {
   Stream stream = nullptr;
 };
 
-// A packed network: an MLP, and device memory (256-byte aligned) that `pack` fills. A critic has one output; a policy
+// A number that the host knows or, with `at`, one that lies in device memory and is read when the work runs: a captured
+// call then counts anew at every replay. There a negative number counts as none.
+struct StepCount {
+  int value;
+  const int* at;
+  StepCount(int value = 0, const int* at = nullptr) : value(value), at(at) {}
+};
+// FlowOptions whose num_steps may lie on the device: where that is one launch, whatever the number.
+struct Options : FlowOptions {
+  const int* num_steps_at;
+  Options(const FlowOptions& options, const int* num_steps_at = nullptr)
+      : FlowOptions(options), num_steps_at(num_steps_at) {}
+};
+// The most interacting particles of a state that are moved in one launch.
+int most_in_a_launch(Precision);
+
+// A packed network: an MLP, and device memory (16-byte aligned) that `pack` fills. A critic has one output; a policy
 // takes the time besides observations and actions. The memory's contents are ready in stream order after `pack`.
 struct Network {
   MlpSpec spec;
@@ -55,10 +71,10 @@ std::size_t direction(const Network& critic, const float* obs, const float* part
                       const FlowOptions&, Workspace);
 // out [B, N, A], or [L+1, B, N, A] with trajectory
 std::size_t flow(const Network& critic, const float* obs, const float* particles, float* out, bool trajectory, Sizes,
-                 const FlowOptions&, Workspace);
+                 const Options&, Workspace);
 // out [B, N, A]
-std::size_t sample(const Network& policy, const float* obs, const float* noise, float* out, Sizes, int euler_steps,
-                   Clip, Workspace);
+std::size_t sample(const Network& policy, const float* obs, const float* noise, float* out, Sizes,
+                   StepCount euler_steps, Clip, Workspace);
 
 struct Selection {
   Select how = Select::max;
@@ -68,7 +84,7 @@ struct Selection {
 };
 // out [B, A]
 std::size_t act(const Network& critic, const Network& policy, const float* obs, const float* noise, float* out, Sizes,
-                int euler_steps, const FlowOptions&, const Selection&, Workspace);
+                StepCount euler_steps, const Options&, const Selection&, Workspace);
 
 struct Target {
   const float* reward;  // [B]
@@ -79,11 +95,11 @@ struct Target {
 };
 // out [B]
 std::size_t td_target(const Network& critic, const Network& target_critic, const Network& policy, const float* next_obs,
-                      const float* noise, float* out, Sizes, int euler_steps, const FlowOptions&, const Target&,
+                      const float* noise, float* out, Sizes, StepCount euler_steps, const Options&, const Target&,
                       Workspace);
 
 // One step (numbered from 1) of transport from the caller's gradient; moments [B, N, A] are updated in place.
-std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, int step, Sizes,
-                   const FlowOptions&, Workspace);
+std::size_t update(const float* particles, const float* dq, float* first, float* second, float* out, StepCount step,
+                   Sizes, const FlowOptions&, Workspace);
 
 }  // namespace vgf::cuda

@@ -1,0 +1,192 @@
+"""The compiled engines on jax arrays: every method is one call, whose engine may show only when it is compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..numpy.arrays import threads
+from .attributes import Clip, Config
+from .calls import STATES, Result, Terms
+from .networks import Layout, Network, Packed, check_float32, describe, weights_of
+from .platforms import ENGINES, default, engine_for
+from .precision import precisions
+from .primitive import run
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The public functions on checked float32 arrays.
+
+    Networks come as Network, whose weights are then packed in the same computation, or as Packed. Step counts
+    are numbers or traced int32 scalars.
+
+    Attributes:
+        backend: "cpu", "cuda", or None: the engine of the platform that the computation is compiled for.
+        precision: "fp32", "tf32" or "bf16"; None: as packed, else what `precisions` says.
+    """
+
+    backend: str | None
+    precision: str | None
+
+    def check(self, networks) -> None:
+        """Raise TypeError where weights are not float32."""
+        for network in networks:
+            if isinstance(network, Network):
+                check_float32(network, self.backend or default())
+
+    def pack(self, network: Network, gradient: bool, role: str, observations: int | None) -> Packed:
+        """role: "critic" or "policy"; observations: how many of its inputs are, which the cuda engine must know."""
+        engine = engine_for(self.backend, ENGINES[self.backend].platform if self.backend else default())
+        terms = self._terms([])
+        precision = dict(terms.precisions)[engine.name]
+        if engine.name == "cuda" and observations is None:
+            raise ValueError(
+                "observations: the cuda engine's layout depends on how many inputs of the network are observations, "
+                "got None; pass observations=obs.shape[-1]"
+            )
+        layout = Layout(engine.name, precision, observations or 0, role == "critic")
+        described = describe(network, gradient)
+        size = engine.handlers().packed_bytes(
+            network.widths, network.ensemble, gradient, *layout[1:]
+        )
+        packed = described._replace(layout=layout)
+        (weights,) = run(
+            terms._replace(backend=engine.name), "pack", {"network": (packed, weights_of(network))}, [], [],
+            [Result((size,), np.uint8)],
+        )  # fmt: skip
+        return Packed(weights, packed)
+
+    def prepare(self, network: Network, observations: int) -> Network | Packed:
+        """A policy for several calls of `sample`: packed, where the engine is known."""
+        return self.pack(network, False, "policy", observations)
+
+    def value(self, critic, obs, actions):
+        q = Result((critic.ensemble, STATES, actions.shape[1]))
+        return self._run("value", {"critic": (critic, False)}, [obs, actions], [], [q])[0]
+
+    def value_and_grad(self, critic, obs, actions, aggregate):
+        q, dq = Result((critic.ensemble, STATES, actions.shape[1])), _like(actions)
+        return tuple(
+            self._run("value_and_grad", {"critic": (critic, True)}, [obs, actions], [], [q, dq], aggregate=aggregate)
+        )
+
+    def jacobian(self, critic, obs, actions):
+        """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
+        q = Result((critic.ensemble, STATES, actions.shape[1]))
+        dq = Result((*q.shape, actions.shape[2]))
+        return tuple(self._run("jacobian", {"critic": (critic, True)}, [obs, actions], [], [q, dq]))
+
+    def direction(self, critic, obs, particles, config):
+        networks = {"critic": (critic, True)}
+        return self._run(
+            "direction", networks, [obs, particles], [], [_like(particles)], config=Config.of(config)
+        )[0]
+
+    def flow(self, critic, obs, particles, config, num_steps, trajectory):
+        networks = {"critic": (critic, True)}
+        one = _like(particles)
+        result = Result((config.num_steps + 1, *one.shape)) if trajectory else one
+        settings = {"config": Config.of(config), "trajectory": trajectory}
+        return self._run("flow", networks, [obs, particles], [num_steps], [result], **settings)[0]
+
+    def sample(self, policy, obs, noise, num_steps, clip):
+        networks = {"policy": (policy, False)}
+        return self._run(
+            "sample", networks, [obs, noise], [num_steps], [_like(noise)], clip=Clip.of(clip)
+        )[0]
+
+    def act(
+        self, critic, policy, obs, noise, euler_steps, config, num_steps, select, aggregate, temperature,
+        select_noise,
+    ):  # fmt: skip
+        networks = {"critic": (critic, _moves(num_steps)), "policy": (policy, False)}
+        if select_noise is None or select == "max":
+            select_noise = jnp.zeros((noise.shape[0], 0), noise.dtype)
+        return self._run(
+            "act", networks, [obs, noise, select_noise], [euler_steps, num_steps],
+            [Result((STATES, noise.shape[2]))],
+            config=Config.of(config), select=select, temperature=float(temperature), aggregate=aggregate,
+        )[0]  # fmt: skip
+
+    def td_target(
+        self, critic, target_critic, policy, next_obs, noise, reward, mask, discount, euler_steps, config,
+        num_steps, aggregate, reduce,
+    ):  # fmt: skip
+        networks = {
+            "critic": (critic, _moves(num_steps)),
+            "target_critic": (target_critic, False),
+            "policy": (policy, False),
+        }
+        return self._run(
+            "td_target", networks, [next_obs, noise, reward, mask], [euler_steps, num_steps],
+            [Result((STATES,))],
+            config=Config.of(config), discount=float(discount), aggregate=aggregate, reduce=reduce,
+        )[0]  # fmt: skip
+
+    def update(self, particles, dq, first_moment, second_moment, step, config):
+        """One step of transport, numbered from 1: the particles and both moments after it."""
+        states = [particles, dq, first_moment, second_moment]
+        return tuple(
+            self._run("update", {}, states, [step], [_like(particles)] * 3, config=Config.of(config))
+        )
+
+    def _run(self, handler, networks, per_state, steps, results, **settings):
+        """networks: by name, each with whether its gradient is needed."""
+        terms = self._terms([network for network, _ in networks.values() if isinstance(network, Packed)])
+        observations = per_state[0].shape[1]
+        operands = {
+            name: self._operands(name, network, gradient, observations)
+            for name, (network, gradient) in networks.items()
+        }
+        steps = [jnp.asarray(count, np.int32) for count in steps]
+        return run(terms, handler, operands, per_state, steps, results, **settings)
+
+    def _terms(self, packed: list[Packed]) -> Terms:
+        layouts = [network.description.layout for network in packed]
+        backend = self.backend or (layouts[0].engine if layouts else None)
+        precision = self.precision or (layouts[0].precision if layouts else None)
+        return Terms(backend, precisions(precision), threads())
+
+    def _operands(self, name: str, network: Network | Packed, gradient: bool, observations: int):
+        """The description and the arrays of a network; raises where packed ones do not fit the call."""
+        if isinstance(network, Network):
+            return describe(network, gradient), weights_of(network)
+        held = network.description
+        layout = held.layout
+        if self.backend not in (None, layout.engine):
+            raise ValueError(
+                f"{name}: expected weights packed for the {self.backend} engine, got those of {layout.engine}; pack "
+                f"them with backend={self.backend!r} or leave backend out"
+            )
+        if self.precision not in (None, layout.precision):
+            raise ValueError(
+                f"{name}: expected weights packed in {self.precision!r}, got {layout.precision!r}; pack them with "
+                f"precision={self.precision!r} or leave precision out"
+            )
+        if gradient and not held.gradient:
+            raise ValueError(
+                f"{name}: expected weights packed with gradient=True, got gradient=False; pack them with it"
+            )
+        wanted = observations, name != "policy"
+        if layout.engine == "cuda" and layout[2:] != wanted:
+            raise ValueError(
+                f"{name}: expected weights packed with observations={observations} and "
+                f"role={_role(wanted[1])!r}, got {layout.observations} and {_role(layout.critic)!r}; pack them so"
+            )
+        return held, [network.weights]
+
+
+def _role(critic: bool) -> str:
+    return "critic" if critic else "policy"
+
+
+def _moves(num_steps) -> bool:
+    """Whether particles may move, so that the critic's gradient is needed."""
+    return not isinstance(num_steps, int) or num_steps > 0
+
+
+def _like(particles) -> Result:
+    return Result((STATES, *particles.shape[1:]))
