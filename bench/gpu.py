@@ -2,12 +2,13 @@
 
     python -m bench.gpu --out DIR [--backend cuda triton] [--precision bf16 tf32 fp32] [--minutes 30] [--quick]
 
-Four parts, for both engines unless told otherwise: what the GPU itself reaches (matrix products, copies); every function,
-activation, norm and precision against the reference in float64 (gpu_checks.py); times against eager torch, torch.compile
-and JAX with rates as shares of the GPU's own matrix product (gpu_times.py); and compute-sanitizer, where it is there. Each
-has a share of the minutes, what one leaves goes to the next, and what matters comes first in each. Everything that may hang runs
-in a process of its own and is killed in time. All of it goes to one JSON file in DIR, written anew after every part
-and every time, so that an end before the end loses nothing. A table comes last. Returns 1 where something is wrong.
+Four parts, for both engines unless told otherwise: what the GPU itself reaches (matrix products, copies); every
+function, activation, norm and precision against the reference in float64 (gpu_checks.py); times against eager torch,
+torch.compile and JAX with rates as shares of the GPU's own matrix product (gpu_times.py); and compute-sanitizer,
+where it is there. Each has a share of the minutes, what one leaves goes to the next, and what matters comes first in
+each. Everything that may hang runs in a process of its own and is killed in time. All of it goes to one JSON file in
+DIR, written anew after every check and every time, so that an end before the end loses nothing. A table comes last.
+Returns 1 where something is wrong.
 
 --quick checks every activation with one norm and times two small cases; `--device cpu --quick` runs the same on the CPU
 engine, to test this file.
@@ -155,7 +156,8 @@ class Session:
             found = {"tool": tool, "log": log.name, "checks": 0, "passed": True}
             self.record["sanitizer"].append(found)
             try:  # without torch's pools, so that memory ends where a tensor does
-                for record in records(command, time.monotonic() + left, left, PYTORCH_NO_CUDA_MEMORY_CACHING="1"):
+                end = time.monotonic() + left
+                for record in records(command, end, left, PYTORCH_NO_CUDA_MEMORY_CACHING="1"):
                     if "passed" in record:
                         found["checks"] += 1
                         found["passed"] &= record["passed"]

@@ -50,7 +50,9 @@ class Job:
     eager: object = field(default=None, compare=False)  # the error of eager torch, the bar in low precision
 
 
-def run(device: str, engines: list[str], precisions: list[str], quick: bool, limits: dict, deadline: float) -> Iterator[dict]:
+def run(
+    device: str, engines: list[str], precisions: list[str], quick: bool, limits: dict, deadline: float
+) -> Iterator[dict]:
     """One record a case, precision and contestant, until the deadline (time.monotonic())."""
     for job in _jobs(engines, precisions, quick):
         if time.monotonic() > deadline:
@@ -98,7 +100,8 @@ def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: f
             job.eager = error
         plain = error_of(case, truths[1], truths[0], "fp32")
         check(case, error, plain_error(plain, job.eager or error, job.precision), job.precision)
-        record = {"error": asdict(error), "cold": statistics.median(ask("turn", calls)), "hot": ask("train", calls)}
+        record = {"error": asdict(error), "cold": statistics.median(ask("turn", calls))}
+        record["hot"] = ask("train", calls)
         try:
             record["graph"] = ask("graph", calls)
         except Absent as reason:
@@ -123,7 +126,8 @@ def _rates(case: Case, precision: str, seconds: float, limits: dict) -> dict:
     if case.function != "flow":
         return {}
     rate = flops(case) / seconds / 1e12
-    gemm = max((rates[precision] for rates in limits.get("gemm_tflops", {}).values() if precision in rates), default=None)
+    sizes = limits.get("gemm_tflops", {}).values()
+    gemm = max((rates[precision] for rates in sizes if precision in rates), default=None)
     return {"tflops": rate} | ({"share_of_gemm": rate / gemm} if gemm else {})
 
 

@@ -180,17 +180,17 @@ def test_a_bf16_flow(emulated, emulator, N):
 # ---- the machine
 
 
-@pytest.mark.parametrize("machine", [(2, 80 * 1024), (1, 99 * 1024), (3, 227 * 1024)])
-def test_small_and_large_machines(emulated, emulator, machine):
-    """Activations in shared memory or in scratch, tiles of any height, several tiles a block: the same function."""
+def test_small_and_large_machines(emulated, emulator):
+    """Activations in shared memory or in scratch, tiles of any height, several tiles a block: the same bits."""
     p = make_problem(B=9, N=10, A=3, hidden=(300, 288))
-    emulator.set_machine(*machine)
-    results = [run(emulated, p) for run in (gradient, sample, td_target)]
-    for run, got in zip((gradient, sample, td_target), results):
+    runs, results = (gradient, sample, td_target), []
+    for machine in ((2, 80 * 1024), (1, 99 * 1024), (8, 227 * 1024)):
+        emulator.set_machine(*machine)
+        results.append([run(emulated, p) for run in runs])
+    for run, got, *others in zip(runs, *results):
         expect(run, p).check_share(got)
-    emulator.set_machine(8, 227 * 1024)  # tiles of other rows, elsewhere: the same bits
-    for wanted, run in zip(results, (gradient, sample, td_target)):
-        np.testing.assert_array_equal(run(emulated, p), wanted)
+        for other in others:
+            np.testing.assert_array_equal(other, got)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
