@@ -163,7 +163,7 @@ static void test_schedules() {
             }
 }
 
-// What the head of csrc/cuda/tile/tile.cuh says of the paper's networks, in units of 1024 bytes, rounded.
+// What the head of csrc/cuda/tile/network.cuh says of the paper's networks, in units of 1024 bytes, rounded.
 static void test_shared_memory_of_the_default_configurations() {
   struct Case {
     Precision precision;

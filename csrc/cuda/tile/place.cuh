@@ -1,0 +1,54 @@
+// Which particles a block is at, and where it keeps what belongs to them: a tile's rows, and its private scratch.
+//
+// All threads call everything, and every phase ends with all of them in step.
+#pragma once
+
+#include "../numbers.cuh"
+#include "../program.hpp"
+
+namespace vgf::cuda {
+
+struct Place {
+  const Program& p;
+  unsigned char* scratch;
+  std::int64_t first_row, first_state;
+  int rows, states, offset;  // offset: of the first row within its state
+  int tile_rows;             // M: rows that products and pitches count with
+
+  // A tile past the last one has no rows.
+  __device__ Place(const Program& program, std::int64_t tile, int M) : p(program), tile_rows(M) {
+    scratch = p.scratch + ptx::block_x() * p.at.bytes;
+    const std::int64_t left = p.rows - tile * p.rows_per_tile;
+    rows = static_cast<int>(left < p.rows_per_tile ? (left > 0 ? left : 0) : p.rows_per_tile);
+    first_row = rows > 0 ? tile * p.rows_per_tile : 0;
+    first_state = first_row / p.N;
+    offset = static_cast<int>(first_row - first_state * p.N);
+    states = rows > 0 ? (offset + rows - 1) / p.N + 1 : 0;
+  }
+
+  __device__ float* floats(std::int64_t at) const { return reinterpret_cast<float*>(scratch + at); }
+  __device__ float* x() const { return floats(p.at.x); }
+  __device__ float* dq() const { return floats(p.at.dq); }
+  __device__ float* phi() const { return floats(p.at.phi); }
+  __device__ float* member(int e) const { return floats(p.at.members) + std::int64_t{e} * tile_rows * padded(p.A); }
+  __device__ float* q(int e) const { return floats(p.at.q) + e * tile_rows; }
+
+  template <class F>
+  __device__ void for_numbers(F f) const {  // of the tile's particles
+    for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
+  }
+};
+
+// Where the parts of a packed network lie.
+__device__ inline const unsigned char* packed(const Net& net, int e) { return net.packed + e * net.member_bytes; }
+__device__ inline const float* vectors(const Net& net, int e, std::int64_t at) {
+  return reinterpret_cast<const float*>(packed(net, e) + at);
+}
+
+// What the first layer of a net makes of the observations: [E] times `stride` apart, [states of the tile][padded(width)].
+struct Observed {
+  const float* at;
+  std::int64_t stride;
+};
+
+}  // namespace vgf::cuda
