@@ -4,6 +4,7 @@
 #include <string>
 
 #include "launches.hpp"
+#include "sm90_layout.hpp"
 
 namespace vgf::cuda {
 namespace {
@@ -95,7 +96,11 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   scratch_ = std::max(scratch_, schedule.scratch_bytes);
   if (!real()) return;
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
-  start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
+  if (schedule.hopper)
+    launch("hopper_tile_kernel", hopper_tile_kernel_of(),
+           {static_cast<unsigned>(schedule.blocks), 1, kHopperThreads, schedule.shared_bytes, kCluster}, p, workspace_.stream);
+  else
+    start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
 }
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {

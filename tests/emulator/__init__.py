@@ -88,8 +88,12 @@ class Emulated:
         """The order of a block's threads, and whether copies are done late (even seeds) or at once."""
         self._settings.emulator_set_seed(seed)
 
-    def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
-        self._settings.emulator_set_machine(multiprocessors, shared_bytes)
+    def set_machine(self, multiprocessors: int, shared_bytes: int, hopper: bool = False) -> None:
+        self._settings.emulator_set_machine(multiprocessors, shared_bytes, hopper)
+
+    def launches_of(self, kernel: str) -> int:
+        """How many launches of a kernel there have been."""
+        return self._settings.emulator_launches_of(kernel.encode())
 
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""

@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <numeric>
@@ -13,31 +14,52 @@
 namespace emulator {
 
 Thread* current = nullptr;
-unsigned block_x = 0, block_y = 0, blocks_x = 0;
-unsigned char* shared = nullptr;
+unsigned block_y = 0, blocks_x = 0;
+std::vector<Block> cluster;
 bool copies_are_late = true;
+std::map<std::string, int> launches;
 
 namespace {
 
 constexpr std::size_t kStack = 128 * 1024;
-constexpr int kGuard = 4096;
+constexpr int kGuard = 4096, kAlignment = 1024;
 constexpr unsigned char kPoison = 0xff;  // floats of these bytes are NaN
 
-enum class State { fresh, ready, at_barrier, in_warp, done };
+enum class State { fresh, ready, at_barrier, at_cluster, in_group, waiting, done };
 
 struct Fiber : Thread {
   State state = State::fresh;
+  int barrier = 0;  // where it is at_barrier
+  std::function<bool()> may_go_on;  // while waiting
   jmp_buf place;
   ucontext_t beginning;
   std::unique_ptr<char[]> stack{new char[kStack]};
   void* argument = nullptr;
 };
 
+// An mbarrier: a phase ends when nothing is pending.
+struct Phases {
+  int arrivals, pending, bytes = 0;
+  unsigned ended = 0;  // phases
+  void settle() {
+    if (pending > 0 || bytes != 0) return;
+    ended++;
+    pending = arrivals;
+  }
+};
+struct Bulk {
+  void* to;
+  const void* from;
+  int bytes;
+  void* barrier;
+};
+
 unsigned seed = 0;
 std::vector<Fiber> fibers;
+std::map<void*, Phases> barriers;
+std::deque<Bulk> bulk_copies;  // late ones, under way
 jmp_buf scheduler;
-int threads = 0, arrived = 0;
-std::vector<int> arrived_of_warp;
+int threads = 0, at_cluster_barrier = 0;
 const std::function<void()>* kernel = nullptr;
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
@@ -69,21 +91,59 @@ void resume(Fiber& fiber) {
   _longjmp(fiber.place, 1);
 }
 
-void run_block(const std::vector<int>& order) {
-  arrived = 0;
-  arrived_of_warp.assign((threads + kWarp - 1) / kWarp, 0);
-  for (int i = 0; i < threads; i++) {
-    fibers[i].index = i;
-    fibers[i].state = State::fresh;
-    fibers[i].copies.assign(1, {});
+Phases& phases(void* barrier) {
+  const auto found = barriers.find(barrier);
+  if (found == barriers.end()) throw std::runtime_error("emulator: an mbarrier is used that was not initialised");
+  return found->second;
+}
+
+void finish(const Bulk& copy) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  Phases& p = phases(copy.barrier);
+  p.bytes -= copy.bytes;
+  p.settle();
+}
+
+// Nobody can go on: the next of the copies under way comes to its end, first or last by the seed.
+bool finish_one_copy() {
+  if (bulk_copies.empty()) return false;
+  const bool first = seed % 4 == 0;
+  const Bulk copy = first ? bulk_copies.front() : bulk_copies.back();
+  if (first)
+    bulk_copies.pop_front();
+  else
+    bulk_copies.pop_back();
+  finish(copy);
+  return true;
+}
+
+void run_cluster(const std::vector<int>& order) {
+  at_cluster_barrier = 0;
+  barriers.clear();
+  bulk_copies.clear();
+  for (Block& block : cluster) {
+    block.arrived.fill(0);
+    block.met_warp.assign((threads + kWarp - 1) / kWarp, 0);
+    block.met_warpgroup.assign((threads + kWarpgroup - 1) / kWarpgroup, 0);
+    for (int i = 0; i < threads; i++) {
+      Fiber& fiber = fibers[block.rank * threads + i];
+      fiber.index = i;
+      fiber.block = &block;
+      fiber.state = State::fresh;
+      fiber.copies.assign(1, {});
+      fiber.products.assign(1, {});
+    }
   }
   for (bool progress = true; progress;) {
     progress = false;
-    for (const int i : order)
-      if (fibers[i].state == State::fresh || fibers[i].state == State::ready) {
-        resume(fibers[i]);
-        progress = true;
-      }
+    for (const int i : order) {
+      Fiber& fiber = fibers[i];
+      if (fiber.state == State::waiting && fiber.may_go_on()) fiber.state = State::ready;
+      if (fiber.state != State::fresh && fiber.state != State::ready) continue;
+      resume(fiber);
+      progress = true;
+    }
+    if (!progress) progress = finish_one_copy();
   }
   for (const Fiber& fiber : fibers)
     if (fiber.state != State::done) throw std::runtime_error("emulator: threads wait for each other at different places");
@@ -93,54 +153,108 @@ void run_block(const std::vector<int>& order) {
 
 void set_seed(unsigned value) { seed = value; }
 
-void sync_block() {
-  self().state = State::at_barrier;
-  if (++arrived == threads) {
-    arrived = 0;
-    for (Fiber& fiber : fibers) {
-      if (fiber.state != State::at_barrier) throw std::runtime_error("emulator: a thread has left before a barrier");
-      fiber.state = State::ready;
-    }
+void sync(int barrier, int count) {
+  Fiber& fiber = self();
+  fiber.state = State::at_barrier;
+  fiber.barrier = barrier;
+  Block* block = fiber.block;
+  if (++block->arrived[barrier] == count) {
+    block->arrived[barrier] = 0;
+    int released = 0;
+    for (Fiber& other : fibers)
+      if (other.block == block && other.state == State::at_barrier && other.barrier == barrier) {
+        other.state = State::ready;
+        released++;
+      }
+    if (released != count) throw std::runtime_error("emulator: a barrier is met by another number of threads");
   }
   wait();
 }
 
-void meet(void* argument, const std::function<void(void* const*)>& work) {
+void sync_cluster() {
+  self().state = State::at_cluster;
+  if (++at_cluster_barrier == static_cast<int>(fibers.size())) {
+    at_cluster_barrier = 0;
+    for (Fiber& fiber : fibers) fiber.state = State::ready;
+  }
+  wait();
+}
+
+void meet(void* argument, const std::function<void(void* const*)>& work, int count) {
   Fiber& fiber = self();
-  const int warp = fiber.index / kWarp;
+  const int group = fiber.index / count;
+  int& met = (count == kWarp ? fiber.block->met_warp : fiber.block->met_warpgroup)[group];
   fiber.argument = argument;
-  fiber.state = State::in_warp;
-  if (++arrived_of_warp[warp] < kWarp) return wait();
-  arrived_of_warp[warp] = 0;
-  void* arguments[kWarp];
-  for (int lane = 0; lane < kWarp; lane++) {
-    Fiber& other = fibers[warp * kWarp + lane];
-    arguments[lane] = other.argument;
+  fiber.state = State::in_group;
+  if (++met < count) return wait();
+  met = 0;
+  void* arguments[kWarpgroup];
+  for (int i = 0; i < count; i++) {
+    Fiber& other = fibers[fiber.block->rank * threads + group * count + i];
+    arguments[i] = other.argument;
     other.state = State::ready;
   }
   work(arguments);
 }
 
-void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes) {
+void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals}; }
+
+void expect_bytes(void* barrier, int bytes) { phases(barrier).bytes += bytes; }
+
+void arrive(void* barrier) {
+  Phases& p = phases(barrier);
+  if (p.pending == 0) throw std::runtime_error("emulator: more arrivals at an mbarrier than a phase has");
+  p.pending--;
+  p.settle();
+}
+
+void wait_for(void* barrier, unsigned parity) {
+  // the phase before the current one has the other parity
+  const auto ended = [barrier, parity] { return phases(barrier).ended % 2 != parity; };
+  while (!ended()) {
+    self().may_go_on = ended;
+    self().state = State::waiting;
+    wait();
+  }
+}
+
+void copy_telling(void* to, const void* from, int bytes, void* barrier) {
+  const Bulk copy{to, from, bytes, barrier};
+  if (copies_are_late)
+    bulk_copies.push_back(copy);
+  else
+    finish(copy);
+}
+
+void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes,
+         int cluster_blocks) {
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
+  if (width % cluster_blocks != 0) throw std::runtime_error("emulator: a grid that is not made of whole clusters");
   kernel = &what;
   blocks_x = width;
   threads = count;
-  fibers.resize(threads);
+  fibers.resize(threads * cluster_blocks);
+  cluster.resize(cluster_blocks);
   copies_are_late = seed % 2 == 0;
-  std::vector<int> order(threads);
+  std::vector<int> order(fibers.size());
   std::iota(order.begin(), order.end(), 0);
   std::mt19937 random(seed);
-  std::vector<unsigned char> memory(shared_bytes + kGuard + 128);
-  shared = reinterpret_cast<unsigned char*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 127) / 128 * 128);
   for (block_y = 0; block_y < height; block_y++)
-    for (block_x = 0; block_x < width; block_x++) {
+    for (unsigned first = 0; first < width; first += cluster_blocks) {
       if (seed > 0) std::shuffle(order.begin(), order.end(), random);
-      std::fill(memory.begin(), memory.end(), kPoison);
-      run_block(order);
-      for (int i = 0; i < kGuard; i++)
-        if (shared[shared_bytes + i] != kPoison) throw std::runtime_error("emulator: written past shared memory");
+      for (int rank = 0; rank < cluster_blocks; rank++) {
+        Block& block = cluster[rank];
+        block.x = first + rank;
+        block.rank = rank;
+        block.memory.assign(shared_bytes + kGuard + kAlignment, kPoison);
+        const auto base = reinterpret_cast<std::uintptr_t>(block.memory.data());
+        block.shared = reinterpret_cast<unsigned char*>((base + kAlignment - 1) / kAlignment * kAlignment);
+      }
+      run_cluster(order);
+      for (const Block& block : cluster)
+        for (int i = 0; i < kGuard; i++)
+          if (block.shared[shared_bytes + i] != kPoison) throw std::runtime_error("emulator: written past shared memory");
     }
 }
 

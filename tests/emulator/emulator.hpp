@@ -1,17 +1,21 @@
 // Runs CUDA kernels on the host, to test them where no GPU is: every thread of a block is a fiber that runs up to the
-// next barrier or warp-wide operation. The kernels are the very sources of csrc/cuda; the headers in ptx/ offer what
-// csrc/cuda/ptx offers, made of the functions below.
+// next barrier or warp-wide operation; the blocks of a cluster run at once, other blocks one after the other. The kernels
+// are the very sources of csrc/cuda; the headers in ptx/ offer what csrc/cuda/ptx offers, made of the functions below.
 //
 // What it can show: results, barriers that are missing (fibers run in an order that a seed decides, so a value that is
-// used too early differs from order to order or is poison), copies not waited for (done at the last moment allowed, or
-// at once, by the seed), and threads that disagree at a barrier. What it cannot: timing, bank conflicts, memory that
-// is out of bounds by more than the guard behind shared memory.
+// used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
+// allowed, or at once, by the seed), threads that disagree at a barrier, and arrivals and bytes that an mbarrier waits for
+// in vain. What it cannot: timing, bank conflicts, memory that is out of bounds by more than the guard behind shared
+// memory, fences between ordinary accesses and those of copies and products that are missing.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -23,30 +27,62 @@
 
 namespace emulator {
 
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kWarpgroup = 128;
+constexpr int kBarriers = 16;  // of a block
 
 struct Copy {
   void* to;
   const void* from;
 };
 
-// A thread of the block, as the operations below see it.
+// A wgmma of a thread: see ptx/warpgroup.cuh.
+struct Product {
+  float* d;
+  std::uint64_t a, b;
+  int columns;
+};
+
+struct Block {
+  unsigned x, rank;  // in the grid, in its cluster
+  unsigned char* shared;
+  std::array<int, kBarriers> arrived;      // at each barrier
+  std::vector<int> met_warp, met_warpgroup;  // threads that have come to meet
+  std::vector<unsigned char> memory;
+};
+
+// A thread of a block, as the operations below see it.
 struct Thread {
   int index = 0;
-  std::vector<std::vector<Copy>> copies;  // groups under way; the last is still open
+  Block* block = nullptr;
+  std::vector<std::vector<Copy>> copies;      // groups under way; the last is still open
+  std::vector<std::vector<Product>> products;  // likewise
 };
 
 extern Thread* current;
-extern unsigned block_x, block_y, blocks_x;
-extern unsigned char* shared;
-extern bool copies_are_late;
+extern unsigned block_y, blocks_x;
+extern std::vector<Block> cluster;  // the blocks that run at once
+extern bool copies_are_late;        // and products
+extern std::map<std::string, int> launches;  // of every kernel, by name
 
-void sync_block();
-// All lanes of a warp meet with an argument each; the last to arrive runs `work` on the 32 arguments, in lane order.
-void meet(void* argument, const std::function<void(void* const*)>& work);
+// All of `count` threads of the block meet at a barrier.
+void sync(int barrier, int count);
+// All threads of the cluster meet.
+void sync_cluster();
+// The threads of a warp, or of a warpgroup, meet with an argument each; the last to arrive runs `work` on all arguments, in
+// order.
+void meet(void* argument, const std::function<void(void* const*)>& work, int threads = kWarp);
 
-// Runs a kernel in a grid of blocks, one block after the other.
-void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes);
+// mbarriers, by the address in shared memory
+void begin_barrier(void* barrier, int arrivals);
+void expect_bytes(void* barrier, int bytes);
+void arrive(void* barrier);
+void wait_for(void* barrier, unsigned parity);
+// A bulk copy that tells a barrier of its bytes.
+void copy_telling(void* to, const void* from, int bytes, void* barrier);
+
+// Runs a kernel in a grid of blocks.
+void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes,
+         int cluster_blocks);
 // The order of the fibers and the time of copies in later runs; 0: as numbered, late.
 void set_seed(unsigned seed);
 

@@ -1,4 +1,4 @@
-// What a test sets from Python, by ctypes: the order of threads, and the size of the device.
+// What a test sets and asks from Python, by ctypes: the order of threads, the device, the launches.
 #include "../../csrc/cuda/schedule.hpp"
 #include "emulator.hpp"
 
@@ -8,6 +8,12 @@ extern Machine emulated;
 
 extern "C" __attribute__((visibility("default"))) void emulator_set_seed(unsigned seed) { emulator::set_seed(seed); }
 
-extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes) {
-  vgf::cuda::emulated = {multiprocessors, shared_bytes};
+extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes,
+                                                                            bool hopper) {
+  vgf::cuda::emulated = {multiprocessors, shared_bytes, hopper};
+}
+
+// How many launches of a kernel there have been.
+extern "C" __attribute__((visibility("default"))) int emulator_launches_of(const char* name) {
+  return emulator::launches[name];
 }

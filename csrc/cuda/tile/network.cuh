@@ -42,14 +42,22 @@ class MmaNetwork {
   __device__ Bandwidth* bandwidths() const { return reinterpret_cast<Bandwidth*>(ptx::shared_memory() + kHeadBytes); }
   __device__ float* pair_memory() const { return reinterpret_cast<float*>(stages); }
 
-  // b + obs W of the first layer, of the tile's states. to: [E] times `stride` apart, [states][padded(width)].
-  __device__ __noinline__ void observe(const Net& net, float* to, std::int64_t stride) const {
+  __device__ void run(const Pass& pass) const {
+    const Net& net = net_of(p, pass);
+    if (pass.observes) return observe(net, here.observed(net));
+    const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / p.euler_steps : 0;
+    propagate(net, pass.member, here.observed(net), time, pass.role == Role::critic);
+  }
+
+ private:
+  // b + obs W of the first layer, of the tile's states.
+  __device__ __noinline__ void observe(const Net& net, const Observed& to) const {
     const float* obs = p.obs + here.first_state * p.O;
     fill_operand<P>(a, M, here.states, p.O, [&](int s, int o) { return obs[std::int64_t{s} * p.O + o]; });
     for (int e = 0; e < net.ensemble; e++) {
       Product g = product(packed(net, e) + net.observe, p.O, net.layers[0].width);
       g.init = vectors(net, e, net.layers[0].vectors);
-      g.c = to + e * stride;
+      g.c = to.at + e * to.stride;
       g.as_float = true;
       g.rows = here.states;
       ptx::sync_block();
@@ -102,7 +110,6 @@ class MmaNetwork {
     ptx::sync_block();
   }
 
- private:
   // z of a hidden layer; without a tape the layers take turns in one place
   __device__ Stored* z(const Net& net, int l, bool keep) const {
     return reinterpret_cast<Stored*>(here.scratch + p.at.tape + (keep ? l * tape_bytes(net) : 0));

@@ -1,12 +1,16 @@
 // Which particles a block is at, and where it keeps what belongs to them: a tile's rows, and its private scratch.
-//
-// All threads call everything, and every phase ends with all of them in step.
 #pragma once
 
 #include "../numbers.cuh"
-#include "../program.hpp"
+#include "passes.cuh"
 
 namespace vgf::cuda {
+
+// What the first layer of a net makes of the observations: [E] times `stride` apart, [states of the tile][padded(width)].
+struct Observed {
+  float* at;
+  std::int64_t stride;
+};
 
 struct Place {
   const Program& p;
@@ -33,6 +37,13 @@ struct Place {
   __device__ float* member(int e) const { return floats(p.at.members) + std::int64_t{e} * tile_rows * padded(p.A); }
   __device__ float* q(int e) const { return floats(p.at.q) + e * tile_rows; }
 
+  __device__ Observed observed(const Net& net) const {
+    const std::int64_t width = padded(net.layers[0].width);
+    if (p.observe_to) return {p.observe_to + first_state * width, p.B * width};
+    if (p.observed) return {p.observed + first_state * width, p.B * width};
+    return {floats(p.at.observed), p.states_per_tile * width};
+  }
+
   template <class F>
   __device__ void for_numbers(F f) const {  // of the tile's particles
     for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
@@ -44,11 +55,5 @@ __device__ inline const unsigned char* packed(const Net& net, int e) { return ne
 __device__ inline const float* vectors(const Net& net, int e, std::int64_t at) {
   return reinterpret_cast<const float*>(packed(net, e) + at);
 }
-
-// What the first layer of a net makes of the observations: [E] times `stride` apart, [states of the tile][padded(width)].
-struct Observed {
-  const float* at;
-  std::int64_t stride;
-};
 
 }  // namespace vgf::cuda

@@ -1,10 +1,10 @@
 // A tile of particles on its way through networks, interaction and update: the block's whole program, in one launch.
 //
 // Pointers: those of Program (program.hpp). The kThreads that work keep a multiprocessor to themselves and walk over tiles
-// of M rows (particles of whole states, where they look at each other). Networks are run by a class of their own
-// (network.cuh, which also lays out shared memory); this file is all the rest. All threads call everything, and every
-// phase ends with all of them in step. In scratch, private to the block and reused by its tiles: particles, moments, and
-// what the networks keep there. From memory: 8 A bytes a particle and call, 4 O a state.
+// of M rows (particles of whole states, where they look at each other). Passes through networks (passes.cuh) are run by a
+// class of their own (network.cuh, which also lays out shared memory); this file is what happens between them. All threads
+// call everything, and every phase ends with all of them in step. In scratch, private to the block and reused by its tiles:
+// particles, moments, and what the networks keep there. From memory: 8 A bytes a particle and call, 4 O a state.
 #pragma once
 
 #include "../reduce.cuh"
@@ -14,22 +14,26 @@
 
 namespace vgf::cuda {
 
-// Network: its observe(net, to, stride) writes b + obs W of the first layer to [E] x `stride` apart, [states][padded(width)];
-// its propagate(net, e, observed, time, gradient) runs member e on the tile's particles, to q and dq, or the velocity.
-template <class Network>
 class Tile {
  public:
-  __device__ Tile(const Place& place, const Network& its_network) : here(place), network(its_network), p(place.p) {}
+  // bandwidths, work: shared memory that passes leave alone; work: pair_bytes
+  __device__ Tile(const Place& place, Bandwidth* its_bandwidths, float* its_work)
+      : here(place), p(place.p), bandwidths(its_bandwidths), work(its_work) {}
 
-  __device__ void run() {
-    if (p.observe_to) {
-      const int width = padded(p.critic.layers[0].width);
-      return network.observe(p.critic, p.observe_to + here.first_state * width, p.B * width);
+  // Does what lies between a pass and the next, and says which that is; behind Role::end nothing is left to do.
+  __device__ __noinline__ Pass next(const Pass& done) const {
+    const Pass pass = following(p, done);
+    if (p.observe_to) return pass;
+    if (done.role == Role::start) load(p.start, here.x());
+    if (done.role == Role::policy && !done.observes) drift();
+    if (done.role == Role::critic && !done.observes && done.member + 1 == p.critic.ensemble) step(done.round);
+    if (done.role <= Role::policy && pass.role > Role::policy) {
+      if (p.policy.present()) clip_samples();
+      if (moves()) begin_moving();
     }
-    load(p.start, here.x());
-    if (p.policy.present()) sample();
-    if (p.differentiate || p.steps > 0 || p.particles) move();
-    if (p.judge.present()) judge();
+    if (done.role <= Role::critic && pass.role > Role::critic && moves()) end_moving();
+    if (done.role == Role::judge && pass.role == Role::end) judge();
+    return pass;
   }
 
  private:
@@ -41,14 +45,6 @@ class Tile {
     here.for_numbers([&](int i) { to[here.first_row * p.A + i] = from[i]; });
   }
 
-  __device__ Observed observed(const Net& net) const {
-    const std::int64_t width = padded(net.layers[0].width);
-    if (p.observed) return {p.observed + here.first_state * width, p.B * width};
-    const std::int64_t stride = p.states_per_tile * width;
-    network.observe(net, here.floats(p.at.observed), stride);
-    return {here.floats(p.at.observed), stride};
-  }
-
   __device__ __noinline__ void drift() const {
     const float* v = here.member(0);
     const int pitch = padded(p.A);
@@ -56,12 +52,7 @@ class Tile {
     ptx::sync_block();
   }
 
-  __device__ __noinline__ void sample() {
-    const Observed seen = observed(p.policy);
-    for (step = 0; step < p.euler_steps; step++) {
-      network.propagate(p.policy, 0, seen, static_cast<float>(step) / static_cast<float>(p.euler_steps), false);
-      drift();
-    }
+  __device__ __noinline__ void clip_samples() const {
     here.for_numbers([&](int i) { here.x()[i] = clipped(here.x()[i], p.sample_clip); });
     ptx::sync_block();
   }
@@ -93,12 +84,12 @@ class Tile {
   __device__ __noinline__ void direction() const {
     const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.attraction),
                                   here.floats(p.at.repulsion), here.rows, p.N, p.A,
-                                  network.bandwidths(), network.pair_memory()};
+                                  bandwidths, work};
     interaction.run(p.pairwise);
   }
 
-  __device__ __noinline__ void update() const {
-    const Corrections corrections = Corrections::of(p.update.steps_before + step + 1);
+  __device__ __noinline__ void update(int round) const {
+    const Corrections corrections = Corrections::of(p.update.steps_before + round + 1);
     float *first = here.floats(p.at.first), *second = here.floats(p.at.second);
     float* x = here.x();
     here.for_numbers([&](int i) { x[i] = moved(x[i], here.phi()[i], first[i], second[i], p.update, corrections); });
@@ -116,24 +107,32 @@ class Tile {
     }
   }
 
-  __device__ __noinline__ void move() {
-    Observed seen{};
-    const int rounds = p.differentiate ? 1 : p.steps;
-    if (p.critic.present() && rounds > 0) seen = observed(p.critic);
+  __device__ bool moves() const { return p.differentiate || p.steps > 0 || p.particles; }
+
+  __device__ void begin_moving() const {
     start_moments();
     if (p.trajectory) store(here.x(), p.particles);
-    for (step = 0; step < rounds; step++) {
-      if (p.given) {
-        load(p.given, here.dq());
-      } else {
-        for (int e = 0; e < p.critic.ensemble; e++) network.propagate(p.critic, e, seen, 0, true);
-        combine();
-      }
-      if (p.differentiate) return results();
-      direction();
-      update();
-      if (p.trajectory) store(here.x(), p.particles + (step + 1) * p.rows * p.A);
-    }
+    if (!p.given) return;
+    load(p.given, here.dq());
+    move(0);
+  }
+
+  __device__ void move(int round) const {
+    direction();
+    update(round);
+    if (p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
+  }
+
+  // Once all members have given their gradients.
+  __device__ __noinline__ void step(int round) const {
+    combine();
+    if (p.differentiate)
+      results();
+    else
+      move(round);
+  }
+
+  __device__ void end_moving() const {
     if (p.particles && !p.trajectory) store(here.x(), p.particles);
     if (p.first) {
       store(here.floats(p.at.first), p.first);
@@ -165,8 +164,6 @@ class Tile {
   }
 
   __device__ __noinline__ void judge() const {
-    const Observed seen = observed(p.judge);
-    for (int e = 0; e < p.judge.ensemble; e++) network.propagate(p.judge, e, seen, 0, false);
     if (p.q) store_values(p.judge.ensemble);
     const Judgement& j = p.judgement;
     if (!j.actions && !j.target) return;
@@ -177,9 +174,9 @@ class Tile {
   }
 
   const Place& here;
-  const Network& network;
   const Program& p;
-  int step = 0;
+  Bandwidth* bandwidths;
+  float* work;
 };
 
 }  // namespace vgf::cuda

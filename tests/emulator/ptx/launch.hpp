@@ -7,8 +7,9 @@
 namespace vgf::cuda {
 
 template <class Parameter>
-void launch(const char*, Kernel<Parameter> kernel, Grid grid, const Parameter& parameter, Stream) {
-  emulator::run([&] { kernel(parameter); }, grid.x, grid.y, grid.threads, grid.shared_bytes);
+void launch(const char* name, Kernel<Parameter> kernel, Grid grid, const Parameter& parameter, Stream) {
+  emulator::launches[name]++;
+  emulator::run([&] { kernel(parameter); }, grid.x, grid.y, grid.threads, grid.shared_bytes, grid.cluster);
 }
 
 }  // namespace vgf::cuda
