@@ -9,11 +9,13 @@ namespace vgf::cuda {
 constexpr int kHopperRows = 128;    // of a tile: 64 for each of two warpgroups
 constexpr int kGroupThreads = 128;  // of a warpgroup
 constexpr int kGroupRows = 64;
-// The third warpgroup fetches weights, with one thread; setmaxnreg leaves its registers to the other two.
+// The third warpgroup fetches weights, with one thread; setmaxnreg leaves its registers to the other two. What it hands out
+// is what the block started with, 168 a thread.
 constexpr int kHopperThreads = kThreads + kGroupThreads;
-constexpr int kWorkRegisters = 232, kFetchRegisters = 48;
+constexpr int kStartRegisters = 65536 / kHopperThreads / 8 * 8;
+constexpr int kWorkRegisters = 232, kFetchRegisters = 40;
 static_assert(kThreads / kGroupThreads * kGroupRows == kHopperRows);
-static_assert((2 * kWorkRegisters + kFetchRegisters) * kGroupThreads <= 65536);
+static_assert(kWorkRegisters * kThreads + kFetchRegisters * kGroupThreads <= kStartRegisters * kHopperThreads);
 
 constexpr int kCluster = 2;  // blocks that share what each of them fetches
 constexpr int kRing = 6;     // k-blocks of weights in shared memory

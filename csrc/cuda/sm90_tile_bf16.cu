@@ -7,31 +7,38 @@
 namespace vgf::cuda {
 namespace {
 
-__device__ inline void run_tile(const Program& program, std::int64_t tile, Ring& ring) {
-  const Place here(program, tile, kHopperRows);
+// The blocks of a cluster go through as many tiles, the last of them perhaps without rows, since they share weights: until
+// their first block has none.
+__device__ inline bool cluster_goes_on(const Program& program, std::int64_t tile) {
+  return tile - ptx::cluster_rank() < program.tiles;
+}
+
+__device__ inline void work(const Program& program, Ring& ring) {
+  Place here(program, ptx::block_x(), kHopperRows);
   const WarpgroupNetwork network(here, ring);
   const Tile phases(here, network.bandwidths(), network.pair_memory());
-  for (Pass pass = phases.next({}); pass.role != Role::end; pass = phases.next(pass)) network.run(pass);
-  ptx::sync_block();  // the next tile writes what this one may still be reading
+  do {
+    for (Pass pass; phases.next(pass);) network.run(pass);
+    ptx::sync_block();  // the next tile writes what this one may still be reading
+    here.go_to(here.tile + ptx::blocks_x());
+  } while (cluster_goes_on(program, here.tile));
 }
 
 }  // namespace
 
-// A block's tiles, one after the other. All blocks of a cluster go through as many, the last perhaps without rows, since
-// they share weights.
 __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __grid_constant__ Program program) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   Ring ring(ptx::shared_memory());
   if (ptx::thread() == 0) ring.begin();
   ptx::sync_cluster();
-  const std::int64_t rounds = (program.tiles + ptx::blocks_x() - 1) / ptx::blocks_x();
   if (ptx::thread() < kThreads) {
     ptx::take_registers<kWorkRegisters>();
-    for (std::int64_t round = 0; round < rounds; round++)
-      run_tile(program, ptx::block_x() + round * ptx::blocks_x(), ring);
+    work(program, ring);
   } else {
     ptx::give_registers<kFetchRegisters>();
-    for (std::int64_t round = 0; round < rounds && ptx::thread() == kThreads; round++) ring.fetch(program);
+    if (ptx::thread() == kThreads)
+      for (std::int64_t tile = ptx::block_x(); cluster_goes_on(program, tile); tile += ptx::blocks_x())
+        ring.fetch(program);
   }
   ptx::sync_cluster();  // nobody leaves while others may arrive at its barriers
 #endif

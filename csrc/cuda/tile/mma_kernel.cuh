@@ -11,7 +11,7 @@ __device__ __noinline__ void run_tile(const Program& program, std::int64_t tile)
   const Place here(program, tile, M);
   const MmaNetwork<P, M> network(here);
   const Tile phases(here, network.bandwidths(), network.pair_memory());
-  for (Pass pass = phases.next({}); pass.role != Role::end; pass = phases.next(pass)) network.run(pass);
+  for (Pass pass; phases.next(pass);) network.run(pass);
 }
 
 // A block's tiles, one after the other. A product takes all registers, so what outlives one is kept in memory on purpose:

@@ -15,13 +15,17 @@ struct Observed {
 struct Place {
   const Program& p;
   unsigned char* scratch;
-  std::int64_t first_row, first_state;
+  std::int64_t tile, first_row, first_state;
   int rows, states, offset;  // offset: of the first row within its state
   int tile_rows;             // M: rows that products and pitches count with
 
-  // A tile past the last one has no rows.
-  __device__ Place(const Program& program, std::int64_t tile, int M) : p(program), tile_rows(M) {
+  __device__ Place(const Program& program, std::int64_t first_tile, int M) : p(program), tile_rows(M) {
     scratch = p.scratch + ptx::block_x() * p.at.bytes;
+    go_to(first_tile);
+  }
+  // A tile past the last one has no rows.
+  __device__ void go_to(std::int64_t number) {
+    tile = number;
     const std::int64_t left = p.rows - tile * p.rows_per_tile;
     rows = static_cast<int>(left < p.rows_per_tile ? (left > 0 ? left : 0) : p.rows_per_tile);
     first_row = rows > 0 ? tile * p.rows_per_tile : 0;

@@ -79,16 +79,15 @@ struct Ring {
       for (int i = 0; i < products_of(p, pass); i++) fetch(operand_of(p, pass, i));
   }
   __device__ void fetch(const Operand& o) {
-    const unsigned rank = ptx::cluster_rank();
+    const unsigned char* from = o.w;
     for (int chunk = 0; chunk < chunks_of(o.columns); chunk++) {
       const int bytes = chunk_columns(o.columns, chunk) * kBlockBytes, share = bytes / kCluster;
+      const int mine = ptx::cluster_rank() * share;
 #pragma unroll 1
-      for (int block = 0; block < o.blocks; block++) {
+      for (int block = 0; block < o.blocks; block++, from += bytes) {
         ptx::wait_for(empty + slot, parity ^ 1);  // of the phase before, which a new barrier counts as ended
         ptx::arrive_expecting(full + slot, bytes);
-        ptx::copy_to_cluster(slots + slot * kSlotBytes + rank * share,
-                             o.w + tile_offset(o.blocks, o.columns, chunk, block) + rank * share, share, full + slot,
-                             (1 << kCluster) - 1);
+        ptx::copy_to_cluster(slots + slot * kSlotBytes + mine, from + mine, share, full + slot, (1 << kCluster) - 1);
         advance();
       }
     }

@@ -20,10 +20,11 @@ class Tile {
   __device__ Tile(const Place& place, Bandwidth* its_bandwidths, float* its_work)
       : here(place), p(place.p), bandwidths(its_bandwidths), work(its_work) {}
 
-  // Does what lies between a pass and the next, and says which that is; behind Role::end nothing is left to do.
-  __device__ __noinline__ Pass next(const Pass& done) const {
-    const Pass pass = following(p, done);
-    if (p.observe_to) return pass;
+  // Does what lies between a pass, at first that of Role::start, and the next, which it becomes. False: the tile is done.
+  __device__ __noinline__ bool next(Pass& pass) const {
+    const Pass done = pass;
+    pass = following(p, done);
+    if (p.observe_to) return pass.role != Role::end;
     if (done.role == Role::start) load(p.start, here.x());
     if (done.role == Role::policy && !done.observes) drift();
     if (done.role == Role::critic && !done.observes && done.member + 1 == p.critic.ensemble) step(done.round);
@@ -33,7 +34,7 @@ class Tile {
     }
     if (done.role <= Role::critic && pass.role > Role::critic && moves()) end_moving();
     if (done.role == Role::judge && pass.role == Role::end) judge();
-    return pass;
+    return pass.role != Role::end;
   }
 
  private:

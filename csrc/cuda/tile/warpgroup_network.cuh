@@ -46,20 +46,21 @@ __device__ inline void widen(const Part& part, float (&x)[kUnit]) {
   }
 }
 
-// Count, mean and squared deviations of the numbers seen so far.
+// Mean and squared deviations of the numbers of a row seen so far.
 struct Moments {
-  float count = 0, mean = 0, squares = 0;
-  __device__ void include(float n, float its_mean, float its_squares) {
-    const float away = its_mean - mean, all = count + n;
-    mean = math::fma(away, n / all, mean);
-    squares += math::fma(away * away, count * n / all, its_squares);
-    count = all;
+  float mean = 0, squares = 0;
+  // n more behind the first `seen`.
+  __device__ void include(int seen, int n, float its_mean, float its_squares) {
+    const float away = its_mean - mean, share = static_cast<float>(n) / (seen + n);
+    mean = math::fma(away, share, mean);
+    squares += math::fma(away * away, seen * share, its_squares);
   }
 };
 
 // What becomes of a product: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way down.
 struct Layer {
   enum What { out, up, down } what;
+  int blocks, columns;  // of the operand
   int rows;
   float* to;  // out: [rows][columns]
   // what the product begins with: init[column], or a state's row of what the observations give
@@ -84,7 +85,7 @@ struct Layer {
   __device__ int last_chunk() const { return (groups - 1) / kChunkGroups; }
   // A thread's place in tape or work.
   static __device__ Part* own(Part* from, int group, int half) {
-    return from + (std::int64_t{group} * 2 + half) * kThreads + ptx::thread();
+    return from + static_cast<unsigned>((group * 2 + half) * kThreads + ptx::thread());
   }
   __device__ static int column(int group) { return group * kGroup + own_unit() * kUnit; }
   __device__ void load(const float* vector, int group, float (&x)[kUnit]) const { load_unit(vector + column(group), x); }
@@ -113,22 +114,21 @@ class WarpgroupNetwork {
     const Net& net = net_of(p, pass);
     enter(pass, net);
     for (int product = 0; product < products_of(p, pass); product++) {
-      const Operand o = operand_of(p, pass, product);
       const Layer y = layer(pass, net, product);
       Moments moments[2];
-      const int last = chunks_of(o.columns) - 1;
-      for (int chunk = 0; chunk <= last; chunk++) {
+      for (int chunk = 0; chunk < chunks_of(y.columns); chunk++) {
         Sums sum;
-        multiply(o, chunk, sum);
+        multiply(y, chunk, sum);
         if (y.what == Layer::out) {
-          put_out(o, y, chunk, sum);
+          put_out(y, chunk, sum);
           continue;
         }
-        if (chunk == last) ptx::sync_warpgroup();  // A is free
+        const bool last = chunk + 1 == chunks_of(y.columns);
+        if (last) ptx::sync_warpgroup();  // A is free
         if (y.what == Layer::up)
-          put_up(o, y, chunk, chunk == last, sum, moments);
+          put_up(y, chunk, last, sum, moments);
         else
-          put_down(o, y, chunk, chunk == last, sum);
+          put_down(y, chunk, last, sum);
       }
       if (y.what == Layer::up) activate_all(y, moments[0], moments[1]);
       if (y.what == Layer::down || y.from_head) pull_back_all(y);
@@ -155,7 +155,10 @@ class WarpgroupNetwork {
   }
 
   __device__ __noinline__ Layer layer(const Pass& pass, const Net& net, int product) const {
+    const Operand o = operand_of(p, pass, product);
     Layer y{};
+    y.blocks = o.blocks;
+    y.columns = o.columns;
     if (pass.observes) {
       y.init = vectors(net, product, net.layers[0].vectors);
       const Observed to = here.observed(net);
@@ -203,7 +206,7 @@ class WarpgroupNetwork {
 
   // This thread's part of the operand: where the activations of a group and row are, or z and dy before them.
   __device__ Part* place(int group, int half) const {
-    return reinterpret_cast<Part*>(a + group * kABytes + part_offset(own_row(half), own_unit()));
+    return reinterpret_cast<Part*>(a + static_cast<unsigned>(group * kABytes + part_offset(own_row(half), own_unit())));
   }
   __device__ void let_multiply() const {
     ptx::show_to_products();
@@ -235,36 +238,36 @@ class WarpgroupNetwork {
     ring.slot = weights.slot;
     ring.parity = weights.parity;
   }
-  __device__ void multiply(const Operand& o, int chunk, Sums& sum) const {
-    const int columns = chunk_columns(o.columns, chunk);
+  __device__ void multiply(const Layer& y, int chunk, Sums& sum) const {
+    const int columns = chunk_columns(y.columns, chunk);
 #pragma unroll
     for (int i = 0; i < kChunk / 2; i++) sum[i] = 0;
-    if (o.blocks == 0) return;
+    if (y.blocks == 0) return;
     if (columns > 128) {
-      accumulate<256>(o.blocks, sum);
+      accumulate<256>(y.blocks, sum);
     } else if (columns > 64) {
-      accumulate<128>(o.blocks, sum);
+      accumulate<128>(y.blocks, sum);
     } else if (columns > 32) {
-      accumulate<64>(o.blocks, sum);
+      accumulate<64>(y.blocks, sum);
     } else {
-      accumulate<32>(o.blocks, sum);
+      accumulate<32>(y.blocks, sum);
     }
   }
 
   // f(group of the chunk) for the chunk's groups, unrolled, since sums are registers.
   template <class F>
-  static __device__ void for_groups(const Operand& o, int chunk, F f) {
-    const int groups = chunk_columns(o.columns, chunk) / kGroup;
+  static __device__ void for_groups(const Layer& y, int chunk, F f) {
+    const int groups = chunk_columns(y.columns, chunk) / kGroup;
 #pragma unroll
     for (int group = 0; group < kChunkGroups; group++)
       if (group < groups) f(group);
   }
 
   // to[rows][columns] = init[column] + A W, as float.
-  __device__ void put_out(const Operand& o, const Layer& y, int chunk, const Sums& sum) const {
+  __device__ void put_out(const Layer& y, int chunk, const Sums& sum) const {
 #pragma unroll
     for (int half = 0; half < 2; half++)
-      for_groups(o, chunk, [&](int group) {
+      for_groups(y, chunk, [&](int group) {
         if (own_row(half) >= y.rows) return;
         const int column = Layer::column(chunk * kChunkGroups + group);
         float x[kUnit], b[kUnit] = {};
@@ -272,20 +275,22 @@ class WarpgroupNetwork {
         if (y.init) load_unit(y.init + column, b);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
-        store_unit(y.to + std::int64_t{own_row(half)} * o.columns + column, x);
+        store_unit(y.to + std::int64_t{own_row(half)} * y.columns + column, x);
       });
   }
 
   // ---- hidden layers
 
   // z = init + A W of a chunk: to the tape, to A where it is the last, and into the moments of the rows.
-  __device__ void put_up(const Operand& o, const Layer& y, int chunk, bool last, Sums& sum, Moments (&moments)[2]) const {
+  __device__ void put_up(const Layer& y, int chunk, bool last, Sums& sum, Moments (&moments)[2]) const {
+    const bool keep = y.keep || !last, normed = y.normed;
+    Part* const tape = y.tape;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = own_row(half) < here.rows ? own_row(half) : 0;
       const float* init = y.init + (row + here.offset) / p.N * y.init_pitch;
       float total = 0;
-      for_groups(o, chunk, [&](int group) {
+      for_groups(y, chunk, [&](int group) {
         const int whole = chunk * kChunkGroups + group;
         float x[kUnit], b[kUnit];
         take_unit(sum, group, half, x);
@@ -293,7 +298,7 @@ class WarpgroupNetwork {
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
         const Part z = rounded(x);
-        if (y.keep || !last) *Layer::own(y.tape, whole, half) = z;
+        if (keep) *Layer::own(tape, whole, half) = z;
         if (last) *place(whole, half) = z;
         widen(z, x);
         y.cut(whole, x);
@@ -303,10 +308,11 @@ class WarpgroupNetwork {
           sum[(4 * group + i / 2) * 4 + 2 * half + i % 2] = x[i];
         }
       });
-      if (!y.normed) continue;
-      const float count = min_int(kChunk, y.width - chunk * kChunk), mean = sum_own_row(total) / count;
+      if (!normed) continue;
+      const int count = min_int(kChunk, y.width - chunk * kChunk);
+      const float mean = sum_own_row(total) / count;
       float squares = 0;
-      for_groups(o, chunk, [&](int group) {
+      for_groups(y, chunk, [&](int group) {
         float x[kUnit];
         take_unit(sum, group, half, x);
 #pragma unroll
@@ -315,7 +321,7 @@ class WarpgroupNetwork {
 #pragma unroll
         for (int i = 0; i < kUnit; i++) squares = math::fma(x[i], x[i], squares);
       });
-      moments[half].include(count, mean, sum_own_row(squares));
+      moments[half].include(chunk * kChunk, count, mean, sum_own_row(squares));
     }
   }
 
@@ -367,14 +373,15 @@ class WarpgroupNetwork {
   }
 
   // dy = A W of a chunk: to A where it is the last, else aside.
-  __device__ void put_down(const Operand& o, const Layer& y, int chunk, bool last, const Sums& sum) const {
+  __device__ void put_down(const Layer& y, int chunk, bool last, const Sums& sum) const {
+    Part* const work = y.work;
 #pragma unroll
     for (int half = 0; half < 2; half++)
-      for_groups(o, chunk, [&](int group) {
+      for_groups(y, chunk, [&](int group) {
         const int whole = chunk * kChunkGroups + group;
         float x[kUnit];
         take_unit(sum, group, half, x);
-        *(last ? place(whole, half) : Layer::own(y.work, whole, half)) = rounded(x);
+        *(last ? place(whole, half) : Layer::own(work, whole, half)) = rounded(x);
       });
   }
 
