@@ -13,91 +13,18 @@
 // in a loop of few registers, whatever the activation.
 #pragma once
 
-#include <ptx/warpgroup.cuh>
-
-#include "hidden.cuh"
 #include "ring.cuh"
+#include "warpgroup_hidden.cuh"
 
 namespace vgf::cuda {
 
 using Sums = float[kChunk / 2];
-constexpr int kChunkGroups = kChunk / kGroup;
 
-// The rows that a thread has of its tile's products, and the sum over the four threads that share one.
-__device__ inline int own_row(int half) {
-  return ptx::thread() / kLanes * 16 + c_row(ptx::thread() % kLanes, half);
-}
-__device__ inline int own_unit() { return c_unit(ptx::thread() % kLanes); }  // of a group
-__device__ inline float sum_own_row(float x) {
-  x += ptx::shuffle_xor(x, 1);
-  return x + ptx::shuffle_xor(x, 2);
-}
 // A thread's numbers of a group and row: 8 columns side by side, as weights are packed.
 __device__ inline void take_unit(const Sums& sum, int group, int half, float (&x)[kUnit]) {
 #pragma unroll
   for (int i = 0; i < kUnit; i++) x[i] = sum[(4 * group + i / 2) * 4 + 2 * half + i % 2];
 }
-__device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
-__device__ inline void widen(const Part& part, float (&x)[kUnit]) {
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    x[2 * i] = ptx::as_float(part.word[i] << 16);
-    x[2 * i + 1] = ptx::as_float(part.word[i] & 0xffff0000u);
-  }
-}
-
-// Mean and squared deviations of the numbers of a row seen so far.
-struct Moments {
-  float mean = 0, squares = 0;
-  // n more behind the first `seen`.
-  __device__ void include(int seen, int n, float its_mean, float its_squares) {
-    const float away = its_mean - mean, share = static_cast<float>(n) / (seen + n);
-    mean = math::fma(away, share, mean);
-    squares += math::fma(away * away, seen * share, its_squares);
-  }
-};
-
-// What becomes of a product: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way down.
-struct Layer {
-  enum What { out, up, down } what;
-  int blocks, columns;  // of the operand
-  int rows;
-  float* to;  // out: [rows][columns]
-  // what the product begins with: init[column], or a state's row of what the observations give
-  const float* init;
-  std::int64_t init_pitch;
-
-  int width, groups;
-  Activation activation;
-  bool normed;
-  float eps;
-  const float* vectors;  // bias, norm scale, norm bias, padded(width) each
-  bool keep;  // z, for the gradient
-  Part *tape, *work;
-  float* stats;       // of this layer
-  const float* head;  // the last layer's weights where this is the critic's last hidden one, else null
-  float head_bias;
-  float* q;
-  bool from_head;  // the way down begins here
-
-  __device__ const float* scale() const { return vectors + groups * kGroup; }
-  __device__ const float* shift() const { return vectors + 2 * groups * kGroup; }
-  __device__ int last_chunk() const { return (groups - 1) / kChunkGroups; }
-  // A thread's place in tape or work.
-  static __device__ Part* own(Part* from, int group, int half) {
-    return from + static_cast<unsigned>((group * 2 + half) * kThreads + ptx::thread());
-  }
-  __device__ static int column(int group) { return group * kGroup + own_unit() * kUnit; }
-  __device__ void load(const float* vector, int group, float (&x)[kUnit]) const { load_unit(vector + column(group), x); }
-  // Zeros what lies past the width.
-  __device__ void cut(int group, float (&x)[kUnit]) const {
-    if ((group + 1) * kGroup <= width) return;
-#pragma unroll
-    for (int i = 0; i < kUnit; i++)
-      if (column(group) + i >= width) x[i] = 0;
-  }
-};
-
 class WarpgroupNetwork {
  public:
   __device__ WarpgroupNetwork(const Place& place, Ring& weights) : here(place), p(place.p), ring(weights) {
@@ -130,8 +57,8 @@ class WarpgroupNetwork {
         else
           put_down(y, chunk, last, sum);
       }
-      if (y.what == Layer::up) activate_all(y, moments[0], moments[1]);
-      if (y.what == Layer::down || y.from_head) pull_back_all(y);
+      if (y.what == Layer::up) y.go_up(moments[0], moments[1]);
+      if (y.what == Layer::down || y.from_head) y.go_down();
     }
     ptx::sync_block();
   }
@@ -157,6 +84,7 @@ class WarpgroupNetwork {
   __device__ __noinline__ Layer layer(const Pass& pass, const Net& net, int product) const {
     const Operand o = operand_of(p, pass, product);
     Layer y{};
+    y.a = a;
     y.blocks = o.blocks;
     y.columns = o.columns;
     if (pass.observes) {
@@ -202,15 +130,6 @@ class WarpgroupNetwork {
       y.from_head = gradient;
     }
     return y;
-  }
-
-  // This thread's part of the operand: where the activations of a group and row are, or z and dy before them.
-  __device__ Part* place(int group, int half) const {
-    return reinterpret_cast<Part*>(a + static_cast<unsigned>(group * kABytes + part_offset(own_row(half), own_unit())));
-  }
-  __device__ void let_multiply() const {
-    ptx::show_to_products();
-    ptx::sync_warpgroup();
   }
 
   // ---- products
@@ -265,18 +184,21 @@ class WarpgroupNetwork {
 
   // to[rows][columns] = init[column] + A W, as float.
   __device__ void put_out(const Layer& y, int chunk, const Sums& sum) const {
+    const float* init = y.init;
+    const int column = Layer::column(chunk * kChunkGroups);
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int half = 0; half < 2; half++) {
+      if (own_row(half) >= y.rows) continue;
+      float* to = y.to + std::int64_t{own_row(half)} * y.columns + column;
       for_groups(y, chunk, [&](int group) {
-        if (own_row(half) >= y.rows) return;
-        const int column = Layer::column(chunk * kChunkGroups + group);
         float x[kUnit], b[kUnit] = {};
         take_unit(sum, group, half, x);
-        if (y.init) load_unit(y.init + column, b);
+        if (init) load_unit(init + column + group * kGroup, b);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
-        store_unit(y.to + std::int64_t{own_row(half)} * y.columns + column, x);
+        store_unit(to + group * kGroup, x);
       });
+    }
   }
 
   // ---- hidden layers
@@ -284,24 +206,24 @@ class WarpgroupNetwork {
   // z = init + A W of a chunk: to the tape, to A where it is the last, and into the moments of the rows.
   __device__ void put_up(const Layer& y, int chunk, bool last, Sums& sum, Moments (&moments)[2]) const {
     const bool keep = y.keep || !last, normed = y.normed;
-    Part* const tape = y.tape;
+    const int first = chunk * kChunkGroups;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = own_row(half) < here.rows ? own_row(half) : 0;
-      const float* init = y.init + (row + here.offset) / p.N * y.init_pitch;
+      const float* init = y.init + (row + here.offset) / p.N * y.init_pitch + Layer::column(first);
+      Part *tape = Layer::own(y.tape, first, half), *in_a = Layer::place(a, first, half);
       float total = 0;
       for_groups(y, chunk, [&](int group) {
-        const int whole = chunk * kChunkGroups + group;
         float x[kUnit], b[kUnit];
         take_unit(sum, group, half, x);
-        load_unit(init + Layer::column(whole), b);
+        load_unit(init + group * kGroup, b);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
         const Part z = rounded(x);
-        if (keep) *Layer::own(tape, whole, half) = z;
-        if (last) *place(whole, half) = z;
+        if (keep) tape[group * kTapeStep] = z;
+        if (last) in_a[group * kAStep] = z;
         widen(z, x);
-        y.cut(whole, x);
+        y.cut(first + group, x);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) {
           total += x[i];
@@ -317,7 +239,7 @@ class WarpgroupNetwork {
         take_unit(sum, group, half, x);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] -= mean;
-        y.cut(chunk * kChunkGroups + group, x);
+        y.cut(first + group, x);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) squares = math::fma(x[i], x[i], squares);
       });
@@ -325,138 +247,21 @@ class WarpgroupNetwork {
     }
   }
 
-  // From z, on the tape or in A, through norm and activation to A; or to q.
-  __device__ __noinline__ void activate_all(const Layer& y, Moments first, Moments second) const {
-    const Moments* moments[2] = {&first, &second};
-    float mean[2] = {}, rstd[2] = {1, 1}, dot[2] = {};
-    if (y.normed) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        mean[half] = moments[half]->mean;
-        rstd[half] = 1.0f / math::sqrt(moments[half]->squares / y.width + y.eps);
-        if (own_unit() > 0) continue;
-        y.stats[2 * own_row(half)] = mean[half];
-        y.stats[2 * own_row(half) + 1] = rstd[half];
-      }
-    }
-    for (int group = 0; group < y.groups; group++) {
-      float by[kUnit], plus[kUnit], head[kUnit];
-      if (y.normed) y.load(y.scale(), group, by), y.load(y.shift(), group, plus);
-      if (y.head) y.load(y.head, group, head);
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        Part* to = place(group, half);
-        float x[kUnit];
-        widen(group / kChunkGroups < y.last_chunk() ? *Layer::own(y.tape, group, half) : *to, x);
-        if (y.normed) {
-#pragma unroll
-          for (int i = 0; i < kUnit; i++) x[i] = math::fma((x[i] - mean[half]) * rstd[half], by[i], plus[i]);
-        }
-        activate(y.activation, x);
-        y.cut(group, x);
-        if (!y.head) *to = rounded(x);
-        if (y.head) {
-#pragma unroll
-          for (int i = 0; i < kUnit; i++) dot[half] = math::fma(x[i], head[i], dot[half]);
-        }
-      }
-    }
-    if (y.head) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const float q = sum_own_row(dot[half]) + y.head_bias;
-        if (own_unit() == 0 && own_row(half) < here.rows) y.q[own_row(half)] = q;
-      }
-    } else {
-      let_multiply();
-    }
-  }
-
   // dy = A W of a chunk: to A where it is the last, else aside.
   __device__ void put_down(const Layer& y, int chunk, bool last, const Sums& sum) const {
-    Part* const work = y.work;
+    const int first = chunk * kChunkGroups;
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int half = 0; half < 2; half++) {
+      Part *work = Layer::own(y.work, first, half), *in_a = Layer::place(a, first, half);
       for_groups(y, chunk, [&](int group) {
-        const int whole = chunk * kChunkGroups + group;
         float x[kUnit];
         take_unit(sum, group, half, x);
-        *(last ? place(whole, half) : Layer::own(work, whole, half)) = rounded(x);
-      });
-  }
-
-  // dy, of the head or held in A (the last chunk) and work, to dz in A. Layer norm backward: with y the normalised values
-  // and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)).
-  __device__ __noinline__ void pull_back_all(const Layer& y) const {
-    ptx::sync_warp();  // stats are another lane's
-    float mean[2] = {}, rstd[2] = {1, 1}, mean_g[2] = {}, mean_gy[2] = {};
-    if (y.normed) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        mean[half] = y.stats[2 * own_row(half)];
-        rstd[half] = y.stats[2 * own_row(half) + 1];
-      }
-    }
-    const int first_held_in_a = y.from_head ? 0 : y.last_chunk() * kChunkGroups;
-    const auto held = [&](int group, int half) {
-      return group >= first_held_in_a ? place(group, half) : Layer::own(y.work, group, half);
-    };
-    for (int group = 0; group < y.groups; group++) {
-      float by[kUnit], plus[kUnit];
-      if (y.normed) y.load(y.scale(), group, by), y.load(y.shift(), group, plus);
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float g[kUnit], z[kUnit];
-        if (y.from_head)
-          y.load(y.head, group, g);
+        if (last)
+          in_a[group * kAStep] = rounded(x);
         else
-          widen(*held(group, half), g);
-        widen(*Layer::own(y.tape, group, half), z);
-        if (!y.normed) {
-          pull_back(y.activation, z, g);
-          y.cut(group, g);
-          *place(group, half) = rounded(g);
-          continue;
-        }
-        float input[kUnit];
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) {
-          z[i] = (z[i] - mean[half]) * rstd[half];
-          input[i] = math::fma(z[i], by[i], plus[i]);
-        }
-        pull_back(y.activation, input, g);
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) g[i] *= by[i];
-        y.cut(group, g);
-        y.cut(group, z);
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) {
-          mean_g[half] += g[i];
-          mean_gy[half] = math::fma(g[i], z[i], mean_gy[half]);
-        }
-        *held(group, half) = rounded(g);
-      }
+          work[group * kTapeStep] = rounded(x);
+      });
     }
-    if (y.normed) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        mean_g[half] = sum_own_row(mean_g[half]) / y.width;
-        mean_gy[half] = sum_own_row(mean_gy[half]) / y.width;
-      }
-      for (int group = 0; group < y.groups; group++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          float g[kUnit], z[kUnit];
-          widen(*held(group, half), g);
-          widen(*Layer::own(y.tape, group, half), z);
-#pragma unroll
-          for (int i = 0; i < kUnit; i++)
-            g[i] = rstd[half] * (g[i] - mean_g[half] - (z[i] - mean[half]) * rstd[half] * mean_gy[half]);
-          y.cut(group, g);
-          *place(group, half) = rounded(g);
-        }
-    }
-    let_multiply();
   }
 
   const Place& here;
