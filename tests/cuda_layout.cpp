@@ -237,7 +237,7 @@ static Program flow_of(const MlpSpec& spec, Precision precision, std::int64_t B,
 static void test_the_choice_of_the_hopper_kernel() {
   struct Case {
     const char* what;
-    bool taken;
+    int M;  // of the Hopper kernel; 0: the general one
     std::int64_t B;
     int N, width;
     Precision precision = Precision::bf16;
@@ -246,36 +246,41 @@ static void test_the_choice_of_the_hopper_kernel() {
     Machine machine{132, 227 * 1024, true};
   };
   const Case cases[] = {
-      {"many states", true, 3200, 10, 512},
-      {"a million", true, 100000, 10, 512},
-      {"narrow layers", true, 100000, 10, 64},
-      {"the largest states", true, 4000, 128, 512},
-      {"larger states, whole", true, 4000, 200, 512, Precision::bf16, Norm::pre, false},
-      {"no norm", true, 3200, 10, 512, Precision::bf16, Norm::none},
-      {"few states", false, 4, 10, 512},
-      {"norm behind the activation", false, 3200, 10, 512, Precision::bf16, Norm::post},
-      {"layers that do not fit", false, 3200, 10, 1024},
-      {"float32", false, 3200, 10, 512, Precision::fp32},
-      {"tf32", false, 3200, 10, 512, Precision::tf32},
-      {"another GPU", false, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
-      {"no cluster", false, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
+      {"many states", 128, 3200, 10, 512},
+      {"a million", 128, 100000, 10, 512},
+      {"narrow layers", 128, 100000, 10, 64},
+      {"the largest states", 128, 4000, 128, 512},
+      {"larger states, a part of each", 128, 4000, 200, 512, Precision::bf16, Norm::pre, false},
+      {"no norm", 128, 3200, 10, 512, Precision::bf16, Norm::none},
+      {"a training batch", 64, 256, 10, 512},
+      {"layers that fit 64 rows", 64, 3200, 10, 1024},
+      {"few states", 0, 4, 10, 512},
+      {"norm behind the activation", 0, 3200, 10, 512, Precision::bf16, Norm::post},
+      {"layers that do not fit", 0, 3200, 10, 1056},
+      {"float32", 0, 3200, 10, 512, Precision::fp32},
+      {"tf32", 0, 3200, 10, 512, Precision::tf32},
+      {"another GPU", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
+      {"no cluster", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
   };
   for (const Case& c : cases) {
     MlpSpec spec = spec_of({37, c.width, c.width, c.width, c.width, 1}, 2);
     spec.norm = c.norm;
     Program p = flow_of(spec, c.precision, c.B, c.N);
     const Schedule s = fit(p, c.precision, c.whole, c.machine);
-    CHECK(s.hopper == c.taken, "%s", c.what);
+    CHECK(s.hopper == (c.M > 0), "%s", c.what);
     if (!s.hopper) continue;
-    CHECK(s.M == kHopperRows && s.shared_bytes <= c.machine.shared_bytes, "%s: %d bytes", c.what, s.shared_bytes);
-    CHECK(p.at.work - p.at.tape >= std::int64_t{4} * kHopperRows * padded(c.width) * 2, "%s: tape", c.what);
+    CHECK(s.M == c.M && s.shared_bytes <= c.machine.shared_bytes, "%s: %d rows, %d bytes", c.what, s.M, s.shared_bytes);
+    CHECK(p.at.work - p.at.tape >= std::int64_t{4} * s.M * padded(c.width) * 2, "%s: tape", c.what);
   }
 }
 
 // What sm90_design.md says.
 static void test_shared_memory_of_the_hopper_kernel() {
-  CHECK(hopper_shared_bytes(16) == 1024 + 96 * 1024 + 128 * 1024, "%d bytes at 512 columns", hopper_shared_bytes(16));
-  CHECK(hopper_shared_bytes(17) > 227 * 1024, "%d bytes at 544 columns", hopper_shared_bytes(17));
+  const int limit = 227 * 1024;
+  CHECK(hopper_shared_bytes(128, 16) == 1024 + 96 * 1024 + 128 * 1024, "%d bytes", hopper_shared_bytes(128, 16));
+  CHECK(hopper_shared_bytes(64, 16) == 1024 + 96 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(64, 16));
+  CHECK(hopper_shared_bytes(128, 16) <= limit && hopper_shared_bytes(128, 17) > limit, "512 columns are the most at 128 rows");
+  CHECK(hopper_shared_bytes(64, 32) <= limit && hopper_shared_bytes(64, 33) > limit, "1024 columns are the most at 64 rows");
 }
 
 // ---- the passes of a program

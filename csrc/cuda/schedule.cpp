@@ -50,15 +50,15 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return waves * (std::max(weights, multiply) + between);
 }
 
-// The same of the Hopper kernel: wgmma reaches what a large matrix product does (788 TFLOP/s measured), and two blocks share
-// what they read of the weights.
-double hopper_cost(const Program& p, bool whole_states, const Machine& machine) {
-  const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = (p.rows + rows - 1) / rows;
+// The same of the Hopper kernel: wgmma at what a large matrix product was measured to reach (788 TFLOP/s), two blocks sharing what
+// they read of the weights; with 128 rows most of what lies between products is hidden behind those of the other warpgroup.
+double hopper_cost(const Program& p, int M, bool whole_states, const Machine& machine) {
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
   const int blocks = hopper_blocks(tiles, machine);
   const double active = static_cast<double>(blocks) / machine.multiprocessors;
-  const double weights = std::max(4.7, (4.7 + 7.8 * active) / kCluster);
+  const double weights = std::max(4.7, (4.7 + 7.8 * active) / kCluster), between = M == kGroupRows ? 2.3 : 1.4;
   const std::int64_t waves = (tiles + blocks - 1) / blocks;
-  return waves * (std::max(weights, 0.088 * kHopperRows) + 0.02 * kHopperRows);
+  return waves * (std::max(weights, 0.088 * M) + between);
 }
 
 struct Shared {
@@ -113,13 +113,16 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.work_bytes = shared.work;
     }
   }
-  const int hopper_shared = hopper_shared_bytes(extent.k_blocks);
-  if (machine.hopper && machine.multiprocessors >= kCluster && precision == Precision::bf16 && !extent.post &&
-      hopper_shared <= machine.shared_bytes && !(whole_states && kHopperRows < p.N) &&
-      (best.M == 0 || hopper_cost(p, whole_states, machine) < least)) {
+  const bool hopper = machine.hopper && machine.multiprocessors >= kCluster && precision == Precision::bf16 && !extent.post;
+  for (const int M : {kGroupRows, kLargestHopperTile}) {
+    const int shared = hopper_shared_bytes(M, extent.k_blocks);
+    if (!hopper || shared > machine.shared_bytes || (whole_states && M < p.N)) continue;
+    const double time = hopper_cost(p, M, whole_states, machine);
+    if (best.M > 0 && time >= least) continue;
+    least = time;
     best.hopper = true;
-    best.M = kHopperRows;
-    best.shared_bytes = hopper_shared;
+    best.M = M;
+    best.shared_bytes = shared;
     p.resident = true;
   }
   if (best.M == 0)

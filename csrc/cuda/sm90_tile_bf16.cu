@@ -1,4 +1,4 @@
-// The tile kernel of Hopper: bfloat16, layers of up to 512 columns, layer norm before the activation or none. Clusters of two
+// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of two
 // blocks share their weights; one warpgroup fetches them, two multiply; see sm90_design.md and tile/warpgroup_network.cuh.
 #include "runtime.hpp"
 #include "tile/tile.cuh"
@@ -13,9 +13,10 @@ __device__ inline bool cluster_goes_on(const Program& program, std::int64_t tile
   return tile - ptx::cluster_rank() < program.tiles;
 }
 
+template <int Rows>
 __device__ inline void work(const Program& program, Ring& ring) {
-  Place here(program, ptx::block_x(), kHopperRows);
-  const WarpgroupNetwork network(here, ring);
+  Place here(program, ptx::block_x(), Rows);
+  const WarpgroupNetwork<Rows> network(here, ring);
   const Tile phases(here, network.bandwidths(), network.pair_memory());
   do {
     for (Pass pass; phases.next(pass);) network.run(pass);
@@ -26,14 +27,15 @@ __device__ inline void work(const Program& program, Ring& ring) {
 
 }  // namespace
 
+template <int Rows>
 __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __grid_constant__ Program program) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   Ring ring(ptx::shared_memory());
-  if (ptx::thread() == 0) ring.begin();
+  if (ptx::thread() == 0) ring.begin(Rows / kGroupRows * kGroupThreads / kLanes);
   ptx::sync_cluster();
   if (ptx::thread() < kThreads) {
     ptx::take_registers<kWorkRegisters>();
-    work(program, ring);
+    work<Rows>(program, ring);
   } else {
     ptx::give_registers<kFetchRegisters>();
     if (ptx::thread() == kThreads)
@@ -44,6 +46,8 @@ __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __
 #endif
 }
 
-Kernel<Program> hopper_tile_kernel_of() { return hopper_tile_kernel; }
+Kernel<Program> hopper_tile_kernel_of(int rows) {
+  return rows == kGroupRows ? hopper_tile_kernel<kGroupRows> : hopper_tile_kernel<kLargestHopperTile>;
+}
 
 }  // namespace vgf::cuda

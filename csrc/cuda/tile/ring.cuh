@@ -58,11 +58,11 @@ struct Ring {
     empty = full + kRing;
     slots = shared + kHopperHeadBytes;
   }
-  // By one thread of every block; the cluster must meet then.
-  __device__ void begin() const {
+  // By one thread of every block; the cluster must meet then. warps: that work, in a block
+  __device__ void begin(int warps) const {
     for (int i = 0; i < kRing; i++) {
       ptx::begin_barrier(full + i, 1);
-      ptx::begin_barrier(empty + i, kWarps * kCluster);
+      ptx::begin_barrier(empty + i, warps * kCluster);
     }
     ptx::publish_barriers();
   }

@@ -12,8 +12,6 @@
 namespace vgf::cuda {
 
 constexpr int kChunkGroups = kChunk / kGroup;
-// From a thread's part of a group to that of the next, in parts.
-constexpr int kTapeStep = 2 * kThreads, kAStep = kABytes / kPartBytes;
 
 // The rows that a thread has of its tile's products, and the sum over the four threads that share one.
 __device__ inline int own_row(int half) {
@@ -69,8 +67,13 @@ class Ahead {
 };
 
 // What becomes of a product: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way down; and the
-// passes that follow then, over this thread's 2 rows of every group.
+// passes that follow then, over this thread's 2 rows of every group. Rows: of a tile.
+template <int Rows>
 struct Layer {
+  static constexpr int kABytes = Rows * kBlockBytes;  // of a k-block
+  // from a thread's part of a group to that of the next, in parts
+  static constexpr int kTapeStep = 2 * Rows / kGroupRows * kGroupThreads, kAStep = kABytes / kPartBytes;
+
   enum What { out, up, down } what;
   int blocks, columns;  // of the operand
   int rows;             // of the tile that are real
@@ -98,7 +101,7 @@ struct Layer {
   __device__ int last_chunk() const { return (groups - 1) / kChunkGroups; }
   // A thread's place in tape or work; and in A, where the activations of a group and row are, or z and dy before them.
   static __device__ Part* own(Part* from, int group, int half) {
-    return from + static_cast<unsigned>((group * 2 + half) * kThreads + ptx::thread());
+    return from + static_cast<unsigned>(group * kTapeStep + half * (kTapeStep / 2) + ptx::thread());
   }
   static __device__ Part* place(unsigned char* a, int group, int half) {
     return reinterpret_cast<Part*>(a + static_cast<unsigned>(group * kABytes + part_offset(own_row(half), own_unit())));

@@ -1,11 +1,11 @@
 // Networks on a tile by wgmma, bfloat16: a warpgroup takes 64 rows through all layers on its own; weights come from the
 // ring. See sm90_design.md for what was weighed, and what this costs.
 //
-// a      activations (of the gradient: dz), k-blocks of [128][64 bytes] in shared memory, updated in place
+// a      activations (of the gradient: dz), k-blocks of [Rows][64 bytes] in shared memory, updated in place
 // tape   z of every hidden layer as bfloat16, in scratch. A thread reads back only what it has written, so it lies there as
-//        the thread holds it: [groups of 32 columns][2 halves][256 threads] of 16 bytes. Likewise `work`: dy of all columns
+//        the thread holds it: [groups of 32 columns][2 halves][128 threads a warpgroup] of 16 bytes. Likewise `work`: dy of all columns
 //        but the last chunk's.
-// stats  [hidden][128][2] floats: mean and 1 / std
+// stats  [hidden][Rows][2] floats: mean and 1 / std
 //
 // A product is 256 columns at a time, 128 sums a thread. Of a chunk that is not the last, z goes to the tape and comes
 // back when the whole row's norm is known; z of the last chunk waits in `a`, at the place where its activation will be:
@@ -25,7 +25,12 @@ __device__ inline void take_unit(const Sums& sum, int group, int half, float (&x
 #pragma unroll
   for (int i = 0; i < kUnit; i++) x[i] = sum[(4 * group + i / 2) * 4 + 2 * half + i % 2];
 }
+
+// Rows: of a tile, 64 or 128. With 64 the second warpgroup has none, and helps between passes only.
+template <int Rows>
 class WarpgroupNetwork {
+  using Layer = cuda::Layer<Rows>;
+
  public:
   __device__ WarpgroupNetwork(const Place& place, Ring& weights) : here(place), p(place.p), ring(weights) {
     a = ring.slots + kRing * kSlotBytes;
@@ -33,14 +38,15 @@ class WarpgroupNetwork {
 
   // Shared memory of the pairwise part: that of the activations, between networks.
   __device__ Bandwidth* bandwidths() const { return reinterpret_cast<Bandwidth*>(a); }
-  __device__ float* pair_memory() const { return reinterpret_cast<float*>(a + bandwidth_bytes(kHopperRows)); }
+  __device__ float* pair_memory() const { return reinterpret_cast<float*>(a + bandwidth_bytes(Rows)); }
 
   // Everything but the products and what their sums are needed for is in functions: products are not, because the compiler
   // would wait for each (its warning C7510), and are written once, because they are large.
   __device__ void run(const Pass& pass) const {
     const Net& net = net_of(p, pass);
     enter(pass, net);
-    for (int product = 0; product < products_of(p, pass); product++) {
+    const int products = ptx::thread() < Rows / kGroupRows * kGroupThreads ? products_of(p, pass) : 0;
+    for (int product = 0; product < products; product++) {
       const Layer y = layer(pass, net, product);
       Moments moments[2];
       for (int chunk = 0; chunk < chunks_of(y.columns); chunk++) {
@@ -68,13 +74,13 @@ class WarpgroupNetwork {
   __device__ __noinline__ void enter(const Pass& pass, const Net& net) const {
     if (pass.observes) {
       const float* obs = p.obs + here.first_state * p.O;
-      fill_operand<Precision::bf16>(a, kHopperRows, here.states, p.O,
+      fill_operand<Precision::bf16>(a, Rows, here.states, p.O,
                                     [&](int s, int o) { return obs[std::int64_t{s} * p.O + o]; });
     } else {
       const float* particles = here.x();
       const int dims = p.A;
       const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / p.euler_steps : 0;
-      fill_operand<Precision::bf16>(a, kHopperRows, here.rows, net.inputs,
+      fill_operand<Precision::bf16>(a, Rows, here.rows, net.inputs,
                                     [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
     }
     ptx::show_to_products();
@@ -119,10 +125,10 @@ class WarpgroupNetwork {
       y.init_pitch = padded(y.width);
     }
     y.keep = gradient;
-    const int kept_before = gradient ? l * (padded(widest) / kGroup * 2 * kThreads) : 0;
+    const int kept_before = gradient ? l * (padded(widest) / kGroup * Layer::kTapeStep) : 0;
     y.tape = reinterpret_cast<Part*>(here.scratch + p.at.tape) + kept_before;
     y.work = reinterpret_cast<Part*>(here.scratch + p.at.work);
-    y.stats = here.floats(p.at.stats) + l * 2 * kHopperRows;
+    y.stats = here.floats(p.at.stats) + l * 2 * Rows;
     if (net.critic && !down && l + 1 == net.hidden) {
       y.head = vectors(net, pass.member, net.last);
       y.head_bias = *vectors(net, pass.member, net.last_bias);
@@ -142,7 +148,7 @@ class WarpgroupNetwork {
     int before = 0;
 #pragma unroll 1
     for (int block = 0; block < blocks; block++) {
-      const std::uint64_t w = ptx::operand(weights.wait()), x = ptx::operand(rows + block * kABytes);
+      const std::uint64_t w = ptx::operand(weights.wait()), x = ptx::operand(rows + block * Layer::kABytes);
       ptx::begin_products();
       ptx::multiply_group<N>(sum, x, w);
       ptx::multiply_group<N>(sum, x + kSliceStep, w + kSliceStep);
@@ -220,8 +226,8 @@ class WarpgroupNetwork {
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
         const Part z = rounded(x);
-        if (keep) tape[group * kTapeStep] = z;
-        if (last) in_a[group * kAStep] = z;
+        if (keep) tape[group * Layer::kTapeStep] = z;
+        if (last) in_a[group * Layer::kAStep] = z;
         widen(z, x);
         y.cut(first + group, x);
 #pragma unroll
@@ -257,9 +263,9 @@ class WarpgroupNetwork {
         float x[kUnit];
         take_unit(sum, group, half, x);
         if (last)
-          in_a[group * kAStep] = rounded(x);
+          in_a[group * Layer::kAStep] = rounded(x);
         else
-          work[group * kTapeStep] = rounded(x);
+          work[group * Layer::kTapeStep] = rounded(x);
       });
     }
   }
