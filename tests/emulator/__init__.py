@@ -85,7 +85,7 @@ class Emulated:
         self._settings = ctypes.CDLL(str(library))
 
     def set_seed(self, seed: int) -> None:
-        """The order of a block's threads, and whether copies are done late (even seeds) or at once."""
+        """The order of threads, and whether copies (bit 0) and products (bit 1) are done late (0) or at once (1)."""
         self._settings.emulator_set_seed(seed)
 
     def set_machine(self, multiprocessors: int, shared_bytes: int, hopper: bool = False) -> None:

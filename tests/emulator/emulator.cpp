@@ -5,18 +5,20 @@
 
 #include <algorithm>
 #include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 namespace emulator {
 
 Thread* current = nullptr;
 unsigned block_y = 0, blocks_x = 0;
 std::vector<Block> cluster;
-bool copies_are_late = true;
+bool copies_are_late = true, products_are_late = true;
 std::map<std::string, int> launches;
 
 namespace {
@@ -25,7 +27,7 @@ constexpr std::size_t kStack = 128 * 1024;
 constexpr int kGuard = 4096, kAlignment = 1024;
 constexpr unsigned char kPoison = 0xff;  // floats of these bytes are NaN
 
-enum class State { fresh, ready, at_barrier, at_cluster, in_group, waiting, done };
+enum class State { fresh, ready, at_barrier, at_cluster, in_warp, waiting, done };
 
 struct Fiber : Thread {
   State state = State::fresh;
@@ -61,6 +63,7 @@ std::deque<Bulk> bulk_copies;  // late ones, under way
 jmp_buf scheduler;
 int threads = 0, at_cluster_barrier = 0;
 const std::function<void()>* kernel = nullptr;
+std::exception_ptr failure;  // of a fiber
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
 
@@ -71,7 +74,11 @@ void wait() {
 }
 
 void enter() {
-  (*kernel)();
+  try {
+    (*kernel)();
+  } catch (...) {
+    failure = std::current_exception();
+  }
   self().state = State::done;
   _longjmp(scheduler, 1);
 }
@@ -124,7 +131,7 @@ void run_cluster(const std::vector<int>& order) {
   for (Block& block : cluster) {
     block.arrived.fill(0);
     block.met_warp.assign((threads + kWarp - 1) / kWarp, 0);
-    block.met_warpgroup.assign((threads + kWarpgroup - 1) / kWarpgroup, 0);
+    block.operands.assign((threads + kWarpgroup - 1) / kWarpgroup, {});
     for (int i = 0; i < threads; i++) {
       Fiber& fiber = fibers[block.rank * threads + i];
       fiber.index = i;
@@ -132,6 +139,7 @@ void run_cluster(const std::vector<int>& order) {
       fiber.state = State::fresh;
       fiber.copies.assign(1, {});
       fiber.products.assign(1, {});
+      fiber.products_done = 0;
     }
   }
   for (bool progress = true; progress;) {
@@ -141,6 +149,7 @@ void run_cluster(const std::vector<int>& order) {
       if (fiber.state == State::waiting && fiber.may_go_on()) fiber.state = State::ready;
       if (fiber.state != State::fresh && fiber.state != State::ready) continue;
       resume(fiber);
+      if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
       progress = true;
     }
     if (!progress) progress = finish_one_copy();
@@ -180,21 +189,26 @@ void sync_cluster() {
   wait();
 }
 
-void meet(void* argument, const std::function<void(void* const*)>& work, int count) {
+void meet(void* argument, const std::function<void(void* const*)>& work) {
   Fiber& fiber = self();
-  const int group = fiber.index / count;
-  int& met = (count == kWarp ? fiber.block->met_warp : fiber.block->met_warpgroup)[group];
+  const int warp = fiber.index / kWarp;
+  int& met = fiber.block->met_warp[warp];
   fiber.argument = argument;
-  fiber.state = State::in_group;
-  if (++met < count) return wait();
+  fiber.state = State::in_warp;
+  if (++met < kWarp) return wait();
   met = 0;
-  void* arguments[kWarpgroup];
-  for (int i = 0; i < count; i++) {
-    Fiber& other = fibers[fiber.block->rank * threads + group * count + i];
-    arguments[i] = other.argument;
+  void* arguments[kWarp];
+  for (int lane = 0; lane < kWarp; lane++) {
+    Fiber& other = fibers[fiber.block->rank * threads + warp * kWarp + lane];
+    arguments[lane] = other.argument;
     other.state = State::ready;
   }
   work(arguments);
+}
+
+void pause() {
+  self().state = State::ready;
+  wait();
 }
 
 void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals}; }
@@ -237,6 +251,7 @@ void run(const std::function<void()>& what, unsigned width, unsigned height, int
   fibers.resize(threads * cluster_blocks);
   cluster.resize(cluster_blocks);
   copies_are_late = seed % 2 == 0;
+  products_are_late = seed / 2 % 2 == 0;
   std::vector<int> order(fibers.size());
   std::iota(order.begin(), order.end(), 0);
   std::mt19937 random(seed);

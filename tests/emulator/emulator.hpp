@@ -5,7 +5,7 @@
 // What it can show: results, barriers that are missing (fibers run in an order that a seed decides, so a value that is
 // used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
 // allowed, or at once, by the seed), threads that disagree at a barrier, and arrivals and bytes that an mbarrier waits for
-// in vain. What it cannot: timing, bank conflicts, memory that is out of bounds by more than the guard behind shared
+// in vain, operands of products that change while a warp of the warpgroup still needs them. What it cannot: timing, bank conflicts, memory that is out of bounds by more than the guard behind shared
 // memory, fences between ordinary accesses and those of copies and products that are missing.
 #pragma once
 
@@ -46,7 +46,9 @@ struct Block {
   unsigned x, rank;  // in the grid, in its cluster
   unsigned char* shared;
   std::array<int, kBarriers> arrived;      // at each barrier
-  std::vector<int> met_warp, met_warpgroup;  // threads that have come to meet
+  std::vector<int> met_warp;               // threads that have come to meet
+  // of each warpgroup, what the operands of its products were when the first of its warps was done with them
+  std::vector<std::vector<std::uint64_t>> operands;
   std::vector<unsigned char> memory;
 };
 
@@ -56,21 +58,23 @@ struct Thread {
   Block* block = nullptr;
   std::vector<std::vector<Copy>> copies;      // groups under way; the last is still open
   std::vector<std::vector<Product>> products;  // likewise
+  std::size_t products_done = 0;
 };
 
 extern Thread* current;
 extern unsigned block_y, blocks_x;
 extern std::vector<Block> cluster;  // the blocks that run at once
-extern bool copies_are_late;        // and products
+extern bool copies_are_late, products_are_late;
 extern std::map<std::string, int> launches;  // of every kernel, by name
 
 // All of `count` threads of the block meet at a barrier.
 void sync(int barrier, int count);
 // All threads of the cluster meet.
 void sync_cluster();
-// The threads of a warp, or of a warpgroup, meet with an argument each; the last to arrive runs `work` on all arguments, in
-// order.
-void meet(void* argument, const std::function<void(void* const*)>& work, int threads = kWarp);
+// All lanes of a warp meet with an argument each; the last to arrive runs `work` on the 32 arguments, in lane order.
+void meet(void* argument, const std::function<void(void* const*)>& work);
+// Lets all others go first.
+void pause();
 
 // mbarriers, by the address in shared memory
 void begin_barrier(void* barrier, int arrivals);
@@ -83,7 +87,7 @@ void copy_telling(void* to, const void* from, int bytes, void* barrier);
 // Runs a kernel in a grid of blocks.
 void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes,
          int cluster_blocks);
-// The order of the fibers and the time of copies in later runs; 0: as numbered, late.
+// The order of the fibers in later runs, 0: as numbered; bit 0: copies are done at once, bit 1: products are.
 void set_seed(unsigned seed);
 
 }  // namespace emulator

@@ -34,20 +34,33 @@ inline double element(std::uint64_t descriptor, int row, int k) {
   return as_float(static_cast<std::uint32_t>(bits) << 16);
 }
 
-inline void multiply_now(const emulator::Product* const (&of)[128]) {
+// A warp's 16 rows of a product. Every warp must find the operands as the first one did: which of their rows a warp reads is
+// not said anywhere, so none may change before all four are done.
+inline void multiply_now(const emulator::Product* const (&of)[32]) {
   const emulator::Product& first = *of[0];
-  const int columns = first.columns;
+  const int columns = first.columns, warp = emulator::current->index / 32 % 4;
   std::vector<double> a(64 * 16), b(columns * 16);
   for (int row = 0; row < 64; row++)
     for (int k = 0; k < 16; k++) a[row * 16 + k] = element(first.a, row, k);
   for (int column = 0; column < columns; column++)
     for (int k = 0; k < 16; k++) b[column * 16 + k] = element(first.b, column, k);
-  for (int t = 0; t < 128; t++) {
-    const emulator::Product& mine = *of[t];
+  std::uint64_t seen = first.a * 31 + first.b;
+  for (const std::vector<double>* numbers : {&a, &b})
+    for (const double x : *numbers) {
+      std::uint64_t bits;
+      std::memcpy(&bits, &x, 8);
+      seen = (seen ^ bits >> 32) * 0x100000001b3;
+    }
+  std::vector<std::uint64_t>& operands = emulator::current->block->operands[emulator::current->index / 128];
+  const std::size_t which = emulator::current->products_done;
+  if (which == operands.size()) operands.push_back(seen);
+  if (operands.at(which) != seen) throw std::runtime_error("emulator: a product's operands differ between warps");
+  for (int lane = 0; lane < 32; lane++) {
+    const emulator::Product& mine = *of[lane];
     if (mine.a != first.a || mine.b != first.b || mine.columns != columns)
-      throw std::runtime_error("emulator: a warpgroup disagrees about a product");
+      throw std::runtime_error("emulator: a warp disagrees about a product");
     for (int i = 0; i < columns / 2; i++) {
-      const int row = t / 32 * 16 + t % 32 / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
+      const int row = warp * 16 + lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
       double sum = mine.d[i];
       for (int k = 0; k < 16; k++) sum += a[row * 16 + k] * b[column * 16 + k];
       mine.d[i] = truncated(sum);
@@ -55,21 +68,15 @@ inline void multiply_now(const emulator::Product* const (&of)[128]) {
   }
 }
 
-// All threads of the warpgroup bring their products, which are done in order.
-inline void multiply_together(std::vector<emulator::Product>& products) {
-  emulator::meet(
-      &products,
-      [](void* const* all) {
-        const auto of = [&](int t) -> std::vector<emulator::Product>& {
-          return *static_cast<std::vector<emulator::Product>*>(all[t]);
-        };
-        for (std::size_t i = 0; i < of(0).size(); i++) {
-          const emulator::Product* each[128];
-          for (int t = 0; t < 128; t++) each[t] = &of(t).at(i);
-          multiply_now(each);
-        }
-      },
-      emulator::kWarpgroup);
+// The lanes of a warp bring theirs.
+inline void multiply_together(const emulator::Product& mine) {
+  emulator::Product product = mine;
+  emulator::meet(&product, [](void* const* all) {
+    const emulator::Product* each[32];
+    for (int lane = 0; lane < 32; lane++) each[lane] = static_cast<const emulator::Product*>(all[lane]);
+    multiply_now(each);
+  });
+  emulator::current->products_done++;
 }
 
 inline std::uint64_t operand(const void* shared) { return wgmma_descriptor(shared_address(shared)); }
@@ -80,7 +87,8 @@ template <int Pending>
 inline void wait_products() {
   auto& groups = emulator::current->products;  // the last one is open
   while (groups.size() > Pending + 1) {
-    multiply_together(groups.front());
+    if (!groups.front().empty()) emulator::pause();
+    for (const emulator::Product& product : groups.front()) multiply_together(product);
     groups.erase(groups.begin());
   }
 }
@@ -93,12 +101,10 @@ inline void give_registers() {}
 template <int N>
 inline void multiply_group(float (&d)[128], std::uint64_t a, std::uint64_t b) {
   const emulator::Product mine{d, a, b, N};
-  if (emulator::copies_are_late) {
+  if (emulator::products_are_late)
     emulator::current->products.back().push_back(mine);
-    return;
-  }
-  std::vector<emulator::Product> one{mine};
-  multiply_together(one);
+  else
+    multiply_together(mine);
 }
 
 }  // namespace vgf::cuda::ptx
