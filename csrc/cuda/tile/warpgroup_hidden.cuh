@@ -165,7 +165,7 @@ struct Layer {
 
   // dy, of the head or held in A (the last chunk) and work, to dz in A. Layer norm backward: with y the normalised values
   // and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)).
-  __device__ __noinline__ void go_down() const {
+  __device__ void go_down() const {
     ptx::sync_warp();  // stats are another lane's
 #pragma unroll 1
     for (int half = 0; half < 2; half++) {
@@ -227,5 +227,12 @@ struct Layer {
     let_multiply();
   }
 };
+
+// With a copy of the layer, which the compiler knows that no store changes.
+template <int Rows>
+__device__ __noinline__ void go_down(const Layer<Rows>& its) {
+  const Layer<Rows> layer = its;
+  layer.go_down();
+}
 
 }  // namespace vgf::cuda

@@ -45,8 +45,7 @@ class WarpgroupNetwork {
   __device__ void run(const Pass& pass) const {
     const Net& net = net_of(p, pass);
     enter(pass, net);
-    const int products = ptx::thread() < Rows / kGroupRows * kGroupThreads ? products_of(p, pass) : 0;
-    for (int product = 0; product < products; product++) {
+    for (int product = 0; has_rows() && product < products_of(p, pass); product++) {
       const Layer y = layer(pass, net, product);
       Moments moments[2];
       for (int chunk = 0; chunk < chunks_of(y.columns); chunk++) {
@@ -64,12 +63,15 @@ class WarpgroupNetwork {
           put_down(y, chunk, last, sum);
       }
       if (y.what == Layer::up) y.go_up(moments[0], moments[1]);
-      if (y.what == Layer::down || y.from_head) y.go_down();
+      if (y.what == Layer::down || y.from_head) go_down(y);
     }
     ptx::sync_block();
   }
 
  private:
+  // Whether this warpgroup has any.
+  static __device__ bool has_rows() { return ptx::thread() < Rows / kGroupRows * kGroupThreads; }
+
   // The way into the first product: observations, or particles (and the time, where the net takes one more input).
   __device__ __noinline__ void enter(const Pass& pass, const Net& net) const {
     if (pass.observes) {
