@@ -50,8 +50,8 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return waves * (std::max(weights, multiply) + between);
 }
 
-// The same of the Hopper kernel: wgmma at what a large matrix product was measured to reach (788 TFLOP/s), two blocks sharing what
-// they read of the weights; with 128 rows most of what lies between products is hidden behind those of the other warpgroup.
+// The same of the Hopper kernel: wgmma at what a large matrix product was measured to reach (788 TFLOP/s), two blocks sharing
+// what they read of the weights; with 128 rows much of what lies between products is hidden behind the other warpgroup's.
 double hopper_cost(const Program& p, int M, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
   const int blocks = hopper_blocks(tiles, machine);

@@ -1,5 +1,6 @@
-// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of two
-// blocks share their weights; one warpgroup fetches them, two multiply; see sm90_design.md and tile/warpgroup_network.cuh.
+// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of two blocks share their weights;
+// one warpgroup fetches them, two multiply. On chip: sm90_layout.hpp; what lies where: tile/warpgroup_network.cuh; the cost
+// model and what else was weighed: sm90_design.md.
 #include "runtime.hpp"
 #include "tile/tile.cuh"
 #include "tile/warpgroup_network.cuh"

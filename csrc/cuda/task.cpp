@@ -97,8 +97,10 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   if (!real()) return;
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
   if (schedule.hopper)
-    launch(schedule.M == kGroupRows ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>", hopper_tile_kernel_of(schedule.M),
-           {static_cast<unsigned>(schedule.blocks), 1, kHopperThreads, schedule.shared_bytes, kCluster}, p, workspace_.stream);
+    launch(schedule.M == kGroupRows ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>",
+           hopper_tile_kernel_of(schedule.M),
+           {static_cast<unsigned>(schedule.blocks), 1, kHopperThreads, schedule.shared_bytes, kCluster}, p,
+           workspace_.stream);
   else
     start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
 }

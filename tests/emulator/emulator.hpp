@@ -4,9 +4,10 @@
 //
 // What it can show: results, barriers that are missing (fibers run in an order that a seed decides, so a value that is
 // used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
-// allowed, or at once, by the seed), threads that disagree at a barrier, and arrivals and bytes that an mbarrier waits for
-// in vain, operands of products that change while a warp of the warpgroup still needs them. What it cannot: timing, bank conflicts, memory that is out of bounds by more than the guard behind shared
-// memory, fences between ordinary accesses and those of copies and products that are missing.
+// allowed, or at once, by the seed), threads that disagree at a barrier, arrivals and bytes that an mbarrier waits for in
+// vain, and operands of a product that change while a warp of its warpgroup still needs them. What it cannot: timing, bank
+// conflicts, memory that is out of bounds by more than the guard behind shared memory, missing fences between ordinary
+// accesses and those of copies and products.
 #pragma once
 
 #include <array>

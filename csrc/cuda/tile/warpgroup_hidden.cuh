@@ -1,8 +1,8 @@
 // What lies between two products of a warpgroup: norm and activation, up and down.
 //
-// A thread has 2 rows (halves) of its warpgroup's 64 and 8 columns side by side of every group of 32, which is how sums and packed
-// weights have it; a part is those 8 as bfloat16. Nothing here is another thread's but the sums over the four that share a
-// row. Loops are over groups and keep few registers, whatever the activation. See sm90_design.md for what this costs.
+// A thread has 2 rows (halves) of its warpgroup's 64 and 8 columns side by side of every group of 32, which is how sums and
+// packed weights have it; a part is those 8 as bfloat16. Nothing here is another thread's but the sums over the four that
+// share a row. Loops are over groups and keep few registers, whatever the activation. See sm90_design.md for the cost.
 #pragma once
 
 #include <ptx/warpgroup.cuh>
@@ -66,8 +66,8 @@ class Ahead {
   Part parts[kAhead];
 };
 
-// What becomes of a product: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way down; and the
-// passes that follow then, over this thread's 2 rows of every group. Rows: of a tile.
+// What becomes of a product: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way down; and
+// what follows then, over this thread's 2 rows of every group. Rows: of a tile.
 template <int Rows>
 struct Layer {
   static constexpr int kABytes = Rows * kBlockBytes;  // of a k-block

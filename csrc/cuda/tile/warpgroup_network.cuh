@@ -3,8 +3,8 @@
 //
 // a      activations (of the gradient: dz), k-blocks of [Rows][64 bytes] in shared memory, updated in place
 // tape   z of every hidden layer as bfloat16, in scratch. A thread reads back only what it has written, so it lies there as
-//        the thread holds it: [groups of 32 columns][2 halves][128 threads a warpgroup] of 16 bytes. Likewise `work`: dy of all columns
-//        but the last chunk's.
+//        the thread holds it: [groups of 32 columns][2 halves][128 threads a warpgroup] of 16 bytes. Likewise `work`: dy
+//        of all columns but the last chunk's.
 // stats  [hidden][Rows][2] floats: mean and 1 / std
 //
 // A product is 256 columns at a time, 128 sums a thread. Of a chunk that is not the last, z goes to the tape and comes
@@ -69,7 +69,7 @@ class WarpgroupNetwork {
   }
 
  private:
-  // Whether this warpgroup has any.
+  // Whether this warpgroup has rows of the tile.
   static __device__ bool has_rows() { return ptx::thread() < Rows / kGroupRows * kGroupThreads; }
 
   // The way into the first product: observations, or particles (and the time, where the net takes one more input).
