@@ -8,6 +8,8 @@
 #include "pack.hpp"
 #include "pairs.hpp"
 #include "schedule.hpp"
+#include "sm90_layout.hpp"
+#include "tile/passes.cuh"
 
 using namespace vgf;
 using namespace vgf::cuda;
@@ -125,7 +127,8 @@ static void test_packed_networks() {
 }
 
 static void test_schedules() {
-  const Machine machines[] = {{132, 227 * 1024}, {108, 163 * 1024}, {84, 99 * 1024}, {1, 99 * 1024}};
+  const Machine machines[] = {{132, 227 * 1024, false}, {108, 163 * 1024, false}, {84, 99 * 1024, false},
+                              {1, 99 * 1024, false},    {132, 227 * 1024, true},  {3, 227 * 1024, true}};
   for (const Machine& machine : machines)
     for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16})
       for (const int width : {8, 64, 512, 1024, 4096})
@@ -144,7 +147,9 @@ static void test_schedules() {
               CHECK(s.M <= largest_tile(precision) && p.rows_per_tile <= s.M, "%d rows", s.M);
               CHECK(!whole || p.rows_per_tile % N == 0, "%d rows of %d particles", p.rows_per_tile, N);
               CHECK((p.tiles - 1) * p.rows_per_tile < p.rows && p.tiles * p.rows_per_tile >= p.rows, "tiles");
-              CHECK(s.blocks >= 1 && s.blocks <= std::min<std::int64_t>(p.tiles, machine.multiprocessors), "blocks");
+              const std::int64_t useful = s.hopper ? round_up(p.tiles, kCluster) : p.tiles;
+              CHECK(s.blocks >= 1 && s.blocks <= std::min<std::int64_t>(useful, machine.multiprocessors), "blocks");
+              CHECK(!s.hopper || (s.blocks % kCluster == 0 && machine.hopper), "%d blocks", s.blocks);
               CHECK(s.scratch_bytes == s.blocks * p.at.bytes && p.at.bytes % 256 == 0, "scratch");
               // the states of any run of rows_per_tile rows
               int most = 0;
@@ -159,7 +164,7 @@ static void test_schedules() {
             }
 }
 
-// What the head of csrc/cuda/tile/tile.cuh says of the paper's networks, in units of 1024 bytes, rounded.
+// What the head of csrc/cuda/tile/network.cuh says of the paper's networks, in units of 1024 bytes, rounded.
 static void test_shared_memory_of_the_default_configurations() {
   struct Case {
     Precision precision;
@@ -179,7 +184,7 @@ static void test_shared_memory_of_the_default_configurations() {
         p.A = 8;
         p.O = 29;
         p.rows = B * p.N;
-        const Schedule s = fit(p, c.precision, true, {132, kilobytes * 1024});
+        const Schedule s = fit(p, c.precision, true, {132, kilobytes * 1024, false});
         CHECK(p.resident || kilobytes < 163, "%d KB of shared memory", kilobytes);
         if (!p.resident || s.M != c.M) continue;
         met = true;
@@ -187,6 +192,134 @@ static void test_shared_memory_of_the_default_configurations() {
       }
     CHECK(met, "no batch is given tiles of %d rows", c.M);
   }
+}
+
+// ---- Hopper
+
+// The PTX ISA's own words on swizzling by 64 bytes: of an address, bits 4 and 5 are combined with bits 7 and 8.
+static void test_operands_are_swizzled_as_wgmma_has_it() {
+  for (int row = 0; row < kChunk; row++)
+    for (int part = 0; part < kParts; part++) {
+      const int straight = row * 64 + part * 16;
+      CHECK(part_offset(row, part) == (straight ^ (straight >> 3 & 0x30)), "row %d, part %d", row, part);
+    }
+}
+
+static void test_descriptors() {
+  const auto field = [](std::uint64_t descriptor, int from, int bits) {
+    return static_cast<int>(descriptor >> from & ((std::uint64_t{1} << bits) - 1));
+  };
+  for (const std::uint32_t address : {0x400u, 0x18400u, 0x38000u}) {
+    const std::uint64_t d = wgmma_descriptor(address);
+    CHECK(field(d, 0, 14) * 16 == static_cast<int>(address), "start %d", field(d, 0, 14));
+    CHECK(field(d, 32, 14) * 16 == 512, "stride between groups of eight rows %d", field(d, 32, 14));
+    CHECK(field(d, 49, 3) == 0 && field(d, 62, 2) == 2, "base offset %d, mode %d", field(d, 49, 3), field(d, 62, 2));
+    CHECK(field(d, 14, 2) == 0 && field(d, 30, 2) == 0 && field(d, 46, 3) == 0 && field(d, 52, 10) == 0, "unused bits");
+    CHECK(field(d + kSliceStep, 0, 14) * 16 == static_cast<int>(address) + 32, "the next 16 numbers of k");
+  }
+}
+
+static Program flow_of(const MlpSpec& spec, Precision precision, std::int64_t B, int N) {
+  Program p{};
+  p.A = 8;
+  p.O = spec.widths.front() - p.A;
+  p.critic = lay_out(spec, p.O, true, true, precision).net;
+  p.B = B;
+  p.N = N;
+  p.rows = B * N;
+  return p;
+}
+
+static void test_the_choice_of_the_hopper_kernel() {
+  struct Case {
+    const char* what;
+    int M;  // of the Hopper kernel; 0: the general one
+    std::int64_t B;
+    int N, width;
+    Precision precision = Precision::bf16;
+    Norm norm = Norm::pre;
+    bool whole = true;
+    Machine machine{132, 227 * 1024, true};
+  };
+  const Case cases[] = {
+      {"many states", 128, 3200, 10, 512},
+      {"a million", 128, 100000, 10, 512},
+      {"narrow layers", 128, 100000, 10, 64},
+      {"the largest states", 128, 4000, 128, 512},
+      {"larger states, a part of each", 128, 4000, 200, 512, Precision::bf16, Norm::pre, false},
+      {"no norm", 128, 3200, 10, 512, Precision::bf16, Norm::none},
+      {"a training batch", 64, 256, 10, 512},
+      {"layers that fit 64 rows", 64, 3200, 10, 1024},
+      {"few states", 0, 4, 10, 512},
+      {"norm behind the activation", 0, 3200, 10, 512, Precision::bf16, Norm::post},
+      {"layers that do not fit", 0, 3200, 10, 1056},
+      {"float32", 0, 3200, 10, 512, Precision::fp32},
+      {"tf32", 0, 3200, 10, 512, Precision::tf32},
+      {"another GPU", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
+      {"no cluster", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
+  };
+  for (const Case& c : cases) {
+    MlpSpec spec = spec_of({37, c.width, c.width, c.width, c.width, 1}, 2);
+    spec.norm = c.norm;
+    Program p = flow_of(spec, c.precision, c.B, c.N);
+    const Schedule s = fit(p, c.precision, c.whole, c.machine);
+    CHECK(s.hopper == (c.M > 0), "%s", c.what);
+    if (!s.hopper) continue;
+    CHECK(s.M == c.M && s.shared_bytes <= c.machine.shared_bytes, "%s: %d rows, %d bytes", c.what, s.M, s.shared_bytes);
+    CHECK(p.at.work - p.at.tape >= std::int64_t{4} * s.M * padded(c.width) * 2, "%s: tape", c.what);
+  }
+}
+
+// What sm90_design.md says.
+static void test_shared_memory_of_the_hopper_kernel() {
+  const int limit = 227 * 1024;
+  CHECK(hopper_shared_bytes(128, 16) == 1024 + 96 * 1024 + 128 * 1024, "%d bytes", hopper_shared_bytes(128, 16));
+  CHECK(hopper_shared_bytes(64, 16) == 1024 + 96 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(64, 16));
+  CHECK(hopper_shared_bytes(128, 16) <= limit && hopper_shared_bytes(128, 17) > limit, "512 columns are the most at 128 rows");
+  CHECK(hopper_shared_bytes(64, 32) <= limit && hopper_shared_bytes(64, 33) > limit, "1024 columns are the most at 64 rows");
+}
+
+// ---- the passes of a program
+
+static std::vector<Pass> passes_of(const Program& p) {
+  std::vector<Pass> found;
+  for (Pass pass = following(p, {}); pass.role != Role::end; pass = following(p, pass)) found.push_back(pass);
+  return found;
+}
+
+static void test_passes() {
+  const auto expect = [](const char* what, const std::vector<Pass>& got, const std::vector<Pass>& wanted) {
+    CHECK(got.size() == wanted.size(), "%s: %zu passes of %zu", what, got.size(), wanted.size());
+    for (std::size_t i = 0; i < got.size(); i++)
+      CHECK(got[i].role == wanted[i].role && got[i].observes == wanted[i].observes && got[i].round == wanted[i].round &&
+                got[i].member == wanted[i].member,
+            "%s: pass %zu", what, i);
+  };
+  const Role policy = Role::policy, critic = Role::critic, judge = Role::judge;
+  Program p{};
+  p.critic.ensemble = 2;
+  p.differentiate = true;
+  expect("a gradient", passes_of(p), {{critic, true, 0, 0}, {critic, false, 0, 0}, {critic, false, 0, 1}});
+  float some = 0;
+  p.observed = &some;
+  expect("a gradient of what was seen", passes_of(p), {{critic, false, 0, 0}, {critic, false, 0, 1}});
+  p.observed = nullptr;
+  p.differentiate = false;
+  p.policy.ensemble = p.judge.ensemble = 1;
+  p.euler_steps = 2;
+  p.steps = 2;
+  expect("all", passes_of(p),
+         {{policy, true, 0, 0}, {policy, false, 0, 0}, {policy, false, 1, 0}, {critic, true, 0, 0}, {critic, false, 0, 0},
+          {critic, false, 0, 1}, {critic, false, 1, 0}, {critic, false, 1, 1}, {judge, true, 0, 0}, {judge, false, 0, 0}});
+  p.steps = 0;
+  p.euler_steps = 1;
+  expect("no steps", passes_of(p), {{policy, true, 0, 0}, {policy, false, 0, 0}, {judge, true, 0, 0}, {judge, false, 0, 0}});
+  p.observe_to = &some;
+  expect("observations", passes_of(p), {{critic, true, 0, 0}});
+  Program given{};
+  given.steps = 1;
+  given.given = &some;
+  expect("a given gradient", passes_of(given), {});
 }
 
 // Against sorting: the N zeros of the diagonal and every pair twice.
@@ -213,5 +346,10 @@ int main() {
   test_schedules();
   test_shared_memory_of_the_default_configurations();
   test_middle_ranks();
+  test_operands_are_swizzled_as_wgmma_has_it();
+  test_descriptors();
+  test_the_choice_of_the_hopper_kernel();
+  test_shared_memory_of_the_hopper_kernel();
+  test_passes();
   return 0;
 }

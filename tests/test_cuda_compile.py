@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -13,9 +14,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KERNELS = sorted(ROOT.glob("csrc/cuda/sm80_*.cu"))
+HOPPER_KERNELS = sorted(ROOT.glob("csrc/cuda/sm90_*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # The tile kernel has a multiprocessor for itself: 256 threads may take 255 registers each. The others share it.
-REGISTERS = {"tile_kernel": 255, "interact_kernel": 128}
+# Of the Hopper kernel it is what 384 threads start with; setmaxnreg moves them.
+REGISTERS = {"tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168}
 OTHERS = 96
 
 
@@ -24,11 +27,12 @@ def nvcc() -> str | None:
     return shutil.which(os.environ.get("CUDACXX") or "nvcc")
 
 
-def report(source: Path, architecture: str) -> str:
+def report(source: Path, architecture: str, output: str | Path = os.devnull) -> str:
     """What ptxas says about the functions of a source."""
+    code = f"-gencode=arch={architecture.replace('sm', 'compute')},code={architecture}"
     command = [
-        nvcc(), "-std=c++17", "-O3", f"-arch={architecture}", "-I", ROOT / "csrc/cuda", "-I", ROOT / "csrc/include",
-        "-Xptxas", "-v", "-cubin", source, "-o", os.devnull,
+        nvcc(), "-std=c++17", "-O3", code, "-I", ROOT / "csrc/cuda", "-I", ROOT / "csrc/include",
+        "-Xptxas", "-v", "-cubin", source, "-o", output,
     ]  # fmt: skip
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -36,13 +40,31 @@ def report(source: Path, architecture: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reports():
+def cubins(tmp_path_factory):
+    """A folder of the Hopper kernels' code, by the name of the source."""
+    return tmp_path_factory.mktemp("cubins")
+
+
+@pytest.fixture(scope="module")
+def reports(cubins):
     if nvcc() is None:
         pytest.skip("no CUDA compiler (nvcc) was found; set CUDACXX")
     help_text = subprocess.run([nvcc(), "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
     jobs = [(source, arch) for arch in ARCHITECTURES if arch in help_text.split() for source in KERNELS]
+    outputs = {(source, "sm_90a"): cubins / f"{source.stem}.cubin" for source in HOPPER_KERNELS}
+    jobs = [*outputs, *jobs]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(jobs, pool.map(lambda job: report(*job), jobs)))
+        texts = pool.map(lambda job: report(*job, outputs.get(job, os.devnull)), jobs)
+        return dict(zip(jobs, texts))
+
+
+def disassembler() -> str | None:
+    """cuobjdump: of the toolkit, or the one that Triton brings along."""
+    found = shutil.which("cuobjdump")
+    spec = importlib.util.find_spec("triton")
+    if found is None and spec is not None:
+        found = shutil.which("cuobjdump", path=Path(spec.origin).parent / "backends/nvidia/bin")
+    return found
 
 
 def test_nothing_spills(reports):
@@ -67,3 +89,22 @@ def test_registers(reports):
 def test_shared_memory_is_dynamic(reports):
     """The host asks for all of it, so that it can be held to the device's limit before a launch."""
     assert not [key for key, text in reports.items() if re.search(r"[1-9]\d* bytes smem", text)]
+
+
+def test_products_of_hopper_kernels_are_not_waited_for_one_by_one(reports):
+    """ptxas warns (C75..) where it serialises wgmma, or passes over setmaxnreg."""
+    for source in HOPPER_KERNELS:
+        assert not re.findall(r".*\(C\d+\).*", reports[source, "sm_90a"])
+
+
+def test_instructions_of_hopper_kernels(reports, cubins):
+    """Products on the tensor cores of warpgroups and nowhere else, bulk copies, registers moved."""
+    if disassembler() is None:
+        pytest.skip("no cuobjdump was found, neither of a CUDA toolkit nor of Triton")
+    for source in HOPPER_KERNELS:
+        command = [disassembler(), "-sass", cubins / f"{source.stem}.cubin"]
+        code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert {f"HGMMA.64x{n}x16.F32.BF16" for n in (32, 64, 128, 256)} <= set(code.split())
+        for instruction in ("UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"):
+            assert instruction in code
+        assert not re.search(r"\bHMMA\b", code)

@@ -156,6 +156,49 @@ def test_low_precisions(precision, N):
         Expected(truth, [host(other.float())]).check(result)
 
 
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="needs a GPU of compute capability 9.0",
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"B": 3000, "N": 10, "hidden": (512,) * 4},
+        {"B": 3001, "N": 7, "E": 3, "hidden": (64, 300, 33), "activation": "gelu", "norm": "none"},
+        {"B": 300, "N": 10, "E": 1, "hidden": (1024, 512), "activation": "mish"},
+    ],
+    ids=str,
+)
+def test_hopper(sizes):
+    """Batches that fill the GPU go to its own kernel, the first states alone to the general one: both are right."""
+    p = make_problem(**{"A": 8, "O": 29, "activation": "silu"} | sizes)
+    few = replace(p, **{name: getattr(p, name)[:12] for name in ("obs", "particles", "noise", "reward", "mask")})
+    engine = OnDevice(precision="bf16")
+
+    def results(problem):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            q, dq = engine.value_and_grad(problem.critic, problem.obs, problem.particles)
+            target = engine.td_target(
+                problem.critic, problem.target_critic, problem.policy, problem.obs, problem.noise,
+                problem.reward, problem.mask, 0.97, 4, CONFIG, "min", "mean",
+            )  # fmt: skip
+        kernels = [event.key for event in profile.key_averages() if "tile_kernel" in event.key]
+        return [q[:, :12], dq[:12], target[:12]], kernels
+
+    many, kernels = results(p)
+    assert kernels and all("hopper_tile_kernel" in name for name in kernels)
+    alone, kernels = results(few)
+    assert kernels and not any("hopper_tile_kernel" in name for name in kernels)
+    exact = few.at(np.float64)
+    wanted = vgf_reference().value_and_grad(exact.critic, exact.obs, exact.particles)
+    for got, other, truth in zip(many, alone, wanted):
+        assert relative_error(got, truth) <= 2 * relative_error(other, truth)
+    assert relative_error(many[2], alone[2]) < 0.02
+    again, _ = results(p)
+    for first, second in zip(many, again):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_the_exact_median_of_many_particles():
     p = make_problem(B=2, N=3000, A=2, hidden=(16,))
     for config in (CONFIG, replace(CONFIG, bandwidth_grad=True)):

@@ -11,6 +11,7 @@ using Kernel = void (*)(Parameter);
 struct Grid {
   unsigned x, y;
   int threads, shared_bytes;
+  int cluster = 1;  // blocks along x that form one
 };
 
 }  // namespace vgf::cuda

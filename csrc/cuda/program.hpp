@@ -66,7 +66,7 @@ struct Program {
 
   const float* obs;       // [B, O]
   const float* start;     // [B, N, A] noise or particles
-  const float* observed;  // [E, B, padded(first width)] of the one net of this launch, if known already, else null
+  float* observed;        // [E, B, padded(first width)] of the one net of this launch, if known already, else null
   float* observe_to;      // the same, to be computed; nothing else is done then
 
   StepCount euler_steps;

@@ -54,7 +54,10 @@ int driver_version() {
 
 Machine machine() {
   const int device = current_device();
-  return {attribute(cudaDevAttrMultiProcessorCount, device), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device)};
+  const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
+  const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device);
+  return {attribute(cudaDevAttrMultiProcessorCount, device), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+          major == 9 && minor == 0};
 }
 
 void clear(void* memory, std::size_t bytes, Stream stream) {
@@ -72,9 +75,18 @@ void launch(const char* name, const void* kernel, Grid grid, const void* paramet
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine().shared_bytes),
           (std::string("cudaFuncSetAttribute of ") + name).c_str());
   void* arguments[] = {const_cast<void*>(parameter)};
-  check(cudaLaunchKernel(kernel, dim3(grid.x, grid.y), dim3(grid.threads), arguments, grid.shared_bytes,
-                         static_cast<cudaStream_t>(stream)),
-        (std::string("launch of ") + name).c_str());
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = grid.cluster;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t configuration{};
+  configuration.gridDim = dim3(grid.x, grid.y);
+  configuration.blockDim = dim3(grid.threads);
+  configuration.dynamicSmemBytes = grid.shared_bytes;
+  configuration.stream = static_cast<cudaStream_t>(stream);
+  configuration.attrs = &cluster;
+  configuration.numAttrs = grid.cluster > 1 ? 1 : 0;  // devices before sm_90 know of none
+  check(cudaLaunchKernelExC(&configuration, kernel, arguments), (std::string("launch of ") + name).c_str());
 }
 
 }  // namespace vgf::cuda

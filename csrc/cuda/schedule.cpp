@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "sm90_layout.hpp"
+
 namespace vgf::cuda {
 namespace {
 
@@ -12,9 +14,11 @@ struct Extent {
   int columns = 0;   // of a product
   int k_blocks = 0;  // of an operand
   int widest = 0, first = 0, hidden = 0, taped = 1, ensemble = 1;
+  bool post = false;  // a norm behind an activation
 
   void include(const Net& net, Precision precision) {
     if (!net.present()) return;
+    post = post || net.norm == Norm::post;
     first = std::max(first, net.first_width);
     widest = std::max(widest, net.widest);
     const int ends = std::max(net.inputs, net.outputs);
@@ -28,6 +32,11 @@ struct Extent {
 
 std::int64_t rows_per_tile(const Program& p, int M, bool whole_states) { return whole_states ? M / p.N * p.N : M; }
 
+// Whole clusters.
+int hopper_blocks(std::int64_t tiles, const Machine& machine) {
+  return static_cast<int>(std::min<std::int64_t>(round_up(tiles, kCluster), machine.multiprocessors / kCluster * kCluster));
+}
+
 // Relative time of a program with tiles of M rows. A tile streams all weights from L2, which is shared by the blocks
 // under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16 on an H200, from public figures of
 // L2 bandwidth and mma.sync rates; only their ratios matter.
@@ -39,6 +48,17 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   const double multiply = 0.116 * M * slower, between = 0.02 * M * element_bytes(precision) / 2;
   const std::int64_t waves = (tiles + machine.multiprocessors - 1) / machine.multiprocessors;
   return waves * (std::max(weights, multiply) + between);
+}
+
+// The same of the Hopper kernel: wgmma at what a large matrix product was measured to reach (788 TFLOP/s), two blocks sharing
+// what they read of the weights; with 128 rows much of what lies between products is hidden behind the other warpgroup's.
+double hopper_cost(const Program& p, int M, bool whole_states, const Machine& machine) {
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const int blocks = hopper_blocks(tiles, machine);
+  const double active = static_cast<double>(blocks) / machine.multiprocessors;
+  const double weights = std::max(4.7, (4.7 + 7.8 * active) / kCluster), between = M == kGroupRows ? 2.3 : 1.4;
+  const std::int64_t waves = (tiles + blocks - 1) / blocks;
+  return waves * (std::max(weights, 0.088 * M) + between);
 }
 
 struct Shared {
@@ -93,6 +113,18 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.work_bytes = shared.work;
     }
   }
+  const bool hopper = machine.hopper && machine.multiprocessors >= kCluster && precision == Precision::bf16 && !extent.post;
+  for (const int M : {kGroupRows, kLargestHopperTile}) {
+    const int shared = hopper_shared_bytes(M, extent.k_blocks);
+    if (!hopper || shared > machine.shared_bytes || (whole_states && M < p.N)) continue;
+    const double time = hopper_cost(p, M, whole_states, machine);
+    if (best.M > 0 && time >= least) continue;
+    least = time;
+    best.hopper = true;
+    best.M = M;
+    best.shared_bytes = shared;
+    p.resident = true;
+  }
   if (best.M == 0)
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");
@@ -100,7 +132,8 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   p.tiles = (p.rows + p.rows_per_tile - 1) / p.rows_per_tile;
   p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);
   p.at = carve(p, extent, precision, best.M, p.resident);
-  best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
+  best.blocks = best.hopper ? hopper_blocks(p.tiles, machine)
+                            : static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
   best.scratch_bytes = best.blocks * p.at.bytes;
   return best;
 }

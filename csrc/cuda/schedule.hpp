@@ -10,6 +10,7 @@ namespace vgf::cuda {
 struct Machine {
   int multiprocessors;
   int shared_bytes;  // most a block may ask for
+  bool hopper;       // of compute capability 9.0, whose own kernel is in this build
 };
 
 constexpr int kLargestTile = 128;
@@ -17,11 +18,14 @@ VGF_HD constexpr int largest_tile(Precision precision) { return precision == Pre
 
 // Fits a program to a machine: fills in tiles, rows_per_tile, states_per_tile, the scratch layout and the shared memory.
 struct Schedule {
+  bool hopper;       // its own kernel takes the program (sm90_layout.hpp)
   int M;             // rows of a tile, of which whole states fill what they can
   int blocks;        // of the grid; each walks over tiles
   int shared_bytes;  // of a block
   std::int64_t scratch_bytes;  // of all blocks
 };
+// The Hopper kernel takes bfloat16 networks with a norm before the activation or none, as wide as fits; among what can run
+// the program, a cost model decides.
 // whole_states: the tile does what its particles do together, so that N <= largest_tile(precision).
 Schedule fit(Program&, Precision, bool whole_states, const Machine&);
 

@@ -1,6 +1,6 @@
-// The tile kernel in tf32; see tile/tile.cuh.
+// The tile kernel in tf32; see tile/mma_kernel.cuh.
 #include "runtime.hpp"
-#include "tile/tile.cuh"
+#include "tile/mma_kernel.cuh"
 
 namespace vgf::cuda {
 

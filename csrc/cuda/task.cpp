@@ -4,6 +4,7 @@
 #include <string>
 
 #include "launches.hpp"
+#include "sm90_layout.hpp"
 
 namespace vgf::cuda {
 namespace {
@@ -91,8 +92,7 @@ void check(const Task& t) {
     throw std::invalid_argument("the critic was packed without what its gradient needs");
 }
 
-void check_alignment(const char* what, const void* memory) {
-  constexpr std::uintptr_t wanted = 256;
+void check_alignment(const char* what, const void* memory, std::uintptr_t wanted) {
   if (reinterpret_cast<std::uintptr_t>(memory) % wanted != 0)
     throw std::invalid_argument(std::string(what) + ": expected memory aligned to " + std::to_string(wanted) + " bytes");
 }
@@ -106,7 +106,13 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   scratch_ = std::max(scratch_, schedule.scratch_bytes);
   if (!real()) return;
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
-  start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
+  if (schedule.hopper)
+    launch(schedule.M == kGroupRows ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>",
+           hopper_tile_kernel_of(schedule.M),
+           {static_cast<unsigned>(schedule.blocks), 1, kHopperThreads, schedule.shared_bytes, kCluster}, p,
+           workspace_.stream);
+  else
+    start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
 }
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {
@@ -125,7 +131,7 @@ std::size_t enqueue(const Task& t, const Workspace& workspace) {
   if (workspace.bytes < needed)
     throw std::invalid_argument("workspace: expected " + std::to_string(needed) + " bytes, got " +
                                 std::to_string(workspace.bytes));
-  check_alignment("workspace", workspace.memory);
+  check_alignment("workspace", workspace.memory, 256);
   Launches launches(workspace);
   describe(launches);
   return needed;
@@ -136,7 +142,7 @@ int most_in_a_launch(Precision precision) { return largest_tile(precision); }
 std::size_t packed_bytes(const Network& network) { return net_of(&network).bytes; }
 
 void pack(const Network& network, const std::vector<LayerWeights>& weights, Stream stream) {
-  check_alignment("a packed network", network.packed);
+  check_alignment("a packed network", network.packed, 16);
   const Layout layout = layout_of(network);
   const std::vector<PackJob> jobs = pack_jobs(layout, network.spec, weights);
   const unsigned blocks = std::min(64, machine().multiprocessors);  // a job

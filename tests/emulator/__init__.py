@@ -109,13 +109,13 @@ class Emulated:
         self._settings = [ctypes.CDLL(str(library)) for library in libraries.values()]
 
     def set_seed(self, seed: int) -> None:
-        """The order of blocks and threads, and whether copies are done late (even seeds) or at once."""
+        """The order of blocks and threads, and whether copies (bit 0) and products (bit 1) are done late (0) or at once (1)."""
         for library in self._settings:
             library.emulator_set_seed(seed)
 
-    def set_machine(self, multiprocessors: int, shared_bytes: int) -> None:
+    def set_machine(self, multiprocessors: int, shared_bytes: int, hopper: bool = False) -> None:
         for library in self._settings:
-            library.emulator_set_machine(multiprocessors, shared_bytes)
+            library.emulator_set_machine(multiprocessors, shared_bytes, hopper)
 
     def launches_of(self, kernel: str) -> int:
         """How many launches of a kernel there have been."""

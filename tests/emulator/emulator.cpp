@@ -4,19 +4,23 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <deque>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <utility>
 
 #include "races.hpp"
 
 namespace emulator {
 
 Thread* current = nullptr;
-unsigned block_x = 0, block_y = 0, blocks_x = 0;
-unsigned char* shared = nullptr;
+unsigned block_y = 0, blocks_x = 0;
+std::vector<Block> cluster;
+bool products_are_late = true;
 std::map<std::string, int> launches;
 
 namespace {
@@ -24,38 +28,50 @@ namespace {
 constexpr std::size_t kCopy = 16;
 
 constexpr std::size_t kStack = 128 * 1024;
-constexpr int kGuard = 4096;
+constexpr int kGuard = 4096, kAlignment = 1024;
 constexpr unsigned char kPoison = 0xff;  // floats of these bytes are NaN
 
-enum class State { fresh, ready, at_barrier, in_warp, done };
-
-// A barrier of the block or of a warp. Its points take turns: who comes to the next one may be ahead of who has yet to
-// leave this one, and must not seem ordered before it.
-struct Barrier {
-  char points[2];
-  int turn = 0;
-};
+enum class State { fresh, ready, at_barrier, at_cluster, in_warp, waiting, done };
 
 struct Fiber : Thread {
   State state = State::fresh;
   void* identity = races::create();
+  int barrier = 0;  // where it is at_barrier
+  std::function<bool()> may_go_on;  // while waiting
   jmp_buf place;
   ucontext_t beginning;
   std::unique_ptr<char[]> stack{new char[kStack]};
   void* argument = nullptr;
 };
 
+// An mbarrier: a phase ends when nothing is pending.
+struct Phases {
+  int arrivals, pending, bytes = 0;
+  unsigned ended = 0;  // phases
+  void settle() {
+    if (pending > 0 || bytes != 0) return;
+    ended++;
+    pending = arrivals;
+  }
+};
+struct Bulk {
+  void* to;
+  const void* from;
+  int bytes;
+  void* barrier;
+};
+
 unsigned seed = 0;
 bool copies_are_late = true;
 std::vector<Fiber> fibers;
+std::map<void*, Phases> barriers;
+std::deque<Bulk> bulk_copies;  // late ones, under way
 jmp_buf scheduler;
 void* host = nullptr;
 char beginning_of_block, end_of_block;
-int threads = 0, arrived = 0;
-std::vector<int> arrived_of_warp;
-Barrier of_block;
-std::vector<Barrier> of_warp;
+int threads = 0, at_cluster_barrier = 0;
 const std::function<void()>* kernel = nullptr;
+std::exception_ptr failure;  // of a fiber
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
 
@@ -77,7 +93,11 @@ void wait() {
 
 void enter() {
   races::after(&beginning_of_block);
-  (*kernel)();
+  try {
+    (*kernel)();
+  } catch (...) {
+    failure = std::current_exception();
+  }
   races::before(&end_of_block);
   self().state = State::done;
   back_to_scheduler();
@@ -99,23 +119,63 @@ void resume(Fiber& fiber) {
   _longjmp(fiber.place, 1);
 }
 
-void run_block(const std::vector<int>& order) {
-  arrived = 0;
-  arrived_of_warp.assign((threads + kWarp - 1) / kWarp, 0);
-  of_warp.resize(arrived_of_warp.size());
-  for (int i = 0; i < threads; i++) {
-    fibers[i].index = i;
-    fibers[i].state = State::fresh;
-    fibers[i].copies.assign(1, {});
+Phases& phases(void* barrier) {
+  const auto found = barriers.find(barrier);
+  if (found == barriers.end()) throw std::runtime_error("emulator: an mbarrier is used that was not initialised");
+  return found->second;
+}
+
+void finish(const Bulk& copy) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  Phases& p = phases(copy.barrier);
+  p.bytes -= copy.bytes;
+  p.settle();
+}
+
+// Nobody can go on: the next of the copies under way comes to its end, first or last by the seed.
+bool finish_one_copy() {
+  if (bulk_copies.empty()) return false;
+  const bool first = seed % 4 == 0;
+  const Bulk copy = first ? bulk_copies.front() : bulk_copies.back();
+  if (first)
+    bulk_copies.pop_front();
+  else
+    bulk_copies.pop_back();
+  finish(copy);
+  return true;
+}
+
+void run_cluster(const std::vector<int>& order) {
+  at_cluster_barrier = 0;
+  barriers.clear();
+  bulk_copies.clear();
+  for (Block& block : cluster) {
+    block.arrived.fill(0);
+    block.met_warp.assign((threads + kWarp - 1) / kWarp, 0);
+    block.of_warp.resize(block.met_warp.size());
+    block.operands.assign((threads + kWarpgroup - 1) / kWarpgroup, {});
+    for (int i = 0; i < threads; i++) {
+      Fiber& fiber = fibers[block.rank * threads + i];
+      fiber.index = i;
+      fiber.block = &block;
+      fiber.state = State::fresh;
+      fiber.copies.assign(1, {});
+      fiber.products.assign(1, {});
+      fiber.products_done = 0;
+    }
   }
   races::before(&beginning_of_block);
   for (bool progress = true; progress;) {
     progress = false;
-    for (const int i : order)
-      if (fibers[i].state == State::fresh || fibers[i].state == State::ready) {
-        resume(fibers[i]);
-        progress = true;
-      }
+    for (const int i : order) {
+      Fiber& fiber = fibers[i];
+      if (fiber.state == State::waiting && fiber.may_go_on()) fiber.state = State::ready;
+      if (fiber.state != State::fresh && fiber.state != State::ready) continue;
+      resume(fiber);
+      if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+      progress = true;
+    }
+    if (!progress) progress = finish_one_copy();
   }
   races::after(&end_of_block);
   for (const Fiber& fiber : fibers)
@@ -126,24 +186,40 @@ void run_block(const std::vector<int>& order) {
 
 void set_seed(unsigned value) { seed = value; }
 
-void sync_block() {
-  char* const point = &of_block.points[of_block.turn];
+void sync(int barrier, int count) {
+  Fiber& fiber = self();
+  Block* block = fiber.block;
+  Barrier& there = block->barriers[barrier];
+  char* const point = &there.points[there.turn];
   races::before(point);
-  self().state = State::at_barrier;
-  if (++arrived == threads) {
-    arrived = 0;
-    of_block.turn ^= 1;
-    for (Fiber& fiber : fibers) {
-      if (fiber.state != State::at_barrier) throw std::runtime_error("emulator: a thread has left before a barrier");
-      fiber.state = State::ready;
-    }
+  fiber.state = State::at_barrier;
+  fiber.barrier = barrier;
+  if (++block->arrived[barrier] == count) {
+    block->arrived[barrier] = 0;
+    there.turn ^= 1;
+    int released = 0;
+    for (Fiber& other : fibers)
+      if (other.block == block && other.state == State::at_barrier && other.barrier == barrier) {
+        other.state = State::ready;
+        released++;
+      }
+    if (released != count) throw std::runtime_error("emulator: a barrier is met by another number of threads");
   }
   wait();
   races::after(point);
 }
 
+void sync_cluster() {
+  self().state = State::at_cluster;
+  if (++at_cluster_barrier == static_cast<int>(fibers.size())) {
+    at_cluster_barrier = 0;
+    for (Fiber& fiber : fibers) fiber.state = State::ready;
+  }
+  wait();
+}
+
 void sync_warp() {
-  Barrier& barrier = of_warp[self().index / kWarp];
+  Barrier& barrier = self().block->of_warp[self().index / kWarp];
   char* const point = &barrier.points[barrier.turn];
   races::before(point);
   meet(nullptr, [&](void* const*) { barrier.turn ^= 1; });
@@ -173,13 +249,14 @@ void wait_copies(int pending) {
 void meet(void* argument, const std::function<void(void* const*)>& work) {
   Fiber& fiber = self();
   const int warp = fiber.index / kWarp;
+  int& met = fiber.block->met_warp[warp];
   fiber.argument = argument;
   fiber.state = State::in_warp;
-  if (++arrived_of_warp[warp] < kWarp) return wait();
-  arrived_of_warp[warp] = 0;
+  if (++met < kWarp) return wait();
+  met = 0;
   void* arguments[kWarp];
   for (int lane = 0; lane < kWarp; lane++) {
-    Fiber& other = fibers[warp * kWarp + lane];
+    Fiber& other = fibers[fiber.block->rank * threads + warp * kWarp + lane];
     arguments[lane] = other.argument;
     other.state = State::ready;
   }
@@ -188,29 +265,74 @@ void meet(void* argument, const std::function<void(void* const*)>& work) {
   races::end_ignoring();
 }
 
-void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes) {
+void pause() {
+  self().state = State::ready;
+  wait();
+}
+
+void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals}; }
+
+void expect_bytes(void* barrier, int bytes) { phases(barrier).bytes += bytes; }
+
+void arrive(void* barrier) {
+  Phases& p = phases(barrier);
+  if (p.pending == 0) throw std::runtime_error("emulator: more arrivals at an mbarrier than a phase has");
+  p.pending--;
+  p.settle();
+}
+
+void wait_for(void* barrier, unsigned parity) {
+  // the phase before the current one has the other parity
+  const auto ended = [barrier, parity] { return phases(barrier).ended % 2 != parity; };
+  while (!ended()) {
+    self().may_go_on = ended;
+    self().state = State::waiting;
+    wait();
+  }
+}
+
+void copy_telling(void* to, const void* from, int bytes, void* barrier) {
+  const Bulk copy{to, from, bytes, barrier};
+  if (copies_are_late)
+    bulk_copies.push_back(copy);
+  else
+    finish(copy);
+}
+
+void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes,
+         int cluster_blocks) {
   static std::mutex one_at_a_time;
   const std::lock_guard<std::mutex> lock(one_at_a_time);
+  if (width % cluster_blocks != 0) throw std::runtime_error("emulator: a grid that is not made of whole clusters");
   kernel = &what;
   host = races::current();
   blocks_x = width;
   threads = count;
-  fibers.resize(threads);
+  fibers.resize(threads * cluster_blocks);
+  cluster.resize(cluster_blocks);
   copies_are_late = seed % 2 == 0;
-  std::vector<int> order(threads);
+  products_are_late = seed / 2 % 2 == 0;
+  std::vector<int> order(fibers.size());
   std::iota(order.begin(), order.end(), 0);
   std::mt19937 random(seed);
-  std::vector<unsigned char> memory(shared_bytes + kGuard + 128);
-  shared = reinterpret_cast<unsigned char*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 127) / 128 * 128);
   for (unsigned y = 0; y < height; y++)
-    for (unsigned x = 0; x < width; x++) {
-      block_x = seed % 3 == 1 ? width - 1 - x : x;  // blocks may run in any order
-      block_y = seed % 3 == 1 ? height - 1 - y : y;
+    for (unsigned at = 0; at < width; at += cluster_blocks) {
+      const bool backwards = seed % 3 == 1;  // blocks may run in any order
+      const unsigned first = backwards ? width - cluster_blocks - at : at;
+      block_y = backwards ? height - 1 - y : y;
       if (seed > 0) std::shuffle(order.begin(), order.end(), random);
-      std::fill(memory.begin(), memory.end(), kPoison);
-      run_block(order);
-      for (int i = 0; i < kGuard; i++)
-        if (shared[shared_bytes + i] != kPoison) throw std::runtime_error("emulator: written past shared memory");
+      for (int rank = 0; rank < cluster_blocks; rank++) {
+        Block& block = cluster[rank];
+        block.x = first + rank;
+        block.rank = rank;
+        block.memory.assign(shared_bytes + kGuard + kAlignment, kPoison);
+        const auto base = reinterpret_cast<std::uintptr_t>(block.memory.data());
+        block.shared = reinterpret_cast<unsigned char*>((base + kAlignment - 1) / kAlignment * kAlignment);
+      }
+      run_cluster(order);
+      for (const Block& block : cluster)
+        for (int i = 0; i < kGuard; i++)
+          if (block.shared[shared_bytes + i] != kPoison) throw std::runtime_error("emulator: written past shared memory");
     }
 }
 

@@ -1,14 +1,18 @@
 // Runs CUDA kernels on the host, to test them where no GPU is: every thread of a block is a fiber that runs up to the
-// next barrier or warp-wide operation. The kernels are the very sources of csrc/cuda; the headers in ptx/ offer what
-// csrc/cuda/ptx offers, made of the functions below.
+// next barrier or warp-wide operation; the blocks of a cluster run at once, other blocks one after the other. The kernels
+// are the very sources of csrc/cuda; the headers in ptx/ offer what csrc/cuda/ptx offers, made of the functions below.
 //
 // What it can show: results, barriers that are missing (fibers run in an order that a seed decides, so a value that is
-// used too early differs from order to order or is poison), copies not waited for (done at the last moment allowed, or
-// at once, by the seed), and threads that disagree at a barrier. Under ThreadSanitizer (races.hpp) every two accesses of
-// a block that no barrier orders, in shared and global memory; under the other sanitizers memory out of bounds and
-// addresses that the device would not take. What it cannot: timing, bank conflicts, races between blocks.
+// used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
+// allowed, or at once, by the seed), threads that disagree at a barrier, arrivals and bytes that an mbarrier waits for in
+// vain, and operands of a product that change while a warp of its warpgroup still needs them. Under ThreadSanitizer
+// (races.hpp), for kernels without clusters and mbarriers, every two accesses of a block that no barrier orders, in shared
+// and global memory; under the other sanitizers memory out of bounds and addresses that the device would not take. What it
+// cannot: timing, bank conflicts, races between blocks, missing fences between ordinary accesses and those of copies and
+// products.
 #pragma once
 
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -26,35 +30,80 @@
 
 namespace emulator {
 
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kWarpgroup = 128;
+constexpr int kBarriers = 16;  // of a block
 
 struct Copy {  // of 16 bytes
   void* to;
   const void* from;
 };
 
-// A thread of the block, as the operations below see it.
+// A wgmma of a thread: see ptx/warpgroup.cuh.
+struct Product {
+  float* d;
+  std::uint64_t a, b;
+  int columns;
+};
+
+// Where threads meet, for races.hpp. Its points take turns: who comes to the next one may be ahead of who has yet to leave
+// this one, and must not seem ordered before it.
+struct Barrier {
+  char points[2];
+  int turn = 0;
+};
+
+struct Block {
+  unsigned x, rank;  // in the grid, in its cluster
+  unsigned char* shared;
+  std::array<int, kBarriers> arrived;      // at each barrier
+  std::array<Barrier, kBarriers> barriers;
+  std::vector<Barrier> of_warp;
+  std::vector<int> met_warp;               // threads that have come to meet
+  // of each warpgroup, what the operands of its products were when the first of its warps was done with them
+  std::vector<std::vector<std::uint64_t>> operands;
+  std::vector<unsigned char> memory;
+};
+
+// A thread of a block, as the operations below see it.
 struct Thread {
   int index = 0;
-  std::vector<std::vector<Copy>> copies;  // groups under way; the last is still open
+  Block* block = nullptr;
+  std::vector<std::vector<Copy>> copies;      // groups under way; the last is still open
+  std::vector<std::vector<Product>> products;  // likewise
+  std::size_t products_done = 0;
 };
 
 extern Thread* current;
-extern unsigned block_x, block_y, blocks_x;
-extern unsigned char* shared;
+extern unsigned block_y, blocks_x;
+extern std::vector<Block> cluster;  // the blocks that run at once
+extern bool products_are_late;
 extern std::map<std::string, int> launches;  // of every kernel, by name
 
-void sync_block();
+// All of `count` threads of the block meet at a barrier.
+void sync(int barrier, int count);
 void sync_warp();
+// All threads of the cluster meet.
+void sync_cluster();
 void start_copy(void* to, const void* from);
 void commit_copies();
 void wait_copies(int pending);
 // All lanes of a warp meet with an argument each; the last to arrive runs `work` on the 32 arguments, in lane order.
 void meet(void* argument, const std::function<void(void* const*)>& work);
+// Lets all others go first.
+void pause();
 
-// Runs a kernel in a grid of blocks, one block after the other.
-void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes);
-// The order of fibers and blocks and the time of copies in later runs; 0: as numbered, late.
+// mbarriers, by the address in shared memory
+void begin_barrier(void* barrier, int arrivals);
+void expect_bytes(void* barrier, int bytes);
+void arrive(void* barrier);
+void wait_for(void* barrier, unsigned parity);
+// A bulk copy that tells a barrier of its bytes.
+void copy_telling(void* to, const void* from, int bytes, void* barrier);
+
+// Runs a kernel in a grid of blocks.
+void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes,
+         int cluster_blocks);
+// The order of fibers and blocks in later runs, 0: as numbered; bit 0: copies are done at once, bit 1: products are.
 void set_seed(unsigned seed);
 
 }  // namespace emulator

@@ -8,8 +8,9 @@ extern Machine emulated;
 
 extern "C" __attribute__((visibility("default"))) void emulator_set_seed(unsigned seed) { emulator::set_seed(seed); }
 
-extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes) {
-  vgf::cuda::emulated = {multiprocessors, shared_bytes};
+extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes,
+                                                                            bool hopper) {
+  vgf::cuda::emulated = {multiprocessors, shared_bytes, hopper};
 }
 
 // How many launches of a kernel there have been.

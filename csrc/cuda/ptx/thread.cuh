@@ -11,13 +11,21 @@ __device__ inline unsigned block_x() { return blockIdx.x; }
 __device__ inline unsigned block_y() { return blockIdx.y; }
 __device__ inline unsigned blocks_x() { return gridDim.x; }
 
-// The block's dynamic shared memory, aligned to 128 bytes.
+// The block's dynamic shared memory, aligned to 1024 bytes.
 __device__ inline unsigned char* shared_memory() {
-  extern __shared__ __align__(128) unsigned char memory[];
+  extern __shared__ __align__(1024) unsigned char memory[];
   return memory;
 }
 
-__device__ inline void sync_block() { __syncthreads(); }
+// The 256 threads that work in every kernel here; those that only fetch (sm_90) are not among them.
+__device__ inline void sync_block() { asm volatile("bar.sync 0, 256;" ::: "memory"); }
+// The 128 threads of a warpgroup.
+__device__ inline void sync_warpgroup() {
+  if (thread() < 128)
+    asm volatile("bar.sync 1, 128;" ::: "memory");
+  else
+    asm volatile("bar.sync 2, 128;" ::: "memory");
+}
 __device__ inline void sync_warp() { __syncwarp(); }
 template <class T>
 __device__ inline T shuffle_xor(T x, int mask) {

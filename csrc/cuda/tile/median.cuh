@@ -4,6 +4,7 @@
 // instructions), so nothing of size N^2 is kept. counts: kCounts numbers of the team in shared memory.
 #pragma once
 
+#include "../../math/elementary.hpp"
 #include "../select.cuh"
 
 namespace vgf::cuda {

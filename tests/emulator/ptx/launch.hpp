@@ -9,7 +9,7 @@ namespace vgf::cuda {
 template <class Parameter>
 void launch(const char* name, Kernel<Parameter> kernel, Grid grid, const Parameter& parameter, Stream) {
   emulator::launches[name]++;
-  emulator::run([&] { kernel(parameter); }, grid.x, grid.y, grid.threads, grid.shared_bytes);
+  emulator::run([&] { kernel(parameter); }, grid.x, grid.y, grid.threads, grid.shared_bytes, grid.cluster);
 }
 
 }  // namespace vgf::cuda

@@ -6,12 +6,13 @@
 namespace vgf::cuda::ptx {
 
 inline int thread() { return emulator::current->index; }
-inline unsigned block_x() { return emulator::block_x; }
+inline unsigned block_x() { return emulator::current->block->x; }
 inline unsigned block_y() { return emulator::block_y; }
 inline unsigned blocks_x() { return emulator::blocks_x; }
-inline unsigned char* shared_memory() { return emulator::shared; }
+inline unsigned char* shared_memory() { return emulator::current->block->shared; }
 
-inline void sync_block() { emulator::sync_block(); }
+inline void sync_block() { emulator::sync(0, 256); }
+inline void sync_warpgroup() { emulator::sync(1 + thread() / 128, 128); }
 inline void sync_warp() { emulator::sync_warp(); }
 
 // f(arguments by lane) once for the warp.

@@ -1,0 +1,57 @@
+// Bulk copies to shared memory and the mbarriers they complete on (sm_90).
+// PTX ISA, "Data Movement and Conversion Instructions: cp.async.bulk" and "Parallel Synchronization and Communication
+// Instructions: mbarrier". An mbarrier is in phases: one ends when all arrivals that it was initialised with have come and
+// all bytes expected in it have been written. A thread waits for the parity of a phase, 0 for the first.
+#pragma once
+
+#include <cstdint>
+
+#include "async.cuh"
+
+namespace vgf::cuda::ptx {
+
+using Barrier = std::uint64_t;  // in shared memory
+
+__device__ inline void begin_barrier(Barrier* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
+}
+// Makes initialised barriers known to the cluster and to copies; sync_cluster must follow.
+__device__ inline void publish_barriers() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+
+// Arrives and expects `bytes` more in this phase.
+__device__ inline void arrive_expecting(Barrier* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+}
+// Arrives at the barrier that lies at this place in block `rank` of the cluster.
+__device__ inline void arrive_at(Barrier* barrier, unsigned rank) {
+  asm volatile(
+      "{\n\t.reg .b32 remote;\n\t"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+// Until the phase of this parity has ended.
+__device__ inline void wait_for(Barrier* barrier, unsigned parity) {
+  asm volatile(
+      "{\n\t.reg .pred done;\n"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// `bytes` (a multiple of 16, between 16-byte boundaries) from global memory to the same place in the shared memory of all
+// blocks of `blocks` (a bit a rank); each block's barrier at the place of `barrier` is told of its bytes.
+__device__ inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier* barrier,
+                                       std::uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(blocks)
+      : "memory");
+}
+
+}  // namespace vgf::cuda::ptx

@@ -1,0 +1,62 @@
+// Which particles a block is at, and where it keeps what belongs to them: a tile's rows, and its private scratch.
+#pragma once
+
+#include "../numbers.cuh"
+#include "passes.cuh"
+
+namespace vgf::cuda {
+
+// What the first layer of a net makes of the observations: [E] times `stride` apart, [states of the tile][padded(width)].
+struct Observed {
+  float* at;
+  std::int64_t stride;
+};
+
+struct Place {
+  const Program& p;
+  unsigned char* scratch;
+  std::int64_t tile, first_row, first_state;
+  int rows, states, offset;  // offset: of the first row within its state
+  int tile_rows;             // M: rows that products and pitches count with
+
+  __device__ Place(const Program& program, std::int64_t first_tile, int M) : p(program), tile_rows(M) {
+    scratch = p.scratch + ptx::block_x() * p.at.bytes;
+    go_to(first_tile);
+  }
+  // A tile past the last one has no rows.
+  __device__ void go_to(std::int64_t number) {
+    tile = number;
+    const std::int64_t left = p.rows - tile * p.rows_per_tile;
+    rows = static_cast<int>(left < p.rows_per_tile ? (left > 0 ? left : 0) : p.rows_per_tile);
+    first_row = rows > 0 ? tile * p.rows_per_tile : 0;
+    first_state = first_row / p.N;
+    offset = static_cast<int>(first_row - first_state * p.N);
+    states = rows > 0 ? (offset + rows - 1) / p.N + 1 : 0;
+  }
+
+  __device__ float* floats(std::int64_t at) const { return reinterpret_cast<float*>(scratch + at); }
+  __device__ float* x() const { return floats(p.at.x); }
+  __device__ float* dq() const { return floats(p.at.dq); }
+  __device__ float* phi() const { return floats(p.at.phi); }
+  __device__ float* member(int e) const { return floats(p.at.members) + std::int64_t{e} * tile_rows * padded(p.A); }
+  __device__ float* q(int e) const { return floats(p.at.q) + e * tile_rows; }
+
+  __device__ Observed observed(const Net& net) const {
+    const std::int64_t width = net.first_width;
+    if (p.observe_to) return {p.observe_to + first_state * width, p.B * width};
+    if (p.observed) return {p.observed + first_state * width, p.B * width};
+    return {floats(p.at.observed), p.states_per_tile * width};
+  }
+
+  template <class F>
+  __device__ void for_numbers(F f) const {  // of the tile's particles
+    for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
+  }
+};
+
+// Biases, scales and the last layer of a packed network.
+__device__ inline const float* vectors(const Net& net, int e, std::int64_t at) {
+  return reinterpret_cast<const float*>(net.member(e) + at);
+}
+
+}  // namespace vgf::cuda

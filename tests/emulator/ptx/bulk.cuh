@@ -1,0 +1,35 @@
+// csrc/cuda/ptx/bulk.cuh on the emulator. A copy is done when it is started, or when nothing else can go on.
+#pragma once
+
+#include <stdexcept>
+
+#include "../emulator.hpp"
+
+namespace vgf::cuda::ptx {
+
+using Barrier = std::uint64_t;
+
+// The same place in the shared memory of another block of the cluster.
+template <class T>
+T* in_block(T* shared, unsigned rank) {
+  const auto offset = reinterpret_cast<unsigned char*>(shared) - emulator::current->block->shared;
+  return reinterpret_cast<T*>(emulator::cluster.at(rank).shared + offset);
+}
+
+inline void begin_barrier(Barrier* barrier, int arrivals) { emulator::begin_barrier(barrier, arrivals); }
+inline void publish_barriers() {}
+inline void arrive_expecting(Barrier* barrier, int bytes) {
+  emulator::expect_bytes(barrier, bytes);
+  emulator::arrive(barrier);
+}
+inline void arrive_at(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
+inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
+
+inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier* barrier, std::uint16_t blocks) {
+  if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global) | bytes) % 16)
+    throw std::runtime_error("emulator: cp.async.bulk is not aligned to 16 bytes");
+  for (unsigned rank = 0; rank < emulator::cluster.size(); rank++)
+    if (blocks >> rank & 1) emulator::copy_telling(in_block(shared, rank), global, bytes, in_block(barrier, rank));
+}
+
+}  // namespace vgf::cuda::ptx

@@ -1,0 +1,202 @@
+"""The CUDA engine's Hopper kernel, emulated on the host: blocks of a cluster at once, wgmma read through its descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import plain_torch
+import pytest
+from accuracy import Expected, relative_error
+from problems import make_problem
+from test_accuracy import CONFIG
+from test_cuda_emulated import THROUGH, act, flow, gradient, plain_bf16, sample, td_target
+
+from vgf_kernels import reference
+from vgf_kernels.mlp import ACTIVATIONS
+
+# Few multiprocessors, so that few particles make the Hopper kernel the choice, with tiles of 64 or 128 rows, and give its
+# blocks several tiles.
+SHARED = 227 * 1024
+MULTIPROCESSORS = {64: 4, 128: 2}
+KERNELS = ("hopper_tile_kernel<64>", "hopper_tile_kernel<128>", "tile_kernel")
+SIZES = {
+    "E 1, states larger than a tile": {"B": 3, "N": 70, "E": 1},
+    "E 3, N 7": {"B": 30, "N": 7, "E": 3, "hidden": (40, 17, 33)},
+    "N 64": {"B": 4, "N": 64, "hidden": (33,)},
+    "several chunks of columns": {"B": 13, "N": 10, "hidden": (300, 512, 289)},
+    "no observations": {"B": 13, "N": 10, "O": 0},
+    "many of everything": {"B": 13, "N": 10, "O": 300, "A": 40, "hidden": (100,)},
+}
+
+
+class Hopper:
+    """The functions in bfloat16 on tiles of 64 or 128 rows; `taken` launches of that kernel, and none of another."""
+
+    def __init__(self, emulated, emulator, rows):
+        self._engine, self._emulator, self._kernel = emulated, emulator, f"hopper_tile_kernel<{rows}>"
+        self._rows = rows
+        emulator.set_machine(MULTIPROCESSORS[rows], SHARED, True)
+
+    def several_tiles(self) -> dict:
+        """Sizes that give two blocks several tiles, and one of them one less; 128 rows of 520 columns would not fit."""
+        self._emulator.set_machine(2, SHARED, True)
+        return {"N": 10} | ({"B": 26, "hidden": (520,)} if self._rows == 64 else {"B": 50, "hidden": (64, 48)})
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            before = self._launches()
+            result = getattr(self._engine, name)(*args, precision="bf16", **kwargs)
+            launched = {kernel: n - before[kernel] for kernel, n in self._launches().items() if n > before[kernel]}
+            assert set(launched) == {self._kernel}
+            self.taken = launched[self._kernel]
+            return result
+
+        return call
+
+    def _launches(self) -> dict[str, int]:
+        return {kernel: self._emulator.launches_of(kernel) for kernel in KERNELS}
+
+
+@pytest.fixture(params=[64, 128])
+def hopper(request, emulated, emulator) -> Hopper:
+    return Hopper(emulated, emulator, request.param)
+
+
+def check_networks(hopper, p):
+    """q, dq and the samples, each at most twice as far off as torch's own bfloat16."""
+    exact = p.at(np.float64)
+    q, dq = hopper.value_and_grad(p.critic, p.obs, p.particles)
+    exact_q, exact_dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    for got, wanted, plain in (
+        (q, exact_q, plain_bf16(plain_torch.value, p)),
+        (dq, exact_dq, plain_bf16(plain_torch.gradient, p, "mean")),
+    ):
+        assert 1e-6 < relative_error(got, wanted) <= 2 * relative_error(plain, wanted)
+    exact_samples = sample(reference, exact)
+    assert relative_error(sample(hopper, p), exact_samples) < 0.01
+
+
+@pytest.mark.parametrize("norm", ["pre", "none"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks(hopper, activation, norm):
+    check_networks(hopper, make_problem(B=13, N=10, hidden=(64, 33, 48), activation=activation, norm=norm))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes(hopper, name):
+    check_networks(hopper, make_problem(**{"activation": "silu", "hidden": (64, 48)} | SIZES[name]))
+
+
+def test_several_tiles(hopper):
+    check_networks(hopper, make_problem(**hopper.several_tiles(), activation="silu"))
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "min"])
+def test_gradient_of_the_aggregate(hopper, aggregate):
+    p = make_problem(B=13, N=10, E=3, hidden=(64, 48), activation="gelu")
+    exact = gradient(reference, p.at(np.float64), aggregate)
+    plain = plain_bf16(plain_torch.gradient, p, aggregate)
+    assert relative_error(gradient(hopper, p, aggregate), exact) <= 2 * relative_error(plain, exact)
+
+
+@pytest.mark.parametrize("N", [10, 64])
+def test_flow(hopper, N):
+    p = make_problem(B=240 // N, N=N, hidden=(64, 64), activation="silu")
+    exact = flow(reference, p.at(np.float64))
+    plain = plain_bf16(plain_torch.flow, p, CONFIG)
+    got = hopper.flow(p.critic, p.obs, p.particles, CONFIG)
+    assert hopper.taken == 1
+    Expected(exact[-1], [plain]).check_share(got)
+    path = hopper.flow(p.critic, p.obs, p.particles, CONFIG, trajectory=True)
+    np.testing.assert_array_equal(path[0], p.particles)
+    np.testing.assert_array_equal(path[-1], got)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "max"])
+def test_td_target_is_one_launch(hopper, reduce):
+    p = make_problem(B=24, N=10, hidden=(64, 48), activation="silu")
+    exact = td_target(reference, p.at(np.float64), reduce=reduce)
+    got = td_target(hopper, p, reduce=reduce)
+    assert hopper.taken == 1
+    assert relative_error(got, exact) < 0.01
+
+
+def test_act_is_one_launch(hopper):
+    p = make_problem(B=24, N=10, hidden=(64, 48), activation="silu")
+    exact = act(reference, p.at(np.float64))
+    got = act(hopper, p)
+    assert hopper.taken == 1
+    assert np.mean(np.abs(got - exact).max(axis=1) < 0.02) > 0.8  # near ties may go either way
+
+
+@pytest.mark.parametrize("N", [128, 130])
+def test_large_states(emulated, emulator, N):
+    """A state that fills a tile, and one that is larger than any, whose networks alone are run on tiles."""
+    emulator.set_machine(MULTIPROCESSORS[128], SHARED, True)
+    p = make_problem(B=2, N=N, hidden=(64, 48), activation="silu")
+    exact = flow(reference, p.at(np.float64))
+    plain = plain_bf16(plain_torch.flow, p, CONFIG)
+    before = emulator.launches_of("hopper_tile_kernel<128>")
+    got = emulated.flow(p.critic, p.obs, p.particles, CONFIG, precision="bf16")
+    assert emulator.launches_of("hopper_tile_kernel<128>") - before == (1 if N == 128 else CONFIG.num_steps)
+    Expected(exact[-1], [plain]).check_share(got)
+
+
+def test_the_height_of_tiles_changes_no_bit(emulated, emulator):
+    p = make_problem(B=24, N=10, hidden=(300, 48), activation="silu")
+    results = [flow(Hopper(emulated, emulator, rows), p) for rows in MULTIPROCESSORS]
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_the_order_of_threads_changes_no_bit(hopper, emulator, several):
+    """Threads and blocks run in another order, and copies and products are done as early or as late as they may be."""
+    p = make_problem(**hopper.several_tiles() if several else {"B": 13, "N": 10, "hidden": (300, 33)})
+
+    def results(seed):
+        emulator.set_seed(seed)
+        return [
+            *hopper.value_and_grad(p.critic, p.obs, p.particles, "min"),
+            hopper.flow(p.critic, p.obs, p.particles, THROUGH),
+            td_target(hopper, p),
+        ]
+
+    first = results(0)
+    for seed in (1, 2, 3):
+        for wanted, got in zip(first, results(seed)):
+            assert np.isfinite(wanted).all()
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["obs", "particles"])
+def test_a_non_finite_input_stays_in_its_state(hopper, where, bad):
+    p = make_problem(B=13, N=10, hidden=(33,))
+    poisoned = replace(p, obs=p.obs.copy(), particles=p.particles.copy())
+    getattr(poisoned, where)[2].flat[0] = bad
+    others = np.arange(13) != 2
+    got, clean = (flow(hopper, problem) for problem in (poisoned, p))
+    np.testing.assert_array_equal(got[:, others], clean[:, others])
+    assert np.isnan(got[-1, 2]).any()
+
+
+def test_a_state_does_not_depend_on_the_others(hopper):
+    p = make_problem(B=24, N=10, hidden=(64, 48), activation="silu")
+    whole = flow(hopper, p)
+    order = np.roll(np.arange(24), 5)
+    moved = replace(p, obs=p.obs[order], particles=p.particles[order])
+    np.testing.assert_array_equal(flow(hopper, moved), whole[:, order])
+
+
+@pytest.mark.parametrize(
+    "change", [{"norm": "post"}, {"hidden": (1030,)}], ids=["norm after the activation", "more columns than fit"]
+)
+def test_what_it_does_not_take_goes_to_the_general_kernel(emulated, emulator, change):
+    emulator.set_machine(MULTIPROCESSORS[128], SHARED, True)
+    p = make_problem(**{"B": 13, "N": 10, "hidden": (64, 48)} | change)
+    before = [emulator.launches_of(kernel) for kernel in KERNELS]
+    q = emulated.value(p.critic, p.obs, p.particles, precision="bf16")
+    after = [emulator.launches_of(kernel) for kernel in KERNELS]
+    assert [b - a for a, b in zip(before, after)] == [0, 0, 1]
+    assert relative_error(q, reference.value(p.critic, p.obs, p.particles)) < 0.02
