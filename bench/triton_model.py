@@ -8,7 +8,8 @@ pipeline and an epilogue (network.py):
 
     chunk of a product:   latency + max(bytes / rate, FLOPs / tensor cores)
     its epilogue:         latency + bytes / rate
-    rate:                 the least of what a multiprocessor takes, its share of the L2 cache, and bytes under way / latency
+    rate:                 the least of what a multiprocessor takes, its share of the L2 cache, and, for a stream,
+                          bytes under way / latency
 
 The card's figures below are public or round; the latency is that of an L2 cache under load. What the model leaves out:
 misses of the L2 cache (a tile's tape is 256 KB at 64 rows in bf16, 132 of them and the rest of the scratch memory are

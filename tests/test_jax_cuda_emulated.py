@@ -125,12 +125,6 @@ def test_packing_needs_the_number_of_observations(emulated_jax):
 # ---- the seam
 
 
-def test_networks_beyond_the_engine_are_refused(emulated_jax):
-    p = make_problem(hidden=(4,) * 25, norm="none")
-    with pytest.raises(ValueError, match="at most 24 hidden layers, got 25; use another engine"):
-        vgf.value(p.critic, p.obs, p.particles, backend="cuda")
-
-
 def test_too_small_a_device_is_one_clear_error(emulated_jax, emulator):
     emulator.set_machine(2, 4 * 1024)
     p = make_problem(N=7, **SMALL)

@@ -56,7 +56,7 @@ def test_a_compiled_kernel_is_found_again_whatever_the_numbers_and_sizes():
     run(kernel, torch.zeros(4), 1, 0.5)
     run(kernel, torch.zeros(9)[1:], 16, 1.0)
     assert kernel.compiled == 1
-    (grid, arguments), = kernel.ran
+    ((grid, arguments),) = kernel.ran
     assert grid == (3, 1, 1) and arguments[1:] == (16, 1.0, 1)
 
 

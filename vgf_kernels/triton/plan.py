@@ -88,13 +88,13 @@ def _choice(precision: str, timed: bool, rows: int, architecture: int) -> tuple[
         return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
         if rows <= 32:
-            return (512, 32, 8, 3) if rows <= 16 else (256, 32, 8, 4)
+            return (512, 32, 8, 3) if rows <= 16 else (256, 32, 8, 5)
         if hopper:
-            return (64, 64, 8, 4) if timed else (128, 32, 8, 4)
-        return 64, 32, 8, 3
+            return (64, 64, 8, 4) if timed else (128, 32, 8, 5)
+        return 64, 32, 8, 4
     if precision == "tf32":
-        return (128, 32, 8, 3) if rows <= 32 else (64, 32 if hopper else 16, 8, 3)
-    return {16: (128, 32, 8, 2), 32: (64, 32, 8, 2)}.get(rows, (32, 16, 8, 2))
+        return (128, 32, 8, 4) if rows <= 32 else (64, 32 if hopper else 16, 8, 4)
+    return {16: (128, 32, 8, 3), 32: (64, 32, 8, 4)}.get(rows, (32, 16, 8, 2))
 
 
 def candidates(width: int, precision: str, timed: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
