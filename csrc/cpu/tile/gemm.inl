@@ -6,8 +6,8 @@
 //
 // Leaving out k costs nothing: the loop follows an index list. Leaving out columns packs the wanted ones side by side:
 // an output vector takes up to a vector's width of wanted columns from two neighbouring column vectors, by one
-// two-source permutation a vector and k. Between 50% and 66% of columns wanted, three vectors become two. The plan is made
-// once for all columns of a layer: made slice by slice, every slice would round up to whole passes.
+// two-source permutation a vector and k. Between 50% and 66% of columns wanted, three vectors become two. The plan is
+// made once for all columns of a layer: made slice by slice, every slice would round up to whole passes.
 #pragma once
 
 // Inlined into its callers, an inner loop would share their general registers and spill its own.
@@ -100,10 +100,12 @@ static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N
   }
 }
 
-// Fetches one line of what lies ahead for every k that a pass takes: two cheap instructions, whether or not anything is left.
+// Fetches one line of what lies ahead for every k that a pass takes: two cheap instructions. Where nothing is left, it
+// touches a line that is there.
 class Fetch {
  public:
-  explicit VGF_INLINE Fetch(Ahead* ahead) : ahead_(ahead), next_(ahead ? ahead->next : nullptr), end_(ahead ? ahead->end : nullptr) {}
+  explicit VGF_INLINE Fetch(const Gemm& g)
+      : ahead_(g.ahead), next_(ahead_ ? ahead_->next : g.w), end_(ahead_ ? ahead_->end : g.w) {}
   VGF_INLINE void line() {
     __builtin_prefetch(next_, 0, 2);
     next_ += next_ < end_ ? kPanel : 0;
@@ -124,7 +126,7 @@ static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   for (int p = 0; p < P; p++) w[p] = g.w + (panel + p) * g.panel_stride;
   V sum[M][N];
   start(g, row, panel * kPer, sum);
-  Fetch fetch(g.ahead);
+  Fetch fetch(g);
   for (int i = 0; i < g.k.count; i++) {
     const long k = g.k.unit[i];
     fetch.line();
@@ -153,7 +155,7 @@ static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) sum[m][n] = V(0.0f);
-  Fetch fetch(g.ahead);
+  Fetch fetch(g);
   for (int i = 0; i < g.k.count; i++) {
     const long k = g.k.unit[i];
     fetch.line();

@@ -43,7 +43,7 @@ static VGF_ALONE void forward16_pass(const Gemm& g, int row, int panel, int chun
     sum[m][0] = V::load(init + m * g.init_stride);
     sum[m][1] = V::load(init + m * g.init_stride + kPanel);
   }
-  Fetch fetch(g.ahead);
+  Fetch fetch(g);
   const auto step = [&](V r, V s) __attribute__((always_inline)) {
     fetch.line();
     const V b[2] = {interleave_low(r, s), interleave_high(r, s)};
