@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from typing import Any
 
 from .config import FlowConfig, compiled_options
 from .mlp import MLP
 
+_absent: str | None = None
 try:
     from . import _cuda
-
-    _absent = None
 except ImportError as error:
-    _absent = f"the compiled module vgf_kernels._cuda cannot be imported ({error}); reinstall where nvcc is"
+    if importlib.util.find_spec("vgf_kernels._cuda") is None:
+        _absent = "the package was built without a CUDA compiler; reinstall where nvcc is"
+    else:
+        _absent = f"the compiled module vgf_kernels._cuda cannot be imported: {error}"
 
 DEVICE = "cuda"
 DTYPES = ("float32",)
