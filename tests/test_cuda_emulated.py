@@ -284,7 +284,7 @@ def test_launches(emulated, emulator):
 
 
 def test_a_workspace_grows_with_particles_not_with_pairs(emulator):
-    module = emulator.module
+    module = emulator.modules["_cuda"]
     network = module.Network([5, 16, 1], 1, "relu", "none", 0.0, 3, True, True, "fp32")
     options = module.FlowOptions(1, 0.1, 1.0, "mean", "rbf", "median", True, "adam", None)
 
