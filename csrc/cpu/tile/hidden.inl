@@ -22,11 +22,12 @@ static VGF_INLINE float sum_lanes(V x) {
   return lane[0];
 }
 
+static VGF_INLINE int whole_panels(int width) { return (width + kPanel - 1) / kPanel * kPanel; }
+
 // Calls f(column) for every whole vector of [0, padded width).
 template <class F>
 static VGF_INLINE void for_columns(int width, F f) {
-  const int padded = (width + kPanel - 1) / kPanel * kPanel;
-  for (int c = 0; c < padded; c += V::kWidth) f(c);
+  for (int c = 0; c < whole_panels(width); c += V::kWidth) f(c);
 }
 
 // Fills k-major `out` block by block from f(row, column) -> V. Lists in `active`, where it is given, the units that are
@@ -35,7 +36,7 @@ template <class F>
 static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active* active = nullptr) {
   alignas(64) float block[kPanel * kPanel] = {};
   int count = 0;
-  const int padded = (width + kPanel - 1) / kPanel * kPanel;
+  const int padded = whole_panels(width);
   for (int c = 0; c < padded; c += kPanel) {
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
@@ -55,16 +56,26 @@ static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active
   active->count = count;
 }
 
-// The sum of f(column) over whole vectors of [0, width), a multiple of kPanel. Four running sums hide the latency.
+constexpr int kSums = 4;  // running sums side by side, to hide the latency of an addition
+
+static VGF_INLINE V total(const V (&sum)[kSums]) { return (sum[0] + sum[1]) + (sum[2] + sum[3]); }
+
+// Calls f(column, i) for every vector of [0, width), a multiple of the vector's: i is the running sum that it goes to.
+template <class F>
+static VGF_INLINE void for_sums(int width, F f) {
+  int c = 0;
+  for (; c + kSums * V::kWidth <= width; c += kSums * V::kWidth)
+#pragma GCC unroll 4
+    for (int i = 0; i < kSums; i++) f(c + i * V::kWidth, i);
+  for (; c < width; c += V::kWidth) f(c, 0);
+}
+
+// The sum of f(column) over [0, width).
 template <class F>
 static VGF_INLINE V sum_columns(int width, F f) {
-  V sum[4] = {V(0.0f), V(0.0f), V(0.0f), V(0.0f)};
-  int c = 0;
-  for (; c + 4 * V::kWidth <= width; c += 4 * V::kWidth)
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) sum[i] = sum[i] + f(c + i * V::kWidth);
-  for (; c < width; c += V::kWidth) sum[0] = sum[0] + f(c);
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  V sum[kSums] = {V(0.0f), V(0.0f), V(0.0f), V(0.0f)};
+  for_sums(width, [&](int c, int i) { sum[i] = sum[i] + f(c); });
+  return total(sum);
 }
 
 // Mean and 1/std of the first `width` of z, in two passes; columns past them hold anything finite.
@@ -131,25 +142,16 @@ static void backward(const HiddenBackward& h) {
   };
   float mean_g[kTileRows], mean_gy[kTileRows];
   for (int r = 0; r < h.rows; r++) {
-    constexpr int kSums = 4;  // side by side, to hide the latency of an addition
-    const int padded = (h.width + kPanel - 1) / kPanel * kPanel;
-    V sum_g[kSums], sum_gy[kSums];
-#pragma GCC unroll 4
-    for (int i = 0; i < kSums; i++) sum_g[i] = sum_gy[i] = V(0.0f);
-    const auto add = [&](int c, int i) {
+    V sum_g[kSums] = {V(0.0f), V(0.0f), V(0.0f), V(0.0f)}, sum_gy[kSums] = {V(0.0f), V(0.0f), V(0.0f), V(0.0f)};
+    for_sums(whole_panels(h.width), [&](int c, int i) {
       V scale = V::load(h.scale + c), y = normalised(r, c), g = dy(r, c) * scale;
       if (pre) g = g * Act::slope(fma(y, scale, V::load(h.bias + c)));
       g.store(h.work + r * h.stride + c);
       sum_g[i] = sum_g[i] + g;
       sum_gy[i] = fma(g, y, sum_gy[i]);
-    };
-    int c = 0;
-    for (; c + kSums * V::kWidth <= padded; c += kSums * V::kWidth)
-#pragma GCC unroll 4
-      for (int i = 0; i < kSums; i++) add(c + i * V::kWidth, i);
-    for (; c < padded; c += V::kWidth) add(c, 0);
-    mean_g[r] = sum_lanes((sum_g[0] + sum_g[1]) + (sum_g[2] + sum_g[3])) / h.width;
-    mean_gy[r] = sum_lanes((sum_gy[0] + sum_gy[1]) + (sum_gy[2] + sum_gy[3])) / h.width;
+    });
+    mean_g[r] = sum_lanes(total(sum_g)) / h.width;
+    mean_gy[r] = sum_lanes(total(sum_gy)) / h.width;
   }
   fill_k_major(h.rows, h.width, h.out, [&](int r, int c) {
     V g = V::load(h.work + r * h.stride + c);
