@@ -16,10 +16,20 @@ Gemm slice(Gemm g, int begin, int end) {
   return g;
 }
 
+// The product `g` of a whole tile for some of its rows.
+Gemm rows_of(Gemm g, const Group::Part& part) {
+  g.a = part.a + part.begin * kPanel;
+  g.rows = part.end - part.begin;
+  g.k = part.k;
+  g.init += g.init ? part.begin * g.init_stride : 0;
+  g.c += part.begin * g.c_stride;
+  return g;
+}
+
 }  // namespace
 
 int Group::tiles_in_cache(const Call& call, int rows) {
-  const long a = call.max_width * kRowStride, row_major = (call.max_hidden + 1L) * rows * call.row_stride;
+  const long a = call.max_width * rows, row_major = (call.max_hidden + 1L) * rows * call.row_stride;
   const long room = cache_bytes() / static_cast<long>(sizeof(float)) - kSliceFloats;
   return static_cast<int>(std::clamp(room / std::max(a + row_major, 1L), 1L, long{kGroupTiles}));
 }
@@ -33,15 +43,23 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
   const long tile = kTileRows * call.row_stride, inputs = std::max(call.sizes.O, call.sizes.A + 1);
   for (int i = 0; i < call.group_tiles; i++) {
     Passenger& p = passengers_[i];
-    p.input = own.take(inputs * kRowStride);
-    p.a = own.take(call.max_width * kRowStride);
-    p.operand = call.bf16 ? own.take((call.max_width + 1) * kRowStride) : nullptr;
+    p.input = own.take(blocked(padded(inputs)));
+    p.a = own.take(blocked(call.max_width));
+    for (float*& operand : p.operand) operand = call.bf16 ? own.take(blocked(call.max_width + kPanel)) : nullptr;
     p.z = own.take(call.max_hidden * tile);
     p.dy = own.take(tile);
-    p.mean = own.take(static_cast<long>(call.max_hidden) * kRowStride);
-    p.rstd = own.take(static_cast<long>(call.max_hidden) * kRowStride);
-    p.active = own.take_ints(call.max_hidden * call.max_width + kPanel);  // written a vector at a time
-    p.active_count = own.take_ints(call.max_hidden);
+    p.mean = own.take(static_cast<long>(call.max_hidden) * kTileRows);
+    p.rstd = own.take(static_cast<long>(call.max_hidden) * kTileRows);
+    p.active = reinterpret_cast<ActiveUnits*>(own.take(call.max_hidden * sizeof(ActiveUnits) / sizeof(float)));
+    for (int l = 0; l < call.max_hidden; l++) {
+      const auto list = [&]() -> Active {
+        int* units = own.take_ints(call.max_width + kPanel);  // written a vector at a time
+        return {0, units, reinterpret_cast<std::uint16_t*>(own.take(call.max_width / kPanel))};
+      };
+      ActiveUnits active{list(), {}};
+      for (Active& part : active.part) part = list();
+      if (touch) p.active[l] = active;
+    }
     p.columns = reinterpret_cast<ColumnPlan*>(own.take(sizeof(ColumnPlan) / sizeof(float)));
   }
   work_ = own.take(tile);
@@ -50,21 +68,39 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
   if (touch) std::iota(all_, all_ + most_units, 0);
 }
 
-// The units of hidden layer l that are on in this tile.
-Active Group::active_units(const Passenger& p, const MlpSpec& spec, int l) const {
-  return skips(spec) ? Active{p.active_count[l], p.active + l * call_.max_width} : all(spec.widths[l + 1]);
+// Whether the forward product follows a list of units. Where a bfloat16 product takes them in pairs and states share
+// tiles, a list of what some state switches on would let one state change another's round-off.
+bool Group::follows(const PackedLayer& layer) const {
+  const Follows how = kernels_.bf16.follows;
+  return !layer.bf16 || how == Follows::list || (how == Follows::pairs && call_.states_per_tile <= 1);
 }
 
-// The same for a bfloat16 product. Where it takes them in pairs and states share tiles, a list of what some state switches
-// on would let one state change another's round-off.
-Active Group::gathered_units(const Passenger& p, const MlpSpec& spec, int l) const {
-  const Follows follows = kernels_.bf16.follows;
-  const bool listed = follows == Follows::list || (follows == Follows::pairs && call_.states_per_tile <= 1);
-  return listed ? active_units(p, spec, l) : all(spec.widths[l + 1]);
+// The next product takes all rows at once.
+void Group::whole(Passenger& p, const Active& k, const float* a) const {
+  p.parts = 1;
+  p.part[0] = {0, p.tile.rows(), k, a};
 }
 
-// Runs product(passenger) -> Gemm for all tiles, a slice of the weights at a time, and fetches the next slice meanwhile:
-// of these weights, in the end of those that `after`, the product to come, takes.
+// The next product takes the units that are on, of some rows at a time.
+void Group::take_active(Passenger& p, const PackedLayer& layer, const ActiveUnits& active) const {
+  const int rows = p.tile.rows();
+  p.parts = parts(rows);
+  for (int i = 0; i < p.parts; i++) {
+    const Active& k = active.part[i];
+    const int begin = part_begin(rows, i), end = part_begin(rows, i + 1);
+    if (layer.bf16) kernels_.bf16.operand(p.a, begin, end, k, work_, p.operand[i]);
+    p.part[i] = {begin, end, k, layer.bf16 ? p.operand[i] : p.a};
+  }
+}
+
+// The next product takes all units of all rows.
+void Group::take_all(Passenger& p, const PackedLayer& layer, const Panels& panels) const {
+  if (layer.bf16) kernels_.bf16.operand(p.a, 0, p.tile.rows(), all(panels.depth), work_, p.operand[0]);
+  whole(p, all(panels.rows()), layer.bf16 ? p.operand[0] : p.a);
+}
+
+// Runs product(passenger) -> Gemm for all parts of all tiles, a slice of the weights at a time, and fetches the next
+// slice meanwhile: of these weights, in the end of those that `after`, the product to come, takes.
 template <class F>
 void Group::products(int count, void (*run)(const Gemm&), F product, const Panels& after) {
   const Gemm whole = product(passengers_[0]);
@@ -76,20 +112,20 @@ void Group::products(int count, void (*run)(const Gemm&), F product, const Panel
     for (int i = 0; i < count; i++) {
       Gemm g = slice(product(passengers_[i]), begin, std::min(begin + step, whole.end));
       if (count > 1 && ahead.next) g.ahead = &ahead;
-      run(g);
+      for (int j = 0; j < passengers_[i].parts; j++) run(rows_of(g, passengers_[i].part[j]));
     }
   }
 }
 
 // Every member computes its share of the panels, and all get all of them. Two shared buffers take turns, so one
 // meeting a product is enough.
-void Group::share(Gemm g, void (*run)(const Gemm&), int panel_width) {
+void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int panel_width) {
   float *z = g.c, *shared = together_[meetings_++ % 2];
   g.c = shared;
   const int begin = g.end * member_.rank / member_.size, end = g.end * (member_.rank + 1) / member_.size;
-  if (end > begin) run(slice(g, begin, end));
+  for (int i = 0; end > begin && i < p.parts; i++) run(rows_of(slice(g, begin, end), p.part[i]));
   member_.sync();
-  for (int r = 0; r < g.rows; r++)
+  for (int r = 0; r < p.tile.rows(); r++)
     std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.end * panel_width * sizeof(float));
 }
 
@@ -100,21 +136,20 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
-      if (layer.bf16) kernels_.bf16.operand(p.a, gathered_units(p, spec, l - 1), p.operand);
+      if (l == 0)
+        whole(p, all(inputs), p.input);
+      else if (skips(spec) && follows(layer))
+        take_active(p, layer, p.active[l - 1]);
+      else
+        take_all(p, layer, layer.forward);
       for (int r = 0; l == 0 && r < p.tile.rows(); r++) {
         const int state = (p.tile.begin + r) / static_cast<int>(call_.sizes.N);
         const float* observed = net.observed + (static_cast<long>(e) * states + state) * call_.row_stride;
         std::memcpy(p.z + r * call_.row_stride, observed, padded(layer.out) * sizeof(float));
       }
     }
-    const auto product = [&](Passenger& p) {
+    const auto product = [&](const Passenger& p) {
       Gemm g{};
-      g.a = l == 0 ? p.input : layer.bf16 ? p.operand : p.a;
-      g.rows = p.tile.rows();
-      g.k = l == 0                                     ? all(inputs)
-            : layer.forward.layout == PanelLayout::pairs ? all(layer.forward.rows())
-            : layer.bf16                               ? gathered_units(p, spec, l - 1)
-                                                       : active_units(p, spec, l - 1);
       g.w = layer.forward.first;
       g.panel_stride = layer.forward.stride();
       g.end = layer.forward.count();
@@ -130,16 +165,14 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
     };
     const auto run = layer.bf16 ? kernels_.bf16.forward : kernels_.gemm;
     if (together)
-      share(product(passengers_[0]), run, layer.forward.width());
+      share(passengers_[0], product(passengers_[0]), run, layer.forward.width());
     else
       products(count, run, product, l + 1 < spec.hidden() ? net.mlp->layer(e, l + 1).forward : layer.backward);
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
-      Active active{0, p.active + l * call_.max_width};
       kernels_.hidden_forward({p.tile.rows(), layer.out, spec.activation, spec.norm, spec.norm_eps, p.z + z_at, work_,
-                               call_.row_stride, layer.scale, layer.bias, p.mean + l * kRowStride,
-                               p.rstd + l * kRowStride, p.a, skips(spec) ? &active : nullptr});
-      p.active_count[l] = active.count;
+                               call_.row_stride, layer.scale, layer.bias, p.mean + l * kTileRows,
+                               p.rstd + l * kTileRows, p.a, skips(spec) ? p.active + l : nullptr});
     }
   }
 }
@@ -152,7 +185,7 @@ void Group::output(const Net& net, int e, int count) {
     Gemm g{};
     g.a = p.a;
     g.rows = p.tile.rows();
-    g.k = active_units(p, spec, spec.hidden() - 1);
+    g.k = skips(spec) ? p.active[spec.hidden() - 1].whole : all(last.in);
     g.w = last.forward.first;
     g.panel_stride = last.forward.stride();
     g.end = last.forward.count();
@@ -165,7 +198,7 @@ void Group::output(const Net& net, int e, int count) {
 
 void Group::head(const Net& net, int e, int i, float* q) {
   const PackedLayer& last = net.mlp->layer(e, net.mlp->spec().hidden());
-  kernels_.head(passengers_[i].a, last.in, last.head, last.b[0], q);
+  kernels_.head(passengers_[i].a, passengers_[i].tile.rows(), last.in, last.head, last.b[0], q);
 }
 
 void Group::backward(const Net& net, int e, int count) {
@@ -181,19 +214,19 @@ void Group::backward(const Net& net, int e, int count) {
     const bool plans = l > 0 && skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none);
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
-      if (plans) kernels_.plan_columns(active_units(p, spec, l - 1), panels, *p.columns);
+      if (plans) kernels_.plan_columns(p.active[l - 1].whole, panels, *p.columns);
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
                                 top ? net.mlp->layer(e, l + 1).head : p.dy, top ? 0 : call_.row_stride,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
-                                layer.scale, layer.bias, p.mean + l * kRowStride, p.rstd + l * kRowStride, p.a});
-      if (layer.bf16) kernels_.bf16.operand(p.a, all(layer.out), p.operand);
+                                layer.scale, layer.bias, p.mean + l * kTileRows, p.rstd + l * kTileRows, p.a});
+      // Without a norm the gradient of a unit that is off is zero.
+      if (skips(spec) && !layer.bf16 && spec.norm == Norm::none)
+        whole(p, p.active[l].whole, p.a);
+      else
+        take_all(p, layer, layer.backward);
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
       Gemm g{};
-      g.a = layer.bf16 ? p.operand : p.a;
-      g.rows = p.tile.rows();
-      // Without a norm the gradient of a unit that is off is zero.
-      g.k = !layer.bf16 && spec.norm == Norm::none ? active_units(p, spec, l) : all(layer.backward.rows());
       g.panel_stride = layer.backward.stride();
       g.w = layer.backward.first + first * g.panel_stride;
       g.end = panels;

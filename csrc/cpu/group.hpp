@@ -25,17 +25,25 @@ class Group {
   // Tiles of `rows` whose activations and gradients stay in L2 beside a slice of weights.
   static int tiles_in_cache(const Call&, int rows);
 
+  // Rows of a tile that a product takes together, and what it takes of them.
+  struct Part {
+    int begin, end;
+    Active k;
+    const float* a;  // of the whole tile
+  };
   // A tile's own memory.
   struct Passenger {
     Tile tile;
-    float* input;  // k-major [inputs][rows]: what the first layer takes besides the observations
-    float* a;      // k-major: forward, the last activations; backward, the gradient of the last Dense output
-    float* operand;  // `a` as a bfloat16 product takes it
+    float* input;  // blocked: what the first layer takes besides the observations
+    float* a;      // blocked: forward, the last activations; backward, the gradient of the last Dense output
+    float* operand[kMaxParts];  // `a` as bfloat16 products take it, for each part
     float* z;      // row-major, per hidden layer, as HiddenForward leaves it
     float* dy;     // row-major: the gradient of the last layer's input
     float *mean, *rstd;
-    int *active, *active_count;  // per hidden layer: its active units and their number
-    ColumnPlan* columns;         // of the product under way
+    ActiveUnits* active;   // per hidden layer
+    int parts;             // of the product under way: its parts and its columns
+    Part part[kMaxParts];
+    ColumnPlan* columns;
   };
   Passenger& operator[](int i) { return passengers_[i]; }
 
@@ -44,23 +52,25 @@ class Group {
   void forward(const Net&, int e, int count, int states, int inputs, bool together = false);
   // The last layer, after forward: [rows][outputs] in `dy`.
   void output(const Net&, int e, int count);
-  // The same for one output: q[row], kRowStride of them.
+  // The same for one output: q[row].
   void head(const Net&, int e, int i, float* q);
   // Pulls the head's weights back to the input: row-major in `dy`, the actions from column first_action() on.
   void backward(const Net&, int e, int count);
   int first_action() const { return call_.sizes.O % kPanel; }
   // k = 0, 1, ..., count - 1
-  Active all(int count) const { return {count, all_}; }
+  Active all(int count) const { return {count, all_, nullptr}; }
 
  private:
   bool skips(const MlpSpec& spec) const {
     return skipping_ && spec.activation == Activation::relu && spec.norm != Norm::post;
   }
-  Active active_units(const Passenger&, const MlpSpec&, int l) const;
-  Active gathered_units(const Passenger&, const MlpSpec&, int l) const;
+  bool follows(const PackedLayer&) const;
+  void whole(Passenger&, const Active& k, const float* a) const;
+  void take_active(Passenger&, const PackedLayer&, const ActiveUnits&) const;
+  void take_all(Passenger&, const PackedLayer&, const Panels&) const;
   template <class F>
   void products(int count, void (*run)(const Gemm&), F product, const Panels& after);
-  void share(Gemm, void (*run)(const Gemm&), int panel_width);
+  void share(const Passenger&, Gemm, void (*run)(const Gemm&), int panel_width);
 
   const Call& call_;
   const Member& member_;

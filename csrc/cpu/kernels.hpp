@@ -1,7 +1,8 @@
 // The seam between the engine (baseline C++) and the micro-kernels (one copy per instruction set).
 //
 // A tile is up to kTileRows particles. Two layouts hold its numbers:
-//   k-major   a[k * kRowStride + row], one cache line a unit: what a product broadcasts from
+//   blocked   a[blocked(k) + row * kPanel]: panel after panel of units, in each row after row. What a product broadcasts
+//             from: rows are a fixed distance apart, and 16 units of a row share a cache line
 //   row-major z[row * stride + column]: what layer norm sums over
 // Widths are padded to whole panels of kPanel columns; weights in the padding are zero, so it stays harmless.
 #pragma once
@@ -12,14 +13,26 @@ namespace vgf::cpu {
 
 constexpr int kPanel = 16;     // columns in a weight panel: one cache line
 constexpr int kTileRows = 14;  // 14 x 2 accumulators + 2 weights + 1 broadcast fill AVX-512's 32 registers
-constexpr int kRowStride = 16;
+constexpr int kBlockRows = 16;
+constexpr long blocked(long k) { return k / kPanel * (kBlockRows * kPanel) + k % kPanel; }
 
 // The units of a layer that some row of the tile switches on, ascending. The others are zero in every row, so a
 // product may leave them out, and so may the gradient that would flow back into them.
 struct Active {
   int count;
   int* unit;
+  std::uint16_t* on;  // [panels] the same as bits; null: units 0 to count - 1
 };
+
+// The units of a tile, and of the parts of its rows that forward products take one by one. Fewer rows switch on fewer
+// units (of 10 uniform particles 67%, of 5 63%), but each part reads the weights from L2 again: 13 bytes a cycle where 6
+// rows take four panels at a time.
+constexpr int kPartRows = 6, kMaxParts = (kTileRows + kPartRows - 1) / kPartRows;
+struct ActiveUnits {
+  Active whole, part[kMaxParts];
+};
+constexpr int parts(int rows) { return (rows + kPartRows - 1) / kPartRows; }
+constexpr int part_begin(int rows, int part) { return rows * part / parts(rows); }
 
 // How a product computes wanted columns only: side by side, each packed vector drawn from two neighbouring column
 // vectors of the weights. A column vector is as wide as the instruction set's vectors.
@@ -43,7 +56,7 @@ struct Ahead {
 // c = init + a * w for a tile, over the listed k only. Each element is summed over ascending k with one accumulator,
 // and a k left out would have added zero: a row's result depends neither on the tile's height nor on its neighbours.
 struct Gemm {
-  const float* a;  // k-major [depth][kRowStride]
+  const float* a;  // blocked, from the first row on
   int rows;
   Active k;
   const float* w;  // first panel: w[k * kPanel + column]
@@ -69,8 +82,8 @@ struct HiddenForward {
   long stride;
   const float *scale, *bias;  // [padded width]
   float *mean, *rstd;         // [rows]
-  float* out;                 // k-major [padded width][kRowStride]
-  Active* active;             // filled for relu (not followed by a norm); null: not wanted
+  float* out;                 // blocked
+  ActiveUnits* active;        // filled for relu (not followed by a norm); null: not wanted
 };
 
 struct HiddenBackward {
@@ -83,7 +96,7 @@ struct HiddenBackward {
   float* work;     // row-major
   long stride;
   const float *scale, *bias, *mean, *rstd;
-  float* out;  // k-major gradient of the Dense output
+  float* out;  // blocked gradient of the Dense output
 };
 
 // What a row of squared distances tells about the bracket [low, high].
@@ -138,11 +151,12 @@ enum class Follows {
   none,   // they take all units: Gemm::k counts pairs of neighbours
 };
 
-// Products in bfloat16 with float32 sums; `a` holds the listed units in order, as `operand` makes them.
+// Products in bfloat16 with float32 sums. `a` is what `operand` makes of a blocked tile's rows [begin, end): where pairs
+// are multiplied at once, the listed units in order, in pairs, blocked like units; elsewhere all units, rounded.
 struct Bf16Products {
   void (*forward)(const Gemm&);   // `w` lies as `layout` says; `init` is not null
   void (*backward)(const Gemm&);  // a lane of `w` holds a pair of neighbouring k, and Gemm::k counts pairs
-  void (*operand)(const float* a, const Active& k, float* out);
+  void (*operand)(const float* a, int begin, int end, const Active& k, float* work, float* out);
   PanelLayout layout;  // of forward panels: rows16 or, where lists are not followed, pairs
   Follows follows;     // by `forward`
 };
@@ -156,8 +170,8 @@ struct Kernels {
   Bf16Products bf16;
   void (*hidden_forward)(const HiddenForward&);
   void (*hidden_backward)(const HiddenBackward&);
-  // out[row] = b + sum_k a[k][row] w[k]; all kRowStride lanes are written
-  void (*head)(const float* a, int depth, const float* w, float b, float* out);
+  // out[row] = b + sum of a[row][k] w[k] over k; w is zero from depth to whole panels
+  void (*head)(const float* a, int rows, int depth, const float* w, float b, float* out);
   // out[j - begin] = squared distance of particle i to particle j, for j in [begin, end); begin is a multiple of
   // kPanel, out is padded to one
   void (*distances)(const float* x, long stride, int dims, int i, int begin, int end, float* out);

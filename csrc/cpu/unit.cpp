@@ -178,7 +178,7 @@ void Unit::observe(Net& net, const float* obs, int slot) {
     const int e = static_cast<int>(task / blocks), begin = static_cast<int>(task % blocks) * kTileRows;
     const int count = std::min(kTileRows, states_ - begin);
     for (int k = 0; k < width; k++)
-      for (int s = 0; s < count; s++) input[k * kRowStride + s] = obs[(first_ + begin + s) * width + k];
+      for (int s = 0; s < count; s++) input[blocked(k) + s * kPanel] = obs[(first_ + begin + s) * width + k];
     const PackedLayer& layer = net.mlp->layer(e, 0);
     Gemm g{};
     g.a = input;
@@ -195,14 +195,14 @@ void Unit::observe(Net& net, const float* obs, int slot) {
   member_.sync();
 }
 
-// Sends `count` tiles to the group, their particles as the k-major input of the first layer.
+// Sends `count` tiles to the group, their particles as the input of the first layer.
 void Unit::gather(int first, int count) {
   for (int i = 0; i < count; i++) {
     Group::Passenger& p = group_[i];
     p.tile = tile(first + i);
     for (int a = 0; a < dims_; a++)
       for (int r = p.tile.begin; r < p.tile.end; r++)
-        p.input[a * kRowStride + r - p.tile.begin] = x_[at(r / n_, a) + r % n_];
+        p.input[blocked(a) + (r - p.tile.begin) * kPanel] = x_[at(r / n_, a) + r % n_];
   }
 }
 
@@ -216,14 +216,14 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
     for (int step = 0; step < euler_steps; step++) {
       const float time = static_cast<float>(step) / static_cast<float>(euler_steps);
       for (int i = 0; i < count; i++)
-        std::fill(group_[i].input + dims_ * kRowStride, group_[i].input + (dims_ + 1) * kRowStride, time);
+        for (int r = 0; r < kTileRows; r++) group_[i].input[blocked(dims_) + r * kPanel] = time;
       group_.forward(policy, 0, count, states_, dims_ + 1, together);
       group_.output(policy, 0, count);
       for (int i = 0; i < count; i++) {
         const Group::Passenger& p = group_[i];
         for (int a = 0; a < dims_; a++)
           for (int r = 0; r < p.tile.rows(); r++)
-            p.input[a * kRowStride + r] += p.dy[r * call_.row_stride + a] / static_cast<float>(euler_steps);
+            p.input[blocked(a) + r * kPanel] += p.dy[r * call_.row_stride + a] / static_cast<float>(euler_steps);
       }
     }
     if (together && member_.rank > 0) return;
@@ -231,7 +231,7 @@ void Unit::sample(const Net& policy, const float* noise, int euler_steps, const 
       const Group::Passenger& p = group_[i];
       for (int a = 0; a < dims_; a++)
         for (int r = p.tile.begin; r < p.tile.end; r++) {
-          float x = p.input[a * kRowStride + r - p.tile.begin];
+          float x = p.input[blocked(a) + (r - p.tile.begin) * kPanel];
           if (clip.on) x = x < clip.low ? clip.low : x > clip.high ? clip.high : x;  // NaN stays
           x_[at(r / n_, a) + r % n_] = x;
         }
@@ -250,7 +250,7 @@ void Unit::values(const Net& critic, int e, int first, int count) {
   group_.forward(critic, e, count, states_, dims_);
   for (int i = 0; i < count; i++) {
     const Tile& tile = group_[i].tile;
-    float q[kRowStride];
+    float q[kTileRows];
     group_.head(critic, e, i, q);
     std::copy(q, q + tile.rows(), q_ + static_cast<long>(e) * states_ * n_ + tile.begin);
   }

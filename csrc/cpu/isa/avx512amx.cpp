@@ -1,6 +1,6 @@
 // AVX-512 with AMX tiles for the bfloat16 products: dense, as 16 times the rate beats leaving units out.
 //
-// A tile of particles is the left operand: for every 16 pairs of k a block [row][pair]. Weights are the right one, in
+// A tile of particles is the left operand: for every 16 pairs of k a block [row][pair], as `blocked` has them. Weights are the right one, in
 // panels of [k / 2][16] pairs both ways, 16 rows of which are an AMX tile as they lie.
 //
 // Cost model, 14 rows x 4 panels: a load of A and 4 of B (5 KB) for 4 products of 16 cycles, so the tiles are the limit
@@ -8,6 +8,7 @@
 #define VGF_ISA avx512amx
 #include "vec_avx512.hpp"
 #include "../kernels.hpp"
+#include "../tile/operand16.inl"
 #include "amx_tiles.hpp"
 
 namespace vgf::cpu::avx512amx {
@@ -15,17 +16,6 @@ namespace {
 
 constexpr int kBlock = 16;  // pairs in a tile
 constexpr int kA = 4, kB = 5, kRestA = 6, kRestB = 7;  // tiles 0 to 3 hold sums
-
-void operand(const float* a, const Active& k, float* out) {
-  const auto unit = [&](int i) {
-    return i < k.count ? V::load(a + static_cast<long>(k.unit[i]) * kRowStride) : V(0.0f);
-  };
-  alignas(64) float block[kBlock * kRowStride];
-  for (int i = 0; i < k.count; i += 2 * kBlock, out += kBlock * kRowStride) {
-    for (int p = 0; p < kBlock; p++) pair(unit(i + 2 * p), unit(i + 2 * p + 1)).store(block + p * kRowStride);
-    transpose16(block, kRowStride, out);
-  }
-}
 
 // Sums of one panel in tile C, once A is loaded.
 template <int C, int A, int B>
@@ -47,11 +37,11 @@ void panels(const Gemm& g, int first) {
   const int whole = g.k.count / kBlock * kBlock;
   (start<C>(g, first + C), ...);
   for (int pair = 0; pair < whole; pair += kBlock) {
-    tile_load<kA>(g.a + static_cast<long>(pair) * kRowStride, kBlock);
+    tile_load<kA>(g.a + blocked(pair), kBlock);
     (add<C, kA, kB>(g, first + C, pair), ...);
   }
   if (whole < g.k.count) {
-    tile_load<kRestA>(g.a + static_cast<long>(whole) * kRowStride, kBlock);
+    tile_load<kRestA>(g.a + blocked(whole), kBlock);
     (add<C, kRestA, kRestB>(g, first + C, whole), ...);
   }
   (tile_store<C>(g.c + (first + C) * kPanel, g.c_stride), ...);
@@ -80,6 +70,6 @@ void product(const Gemm& g) {
 }  // namespace
 
 extern const Bf16Products kProducts;
-const Bf16Products kProducts = {product, product, operand, PanelLayout::pairs, Follows::none};
+const Bf16Products kProducts = {product, product, paired16, PanelLayout::pairs, Follows::none};
 
 }  // namespace vgf::cpu::avx512amx

@@ -40,6 +40,7 @@ VGF_INLINE V max(V a, V x) { return _mm512_max_ps(a.v, x.v); }
 VGF_INLINE V min(V a, V x) { return _mm512_min_ps(a.v, x.v); }
 VGF_INLINE V abs(V x) { return _mm512_abs_ps(x.v); }
 VGF_INLINE V sqrt(V x) { return _mm512_sqrt_ps(x.v); }
+VGF_INLINE float sum_lanes(V x) { return _mm512_reduce_add_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v);
 }
@@ -69,6 +70,27 @@ VGF_INLINE V pair(V first, V second) {
   const __m512i high = _mm512_and_si512(round_bits(second), _mm512_set1_epi32(-65536));
   return _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_srli_epi32(round_bits(first), 16)));
 }
+// Pairs of neighbouring lanes of `low`, then of `high`.
+VGF_INLINE V neighbours(V low, V high) {
+#if defined(__AVX512BF16__)
+  // Numbers below float32's normal range become zero, as they do in `dot`.
+  return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high.v, low.v));
+#else
+  const auto half = [](V x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_bits(x), 16)); };
+  return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half(low)), half(high), 1));
+#endif
+}
+// out[i] = how many of the bits below i are set where bit i is, else the vector's width.
+VGF_INLINE void ranks(unsigned bits, int* out) {
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  _mm512_storeu_si512(out, _mm512_mask_expand_epi32(_mm512_set1_epi32(V::kWidth), static_cast<__mmask16>(bits), lanes));
+}
+#define VGF_HAS_COMPRESS
+// Writes the lanes whose bits are set side by side; room for a whole vector. Returns their number.
+VGF_INLINE int compress(V x, unsigned bits, float* out) {
+  _mm512_storeu_ps(out, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), x.v));
+  return __builtin_popcount(bits);
+}
 // The bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane.
 VGF_INLINE V narrow(V low, V high) {
   return _mm512_castsi512_ps(
@@ -83,12 +105,12 @@ VGF_INLINE V interleave_high(V r, V s) {
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
-// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns their number.
-VGF_INLINE int list_nonzero(V x, int first, int* out) {
+// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
+VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
   const __mmask16 mask = _mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
-  return __builtin_popcount(mask);
+  return mask;
 }
 // Writes the lanes in [low, high] side by side and returns their number; counts those below, and raises `largest`.
 VGF_INLINE int bracket_vector(V x, float low, float high, float* inside, std::int64_t* below, V* largest) {

@@ -6,38 +6,40 @@
 namespace vgf::cpu::VGF_ISA {
 
 static void plan_columns(const Active& wanted, int panels, ColumnPlan& plan) {
-  plan.all = panels * kPanel / V::kWidth;
+  constexpr int W = V::kWidth;
+  plan.all = panels * kPanel / W;
   plan.packed = 0;
   const int most = static_cast<int>(kPackingPays * plan.all);
-  plan.pays = plan.all <= kMaxPacked && wanted.count <= most * V::kWidth;
+  plan.pays = plan.all <= kMaxPacked && wanted.count <= most * W;
   if (!plan.pays) return;
+  int count[kMaxPacked + 1];  // of wanted columns in each vector
   for (int v = 0; v < plan.all; v++) {
+    const unsigned bits = (wanted.on[v * W / kPanel] >> v * W % kPanel) & ((1u << W) - 1);
+    count[v] = __builtin_popcount(bits);
     plan.unpack[v].from = 0;
-    for (int place = 0; place < V::kWidth; place++) plan.unpack[v].select[place] = V::kWidth;  // the first zero
+    ranks(bits, plan.unpack[v].select);
   }
-  for (int i = 0; i < wanted.count; plan.packed++) {
+  count[plan.all] = 0;
+  int before = 0;  // columns of vector v in the packed vector before
+  for (int v = 0, i = 0; i < wanted.count; v++) {
+    const int first = count[v] - before;
+    if (first == 0) {
+      before = 0;
+      continue;
+    }
     if (plan.packed == most) {
       plan.pays = false;
       return;
     }
+    const int taken = first + count[v + 1] < W ? first + count[v + 1] : W;
     ColumnPlan::Draw& draw = plan.pack[plan.packed];
-    const int* unit = wanted.unit + i;
-    const int left = wanted.count - i < V::kWidth ? wanted.count - i : V::kWidth;
-    draw.from = unit[0] / V::kWidth;
-    const int first = draw.from * V::kWidth, second = first + V::kWidth, end = second + V::kWidth;
-    int of_first = 0, taken = 0;
-    for (int place = 0; place < left; place++) {
-      of_first += unit[place] < second;
-      taken += unit[place] < end;
-    }
-    for (int place = 0; place < V::kWidth; place++) draw.select[place] = place < taken ? unit[place] - first : 0;
+    draw.from = v;
+    for (int place = 0; place < W; place++) draw.select[place] = place < taken ? wanted.unit[i + place] - v * W : 0;
     // The wanted columns of one vector stand side by side among the packed ones.
-    const int at = plan.packed * V::kWidth;
-    ColumnPlan::Draw* back = plan.unpack + draw.from;
-    if (i == 0 || unit[-1] < first) back->from = at;
-    for (int place = 0; place < of_first; place++) back->select[unit[place] - first] = at + place - back->from;
-    if (taken > of_first) back[1].from = at + of_first;
-    for (int place = of_first; place < taken; place++) back[1].select[unit[place] - second] = place - of_first;
+    const int at = plan.packed++ * W;
+    if (before == 0) plan.unpack[v].from = at;
+    if (taken > first) plan.unpack[v + 1].from = at + first;
+    before = taken - first;
     i += taken;
   }
 }

@@ -45,12 +45,14 @@ struct Constant {
 };
 
 // What one lane holds: a float32; a pair of bfloat16 multiplied and summed at once; or a pair of bfloat16 widened and
-// multiplied one after the other, with two rows of `a`.
+// multiplied one after the other, with two units of `a`.
 enum class Lane { single, pair, widened };
 
-// Floats of `a` that one k takes.
+// Where in `a` the numbers of k stand.
 template <Lane lane>
-constexpr long kTaken = lane == Lane::widened ? 2 * kRowStride : kRowStride;
+static VGF_INLINE long place(unsigned k) {
+  return blocked(lane == Lane::widened ? 2 * k : k);
+}
 
 // How a number of `a` reaches its multiply-adds: by a register, or as an operand of every one of them, which takes more
 // loads but none of the ports that permute.
@@ -74,21 +76,21 @@ static VGF_INLINE void accumulate(const float* a, const V (&b)[N], V (&sum)[M][N
     accumulate<Lane::single, broadcast>(a, half, sum);
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) half[n] = high_half(b[n]);
-    accumulate<Lane::single, broadcast>(a + kRowStride, half, sum);
+    accumulate<Lane::single, broadcast>(a + 1, half, sum);
   } else if constexpr (broadcast == Broadcast::as_operand) {
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 16
       for (int n = 0; n < N; n++) {
         if constexpr (lane == Lane::pair)
-          sum[m][n] = dot_with(a + m, b[n], sum[m][n]);
+          sum[m][n] = dot_with(a + m * kPanel, b[n], sum[m][n]);
         else
-          sum[m][n] = fma_with(a + m, b[n], sum[m][n]);
+          sum[m][n] = fma_with(a + m * kPanel, b[n], sum[m][n]);
       }
   } else {
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
-      V x(a[m]);
+      V x(a[m * kPanel]);
 #pragma GCC unroll 16
       for (int n = 0; n < N; n++) {
         if constexpr (lane == Lane::pair)
@@ -126,14 +128,16 @@ static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   for (int p = 0; p < P; p++) w[p] = g.w + (panel + p) * g.panel_stride;
   V sum[M][N];
   start(g, row, panel * kPer, sum);
+  const float* a = g.a + row * kPanel;
   Fetch fetch(g);
   for (int i = 0; i < g.k.count; i++) {
-    const long k = g.k.unit[i];
+    const unsigned k = g.k.unit[i];
+    const long at = static_cast<long>(k) * kPanel;
     fetch.line();
     V b[N];
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++) b[n] = V::load(w[n / kPer] + k * kPanel + n % kPer * V::kWidth);
-    accumulate<lane>(g.a + k * kTaken<lane> + row, b, sum);
+    for (int n = 0; n < N; n++) b[n] = V::load(w[n / kPer] + at + n % kPer * V::kWidth);
+    accumulate<lane>(a + place<lane>(k), b, sum);
   }
   fetch.finish();
   finish(g, row, panel * kPer, sum);
@@ -155,14 +159,16 @@ static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 16
     for (int n = 0; n < N; n++) sum[m][n] = V(0.0f);
+  const float* a = g.a + row * kPanel;
   Fetch fetch(g);
   for (int i = 0; i < g.k.count; i++) {
-    const long k = g.k.unit[i];
+    const unsigned k = g.k.unit[i];
+    const long at = static_cast<long>(k) * kPanel;
     fetch.line();
     V b[N];
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + k * kPanel), V::load(high[n] + k * kPanel), select[n]);
-    accumulate<lane, broadcast>(g.a + k * kTaken<lane> + row, b, sum);
+    for (int n = 0; n < N; n++) b[n] = permute(V::load(low[n] + at), V::load(high[n] + at), select[n]);
+    accumulate<lane, broadcast>(a + place<lane>(k), b, sum);
   }
   fetch.finish();
   finish(g, row, at, sum);

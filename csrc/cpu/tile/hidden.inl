@@ -1,8 +1,8 @@
 // Norm and activation of a tile, forward and backward, between two products.
 //
 // Cost model: a few dozen instructions per 16 values against 10 x 512 multiply-adds for each of them in the products:
-// 2 to 4% for relu, more for activations with an exponential. Blocks of 16 columns go through a small buffer from
-// row-major to k-major, so that every store is a full cache line.
+// 2 to 4% for relu, more for activations with an exponential. Rows stay rows on the way from a product to the next: a
+// transposition of 16 x 16 would cost as much as all the rest for relu.
 #pragma once
 
 #include "../../math/activations.hpp"
@@ -12,16 +12,6 @@ namespace vgf::cpu::VGF_ISA {
 // 1 for the first kPanel entries, then 0: kMask + kPanel - n has ones in the first n places.
 alignas(64) static const float kMask[2 * kPanel] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-static VGF_INLINE float sum_lanes(V x) {
-  float lane[V::kWidth];
-  x.store(lane);
-#pragma GCC unroll 16
-  for (int half = V::kWidth / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
-}
-
 static VGF_INLINE int whole_panels(int width) { return (width + kPanel - 1) / kPanel * kPanel; }
 
 // Calls f(column) for every whole vector of [0, padded width).
@@ -30,30 +20,57 @@ static VGF_INLINE void for_columns(int width, F f) {
   for (int c = 0; c < whole_panels(width); c += V::kWidth) f(c);
 }
 
-// Fills k-major `out` block by block from f(row, column) -> V. Lists in `active`, where it is given, the units that are
-// not zero in every row; no value may be negative then, so that a sum over rows tells (NaN counts as active).
+// Lists units that are not zero in every row, panel by panel.
+class Lister {
+ public:
+  VGF_INLINE void add(const V (&sum)[kPer], int first, Active& active) {
+    unsigned on = 0;
+    for (int v = 0; v < kPer; v++) {
+      const unsigned bits = list_nonzero(sum[v], first + v * V::kWidth, active.unit + count_);
+      count_ += __builtin_popcount(bits);
+      on |= bits << v * V::kWidth;
+    }
+    active.on[first / kPanel] = static_cast<std::uint16_t>(on);
+  }
+  // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
+  VGF_INLINE void finish(int width, Active& active) {
+    while (count_ > 0 && active.unit[count_ - 1] >= width) count_--;
+    if (width % kPanel) active.on[width / kPanel] &= (1u << width % kPanel) - 1;
+    active.count = count_;
+  }
+
+ private:
+  int count_ = 0;
+};
+
+// Fills blocked `out` from f(column)(row) -> V. Lists in `active`, where it is given, the units that are not zero in
+// every row; no value may be negative then, so that a sum over rows tells (NaN counts as active).
 template <class F>
-static VGF_INLINE void fill_k_major(int rows, int width, float* out, F f, Active* active = nullptr) {
-  alignas(64) float block[kPanel * kPanel] = {};
-  int count = 0;
-  const int padded = whole_panels(width);
-  for (int c = 0; c < padded; c += kPanel) {
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-      for (int v = 0; v < kPer; v++) f(r, c + v * V::kWidth).store(block + r * kPanel + v * V::kWidth);
-    if (active) {
-      for (int v = 0; v < kPanel; v += V::kWidth) {
-        V sum = V::load(block + v);
-        for (int r = 1; r < rows; r++) sum = sum + V::load(block + r * kPanel + v);
-        count += list_nonzero(sum, c + v, active->unit + count);
+static VGF_INLINE void fill_blocked(int rows, int width, float* out, F f, ActiveUnits* active = nullptr) {
+  Lister whole, part[kMaxParts];
+  for (int c = 0; c < whole_panels(width); c += kPanel) {
+    V all[kPer], sum[kMaxParts][kPer];
+    for (int v = 0; v < kPer; v++) {
+      const auto number = f(c + v * V::kWidth);
+      float* to = out + blocked(c) + v * V::kWidth;
+      all[v] = V(0.0f);
+      for (int p = 0; p < parts(rows); p++) {
+        sum[p][v] = V(0.0f);
+        for (int r = part_begin(rows, p); r < part_begin(rows, p + 1); r++) {
+          const V y = number(r);
+          y.store(to + r * kPanel);
+          sum[p][v] = sum[p][v] + y;
+        }
+        all[v] = all[v] + sum[p][v];
       }
     }
-    transpose16(block, kPanel, out + c * kRowStride);
+    if (!active) continue;
+    for (int p = 0; p < parts(rows); p++) part[p].add(sum[p], c, active->part[p]);
+    whole.add(all, c, active->whole);
   }
   if (!active) return;
-  // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
-  while (count > 0 && active->unit[count - 1] >= width) count--;
-  active->count = count;
+  for (int p = 0; p < parts(rows); p++) part[p].finish(width, active->part[p]);
+  whole.finish(width, active->whole);
 }
 
 constexpr int kSums = 4;  // running sums side by side, to hide the latency of an addition
@@ -99,19 +116,21 @@ static VGF_INLINE void moments(const float* z, int width, float eps, float* mean
 
 template <class Act>
 static void forward(const HiddenForward& h) {
-  const auto scaled = [&](V normalised, int c) { return fma(normalised, V::load(h.scale + c), V::load(h.bias + c)); };
   if (h.norm == Norm::none) {
-    fill_k_major(
-        h.rows, h.width, h.out, [&](int r, int c) { return Act::apply(V::load(h.z + r * h.stride + c)); }, h.active);
+    fill_blocked(
+        h.rows, h.width, h.out,
+        [&](int c) { return [&h, c](int r) { return Act::apply(V::load(h.z + r * h.stride + c)); }; }, h.active);
   } else if (h.norm == Norm::pre) {
     for (int r = 0; r < h.rows; r++) moments(h.z + r * h.stride, h.width, h.eps, h.mean + r, h.rstd + r);
-    fill_k_major(
+    fill_blocked(
         h.rows, h.width, h.out,
-        [&](int r, int c) {
-          float* z = h.z + r * h.stride + c;
-          V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
-          normalised.store(z);
-          return Act::apply(scaled(normalised, c));
+        [&](int c) {
+          return [&h, c, scale = V::load(h.scale + c), bias = V::load(h.bias + c)](int r) {
+            float* z = h.z + r * h.stride + c;
+            const V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
+            normalised.store(z);
+            return Act::apply(fma(normalised, scale, bias));
+          };
         },
         h.active);
   } else {
@@ -120,8 +139,10 @@ static void forward(const HiddenForward& h) {
       for_columns(h.width, [&](int c) { Act::apply(V::load(h.z + r * h.stride + c)).store(y + c); });
       moments(y, h.width, h.eps, h.mean + r, h.rstd + r);
     }
-    fill_k_major(h.rows, h.width, h.out, [&](int r, int c) {
-      return scaled((V::load(h.work + r * h.stride + c) - V(h.mean[r])) * V(h.rstd[r]), c);
+    fill_blocked(h.rows, h.width, h.out, [&](int c) {
+      return [&h, c, scale = V::load(h.scale + c), bias = V::load(h.bias + c)](int r) {
+        return fma((V::load(h.work + r * h.stride + c) - V(h.mean[r])) * V(h.rstd[r]), scale, bias);
+      };
     });
   }
 }
@@ -133,7 +154,8 @@ static void backward(const HiddenBackward& h) {
   const auto dy = [&](int r, int c) { return V::load(h.dy + r * h.dy_stride + c); };
   const auto z = [&](int r, int c) { return V::load(h.z + r * h.stride + c); };
   if (h.norm == Norm::none) {
-    fill_k_major(h.rows, h.width, h.out, [&](int r, int c) { return dy(r, c) * Act::slope(z(r, c)); });
+    fill_blocked(h.rows, h.width, h.out,
+                 [&](int c) { return [&, c](int r) { return dy(r, c) * Act::slope(z(r, c)); }; });
     return;
   }
   const bool pre = h.norm == Norm::pre;
@@ -153,10 +175,12 @@ static void backward(const HiddenBackward& h) {
     mean_g[r] = sum_lanes(total(sum_g)) / h.width;
     mean_gy[r] = sum_lanes(total(sum_gy)) / h.width;
   }
-  fill_k_major(h.rows, h.width, h.out, [&](int r, int c) {
-    V g = V::load(h.work + r * h.stride + c);
-    V d = V(h.rstd[r]) * (g - V(mean_g[r]) - normalised(r, c) * V(mean_gy[r]));
-    return pre ? d : d * Act::slope(z(r, c));
+  fill_blocked(h.rows, h.width, h.out, [&](int c) {
+    return [&, c](int r) {
+      const V g = V::load(h.work + r * h.stride + c);
+      const V d = V(h.rstd[r]) * (g - V(mean_g[r]) - normalised(r, c) * V(mean_gy[r]));
+      return pre ? d : d * Act::slope(z(r, c));
+    };
   });
 }
 
@@ -181,17 +205,11 @@ static void hidden_backward(const HiddenBackward& h) {
   with_activation(h.activation, [&](auto act) { backward<decltype(act)>(h); });
 }
 
-// Four running sums a lane hide the latency of the multiply-add.
-static void head(const float* a, int depth, const float* w, float b, float* out) {
-  for (int v = 0; v < kRowStride; v += V::kWidth) {
-    V sum[4] = {V(b), V(0.0f), V(0.0f), V(0.0f)};
-    int k = 0;
-    for (; k + 4 <= depth; k += 4)
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) sum[i] = fma(V::load(a + (k + i) * kRowStride + v), V(w[k + i]), sum[i]);
-    for (; k < depth; k++) sum[0] = fma(V::load(a + k * kRowStride + v), V(w[k]), sum[0]);
-    ((sum[0] + sum[1]) + (sum[2] + sum[3])).store(out + v);
-  }
+static void head(const float* a, int rows, int depth, const float* w, float b, float* out) {
+  for (int r = 0; r < rows; r++)
+    out[r] = b + sum_lanes(sum_columns(whole_panels(depth), [&](int c) {
+               return V::load(a + blocked(c) + r * kPanel) * V::load(w + c);
+             }));
 }
 
 }  // namespace vgf::cpu::VGF_ISA
