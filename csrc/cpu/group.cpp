@@ -41,6 +41,10 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
       skipping_(skipping()),
       together_{together, together ? together + kTileRows * call.row_stride : nullptr} {
   const long tile = kTileRows * call.row_stride, inputs = std::max(call.sizes.O, call.sizes.A + 1);
+  const auto list = [&](long width) -> Active {
+    int* units = own.take_ints(width + kPanel);  // written a vector at a time
+    return {0, units, reinterpret_cast<std::uint16_t*>(own.take(width / kPanel))};
+  };
   for (int i = 0; i < call.group_tiles; i++) {
     Passenger& p = passengers_[i];
     p.input = own.take(blocked(padded(inputs)));
@@ -52,12 +56,8 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
     p.rstd = own.take(static_cast<long>(call.max_hidden) * kTileRows);
     p.active = reinterpret_cast<ActiveUnits*>(own.take(call.max_hidden * sizeof(ActiveUnits) / sizeof(float)));
     for (int l = 0; l < call.max_hidden; l++) {
-      const auto list = [&]() -> Active {
-        int* units = own.take_ints(call.max_width + kPanel);  // written a vector at a time
-        return {0, units, reinterpret_cast<std::uint16_t*>(own.take(call.max_width / kPanel))};
-      };
-      ActiveUnits active{list(), {}};
-      for (Active& part : active.part) part = list();
+      ActiveUnits active{list(call.max_width), {}};
+      for (Active& part : active.part) part = list(call.max_width);
       if (touch) p.active[l] = active;
     }
     p.columns = reinterpret_cast<ColumnPlan*>(own.take(sizeof(ColumnPlan) / sizeof(float)));
@@ -65,7 +65,15 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
   work_ = own.take(tile);
   const long most_units = std::max<long>(call.max_width, inputs);
   all_ = own.take_ints(most_units);
-  if (touch) std::iota(all_, all_ + most_units, 0);
+  const long actions_end = padded(first_action() + call.sizes.A);
+  actions_ = list(actions_end);
+  if (!touch) return;
+  std::iota(all_, all_ + most_units, 0);
+  std::fill(actions_.on, actions_.on + actions_end / kPanel, std::uint16_t{0});
+  for (int& i = actions_.count; i < call.sizes.A; i++) {
+    const int column = actions_.unit[i] = first_action() + i;
+    actions_.on[column / kPanel] |= static_cast<std::uint16_t>(1u << column % kPanel);
+  }
 }
 
 // Whether the forward product follows a list of units. Where a bfloat16 product takes them in pairs and states share
@@ -131,6 +139,12 @@ void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int pane
 
 void Group::forward(const Net& net, int e, int count, int states, int inputs, bool together) {
   const MlpSpec& spec = net.mlp->spec();
+  const bool several_states = call_.states_per_tile > 1;
+  // What the first layer makes of the observations of a row's state.
+  const auto observed = [&](int row) {
+    const int state = row / static_cast<int>(call_.sizes.N);
+    return net.observed + (static_cast<long>(e) * states + state) * call_.row_stride;
+  };
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
@@ -142,11 +156,8 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
         take_active(p, layer, p.active[l - 1]);
       else
         take_all(p, layer, layer.forward);
-      for (int r = 0; l == 0 && r < p.tile.rows(); r++) {
-        const int state = (p.tile.begin + r) / static_cast<int>(call_.sizes.N);
-        const float* observed = net.observed + (static_cast<long>(e) * states + state) * call_.row_stride;
-        std::memcpy(p.z + r * call_.row_stride, observed, padded(layer.out) * sizeof(float));
-      }
+      for (int r = 0; l == 0 && several_states && r < p.tile.rows(); r++)
+        std::memcpy(p.z + r * call_.row_stride, observed(p.tile.begin + r), padded(layer.out) * sizeof(float));
     }
     const auto product = [&](const Passenger& p) {
       Gemm g{};
@@ -158,8 +169,8 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       g.c_stride = call_.row_stride;
       if (l == 0) {
         g.w += static_cast<long>(call_.sizes.O) * kPanel;
-        g.init = g.c;
-        g.init_stride = call_.row_stride;
+        g.init = several_states ? g.c : observed(p.tile.begin);
+        g.init_stride = several_states ? g.c_stride : 0;
       }
       return g;
     };
@@ -210,11 +221,11 @@ void Group::backward(const Net& net, int e, int count) {
     // The first layer pulls back to the actions only.
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
-    // Where the layer below is off, no gradient is wanted.
-    const bool plans = l > 0 && skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none);
+    // Nor is a gradient wanted where the layer below is off.
+    const bool plans = l == 0 || (skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
-      if (plans) kernels_.plan_columns(p.active[l - 1].whole, panels, *p.columns);
+      if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
                                 top ? net.mlp->layer(e, l + 1).head : p.dy, top ? 0 : call_.row_stride,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,

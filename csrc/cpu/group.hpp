@@ -79,7 +79,8 @@ class Group {
   unsigned meetings_ = 0;  // products computed together so far
   Passenger passengers_[kGroupTiles];
   float* work_;
-  int* all_;  // 0, 1, 2, ...
+  int* all_;        // 0, 1, 2, ...
+  Active actions_;  // the actions among the columns that `backward` computes of the first layer
   float* together_[2];
 };
 
