@@ -48,6 +48,15 @@ def test_the_engine_evaluates_the_score(backend, max_norm):
     expected.check_share(np.asarray(run(score, PROBLEM.particles)))
 
 
+def test_a_packed_score_moves_as_the_score_does():
+    score = vgf.Network.from_mlp(SCORE)
+    packed = jax.jit(lambda score: vgf.pack(score, role="score", observations=O))(score)
+    wanted, got = (
+        vgf.transport(s, PROBLEM.particles, CONFIG, obs=PROBLEM.obs, max_norm=0.5) for s in (score, packed)
+    )
+    np.testing.assert_array_equal(got, wanted)
+
+
 def test_the_norm_is_that_of_the_whole_batch():
     """So other states in the batch change what a state does, unlike anywhere else in the library."""
     config = FlowConfig(num_steps=1, optimizer="sgd", learning_rate=0.1, alpha=1 / N, kernel=None, clip=None)
@@ -74,7 +83,7 @@ def test_a_function_may_be_the_score_too():
 
 def test_what_is_refused():
     x, score = PROBLEM.particles, vgf.Network.from_mlp(SCORE)
-    with pytest.raises(TypeError, match="obs: expected Array, got NoneType"):
+    with pytest.raises(TypeError, match=r"obs: expected an array \[B, O\], .* got None; pass obs="):
         vgf.transport(score, x, CONFIG)
     with pytest.raises(ValueError, match=r"obs: expected \[B, O\] with B = 5 states, got shape \[4, 4\]"):
         vgf.transport(score, x, CONFIG, obs=PROBLEM.obs[:-1])
@@ -82,7 +91,14 @@ def test_what_is_refused():
         ValueError, match=r"score_fn: expected one member from O \+ A = 7 inputs to A = 3 outputs, got 2"
     ):
         vgf.transport(PROBLEM.critic, x, CONFIG, obs=PROBLEM.obs)
-    with pytest.raises(TypeError, match="score_fn: expected what `network` returned, got Packed"):
+    with pytest.raises(
+        ValueError, match="score_fn: expected weights packed with role='score', got role='policy'"
+    ):
         vgf.transport(vgf.pack(score), x, CONFIG, obs=PROBLEM.obs)
+    packed = vgf.pack(score, role="score", observations=O)
+    with pytest.raises(ValueError, match="policy: expected weights packed with role='policy', got 'score'"):
+        vgf.sample(packed, PROBLEM.obs, x, 3)
+    with pytest.raises(ValueError, match="packed weights are a compiled engine's"):
+        vgf.transport(packed, x, CONFIG, obs=PROBLEM.obs, backend="reference")
     with pytest.raises(ValueError, match="max_norm: expected a finite number > 0, got 0"):
         vgf.transport(score, x, CONFIG, obs=PROBLEM.obs, max_norm=0)

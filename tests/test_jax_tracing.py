@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -363,6 +365,16 @@ def test_another_platform_is_refused_when_it_is_compiled_for():
 def test_a_precision_that_the_platforms_engine_does_not_have():
     with pytest.raises(ValueError, match="precision: the cpu engine has fp32, bf16, got 'tf32'; pass one of"):
         flow(network(PARAMS["critic"]), PROBLEM.particles, precision="tf32")
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [(PARAMS["critic"], r"got dict; make one with network\(params\)"),
+     (types.SimpleNamespace(params=PARAMS["critic"]), r"make one with network\(state.params\)")],
+)  # fmt: skip
+def test_parameters_are_not_yet_a_network(given, remedy):
+    with pytest.raises(TypeError, match=f"critic: expected a Network, .*{remedy}"):
+        flow(given, PROBLEM.particles)
 
 
 def test_torch_mlps_are_refused():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from ..docs import documented
 from ..mlp import MLP
 from . import arrays, fused, host, platforms
 from .arrays import Array
-from .networks import Network, Packed, check_score_network, with_time
+from .networks import Network, Packed, check_score_network
 from .selection import aggregated, chosen
 
 AnyNetwork = Network | Packed | MLP
@@ -48,7 +48,8 @@ def pack(
         network: what `network` returned, or a snapshot MLP.
         gradient: whether the gradient's part is packed too, which all but `value`, `sample` and the target
             critic of `td_target` need. None: for a critic.
-        role: "critic" or "policy". None: a critic, where the last width is 1.
+        role: "critic", "policy" or "score" (of `transport`). None: a critic, where the last width is 1, else a
+            policy.
         observations: O, which the cuda engine must know; the others need neither this nor `role`.
         backend: "auto", "cpu" or "cuda".
         precision: "fp32", "tf32" or "bf16"; None is fp32 on the CPU, on a GPU jax_default_matmul_precision.
@@ -62,7 +63,7 @@ def pack(
     if not isinstance(network, Network):
         raise TypeError(f"network: expected what `network` returned, got {type(network).__name__}")
     role = role or ("critic" if network.widths[-1] == 1 else "policy")
-    check_choice("role", role, ("critic", "policy"))
+    check_choice("role", role, ("critic", "policy", "score"))
     engine = _engine(backend, precision, "network", network.layers[0].W, network)
     return engine.pack(network, role == "critic" if gradient is None else gradient, role, observations)
 
@@ -270,13 +271,14 @@ def td_target(
 
 @documented(
     f"""score_fn may be a network from O + A inputs to A outputs instead, as amortized VGF learns one: the
-    engine then evaluates it at `obs` [B, O] and the particles. max_norm scales dq down where its norm, over
+    engine then evaluates it at `obs` [B, O] and the particles. pack(score, role="score") packs it once for
+    several calls. max_norm scales dq down where its norm, over
     the whole batch, is larger (optax.clip_by_global_norm). Amortized VGF moves along the score itself, with
     neither kernel nor temperature: FlowConfig(kernel=None, alpha=1/N).
     The inputs are constants to autodiff, and so is what score_fn returns. {STEPS}"""
 )
 def transport(
-    score_fn: Callable[[jax.Array], jax.Array] | Network | MLP,
+    score_fn: Callable[[jax.Array], jax.Array] | AnyNetwork,
     particles: Array,
     config: FlowConfig,
     trajectory: bool = False,
@@ -287,8 +289,10 @@ def transport(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    (network,) = _networks(score_fn=score_fn)
+    network = _network(score_fn)
     learned = isinstance(network, (Network, Packed))
+    if learned and obs is None:
+        raise TypeError("obs: expected an array [B, O], at which a score network is evaluated, got None; pass obs=")
     arrays.check(particles=particles, **({"obs": obs} if learned else {}))
     checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
     if max_norm is not None:
@@ -325,13 +329,13 @@ def transport(
         return jnp.concatenate([start[None], path])
 
 
-def _field(engine, network: Network, obs: Array) -> Callable[[jax.Array], jax.Array]:
+def _field(engine, network: Network | Packed, obs: Array) -> Callable[[jax.Array], jax.Array]:
     """x -> the network's output at concat(obs, x), by the engine's sampler.
 
     One Euler step of length one along a velocity field that does not look at the time ends at x + v. The
     round-off of taking x off again is that of a number of the size of x.
     """
-    packed = engine.prepare(with_time(jax.tree.map(_constant, network)), obs.shape[1])
+    packed = engine.prepare(jax.tree.map(_constant, network), obs.shape[1])
     obs = _constant(obs)
     return lambda x: engine.sample(packed, obs, x, 1, None) - x
 
@@ -345,8 +349,20 @@ def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:
 
 
 def _networks(**named: Any) -> list[Any]:
-    """MLPs as networks; what is neither is left for the checks to refuse."""
-    return [Network.from_mlp(n) if isinstance(n, MLP) else n for n in named.values()]
+    """MLPs as networks; what is neither is left for the checks to refuse.
+
+    Raises:
+        TypeError: for parameters that nobody has made a network of.
+    """
+    for name, given in named.items():
+        if isinstance(given, Mapping) or hasattr(given, "params"):  # a tree of parameters, or what trains one
+            remedy = "network(params)" if isinstance(given, Mapping) else "network(state.params)"
+            raise TypeError(f"{name}: expected a Network, got {type(given).__name__}; make one with {remedy}")
+    return [_network(given) for given in named.values()]
+
+
+def _network(given: Any) -> Any:
+    return Network.from_mlp(given) if isinstance(given, MLP) else given
 
 
 def _engine(backend: str, precision: str | None, name: str, like: Any, *networks: Any):

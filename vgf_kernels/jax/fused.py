@@ -10,7 +10,17 @@ import numpy as np
 from ..numpy.arrays import threads
 from .attributes import Clip, Config
 from .calls import STATES, Result, Terms
-from .networks import Layout, Network, Packed, check_float32, describe, weights_of
+from .networks import (
+    Layout,
+    Network,
+    Packed,
+    as_policy,
+    check_float32,
+    describe,
+    role_of,
+    weights_of,
+    with_time,
+)
 from .platforms import ENGINES, default, engine_for
 from .precision import precisions
 from .primitive import run
@@ -38,7 +48,9 @@ class Engine:
                 check_float32(network, self.backend or default())
 
     def pack(self, network: Network, gradient: bool, role: str, observations: int | None) -> Packed:
-        """role: "critic" or "policy"; observations: how many of its inputs are, which the cuda engine must know."""
+        """role: as in Layout; observations: how many of its inputs are, which the cuda engine must know."""
+        if role == "score":
+            network = with_time(network)
         engine = engine_for(self.backend, ENGINES[self.backend].platform if self.backend else default())
         terms = self._terms([])
         precision = dict(terms.precisions)[engine.name]
@@ -47,21 +59,21 @@ class Engine:
                 "observations: the cuda engine's layout depends on how many inputs of the network are observations, "
                 "got None; pass observations=obs.shape[-1]"
             )
-        layout = Layout(engine.name, precision, observations or 0, role == "critic")
-        described = describe(network, gradient)
+        layout = Layout(engine.name, precision, observations or 0, role)
         size = engine.handlers().packed_bytes(
-            network.widths, network.ensemble, gradient, *layout[1:]
+            network.widths, network.ensemble, gradient, precision, layout.observations, role == "critic"
         )
-        packed = described._replace(layout=layout)
+        packed = describe(network, gradient)._replace(layout=layout)
         (weights,) = run(
             terms._replace(backend=engine.name), "pack", {"network": (packed, weights_of(network))}, [], [],
             [Result((size,), np.uint8)],
         )  # fmt: skip
         return Packed(weights, packed)
 
-    def prepare(self, network: Network, observations: int) -> Network | Packed:
-        """A policy for several calls of `sample`: packed, where the engine is known."""
-        return self.pack(network, False, "policy", observations)
+    def prepare(self, score: Network | Packed, observations: int) -> Packed:
+        """A score as a policy, for several calls of `sample`."""
+        packed = score if isinstance(score, Packed) else self.pack(score, False, "score", observations)
+        return as_policy(packed)
 
     def value(self, critic, obs, actions):
         q = Result((critic.ensemble, STATES, actions.shape[1]))
@@ -170,17 +182,17 @@ class Engine:
             raise ValueError(
                 f"{name}: expected weights packed with gradient=True, got gradient=False; pack them with it"
             )
-        wanted = observations, name != "policy"
-        if layout.engine == "cuda" and layout[2:] != wanted:
+        role, on_cuda = role_of(name), layout.engine == "cuda"
+        if layout.role != role and (on_cuda or layout.role == "score"):
             raise ValueError(
-                f"{name}: expected weights packed with observations={observations} and "
-                f"role={_role(wanted[1])!r}, got {layout.observations} and {_role(layout.critic)!r}; pack them so"
+                f"{name}: expected weights packed with role={role!r}, got {layout.role!r}; pack them so"
+            )
+        if layout.observations != observations and on_cuda:
+            raise ValueError(
+                f"{name}: expected weights packed with observations={observations}, got {layout.observations}; "
+                "pack them so"
             )
         return held, [network.weights]
-
-
-def _role(critic: bool) -> str:
-    return "critic" if critic else "policy"
 
 
 def _moves(num_steps) -> bool:

@@ -13,7 +13,7 @@ from .. import definition
 from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
-from .networks import Network, Packed
+from .networks import Network, Packed, with_time
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Engine:
     def pack(self, network, gradient, role, observations):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")
 
-    def prepare(self, network, observations):
-        return network
+    def prepare(self, score, observations):
+        return with_time(score)
 
     def value(self, critic, obs, actions):
         q = (critic.ensemble, *actions.shape[:2])

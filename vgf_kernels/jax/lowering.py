@@ -15,7 +15,7 @@ from .. import engines
 from . import stepwise
 from .attributes import encode
 from .calls import Call, Result
-from .networks import Layout
+from .networks import Layout, role_of
 from .platforms import Fused, engine_for
 
 vgf_handler = Primitive("vgf_handler")  # a call on one device
@@ -60,7 +60,7 @@ def _expand(engine: Fused, call: Call, *operands):
     for net, weights in networks:
         layout = net.description.layout
         if layout is None:
-            layout = Layout(engine.name, precision, arrays[0].shape[1], net.name != "policy")
+            layout = Layout(engine.name, precision, arrays[0].shape[1], role_of(net.name))
             weights = pack(net.description, layout, weights)
         packed[net.name] = net.description._replace(layout=layout), weights
         settings[net.name] = net.description.attribute(layout)

@@ -104,14 +104,19 @@ class Layout(NamedTuple):
     Attributes:
         engine: whose layout it is.
         precision: "fp32", "tf32" or "bf16".
-        observations, critic: what the CUDA engine's layout depends on besides: how many inputs are
-            observations, and whether the others are actions alone.
+        observations: how many inputs are observations; the CUDA engine's layout depends on it.
+        role: "critic", "policy" or "score": what the other inputs are.
     """
 
     engine: str
     precision: str
     observations: int
-    critic: bool
+    role: str
+
+
+def role_of(name: str) -> str:
+    """The role of a network that a call takes by this name."""
+    return "policy" if name == "policy" else "critic"
 
 
 class Description(NamedTuple):
@@ -130,7 +135,7 @@ class Description(NamedTuple):
 
     def attribute(self, layout: Layout) -> PackedNetwork:
         """What a handler is told of the network, packed in this layout."""
-        return PackedNetwork(*self[:-1], *layout[1:])
+        return PackedNetwork(*self[:-1], layout.precision, layout.observations, layout.role == "critic")
 
 
 @jax.tree_util.register_pytree_node_class
@@ -181,16 +186,26 @@ def with_time(network: Network) -> Network:
     return replace(network, layers=(first, *others))
 
 
+def as_policy(score: Packed) -> Packed:
+    """A packed score as the sampler takes it: it was packed with an input for the time."""
+    held = score.description
+    return replace(score, description=held._replace(layout=held.layout._replace(role="policy")))
+
+
 def check_score_network(network: Network | Packed, obs, particles) -> None:
-    """Raise unless the network, traced weights, gives a score for obs [B, O] and particles [B, N, A]."""
+    """Raise unless the network gives a score for obs [B, O] and particles [B, N, A]."""
+    inputs = network.widths[0]
     if isinstance(network, Packed):
-        raise TypeError(
-            "score_fn: expected what `network` returned, got Packed; the score is packed by the call"
-        )
+        role = network.description.layout.role
+        if role != "score":
+            raise ValueError(
+                f"score_fn: expected weights packed with role='score', got role={role!r}; pack them so"
+            )
+        inputs -= 1  # the time
     if len(obs) != 2 or obs[0] != particles[0]:
         raise ValueError(f"obs: expected [B, O] with B = {particles[0]} states, got shape {list(obs)}")
     wanted = obs[1] + particles[2], particles[2], 1
-    got = network.widths[0], network.widths[-1], network.ensemble
+    got = inputs, network.widths[-1], network.ensemble
     if got != wanted:
         raise ValueError(
             f"score_fn: expected one member from O + A = {wanted[0]} inputs to A = {wanted[1]} outputs, got "

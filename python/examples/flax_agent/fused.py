@@ -54,14 +54,15 @@ def along_the_score(networks: Networks, settings: Settings, obs: jax.Array, nois
 
 
 def pack(networks: Networks, settings: Settings) -> Networks:
-    """Critic and policy packed, for many actions with the same parameters."""
+    """The networks that choose actions packed, for many actions with the same parameters."""
     policy = network(networks["policy"])
     observations = policy.widths[0] - policy.widths[-1] - 1  # besides them, it sees an action and the time
     packed = {
         role: vgf.pack(
             network(networks[role]), role=role, observations=observations, precision=settings.precision
         )
-        for role in ("critic", "policy")
+        for role in ("critic", "policy", "score")
+        if role in networks
     }
     return {**networks, **packed}
 
