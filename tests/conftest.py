@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before NumPy is imported: its threads and the engine's would slow each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -38,13 +40,33 @@ def cpu_numpy() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory):
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)`: the folder that `make(folder)` has filled, by whichever process of the session came first."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder of its own in it
+        shared = shared.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def emulator(once):
     """The CUDA engine's kernels, compiled for the host."""
     import emulator
 
     if emulator.missing():
         pytest.skip(emulator.missing())
-    return emulator.Emulated(emulator.build(tmp_path_factory.mktemp("emulator")))
+    return emulator.Emulated(once("emulator", emulator.build))
 
 
 @pytest.fixture
