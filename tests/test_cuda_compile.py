@@ -1,5 +1,5 @@
-"""The machine code of every CUDA kernel, as the package ships it or else compiled here, is held to what the kernels claim.
-No GPU needed.
+"""The machine code of every CUDA kernel, as the package ships it or else compiled here, is held to what the kernels
+claim. No GPU needed.
 """
 
 from __future__ import annotations
