@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Before NumPy is imported: its threads and the engine's would slow each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads and a GPU are shared with the other workers
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+MOST_WORKERS = 8  # of 1 to 2 GB of memory each
 
 import pytest
 from engines import BACKENDS, FRONTENDS, Engine
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def pytest_report_header() -> str:
@@ -38,13 +50,33 @@ def cpu_numpy() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory):
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """`once(name, make)`: the folder that `make(folder)` has filled, by whichever process of the session came first."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a folder of its own in it
+        shared = shared.parent
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                folder.mkdir(exist_ok=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def emulator(once):
     """The CUDA engine's kernels, compiled for the host."""
     import emulator
 
     if emulator.missing():
         pytest.skip(emulator.missing())
-    return emulator.Emulated(emulator.build(tmp_path_factory.mktemp("emulator")))
+    return emulator.Emulated(once("emulator", emulator.build))
 
 
 @pytest.fixture

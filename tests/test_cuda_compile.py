@@ -1,110 +1,146 @@
-"""Every CUDA kernel, compiled ahead of time: what ptxas reports is held to what the kernels claim. No GPU needed."""
+"""The machine code of every CUDA kernel, as the package ships it or else compiled here, is held to what the kernels
+claim. No GPU needed.
+"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections import Counter
 
+import cubins
 import pytest
 
-ROOT = Path(__file__).parents[1]
-KERNELS = sorted(ROOT.glob("csrc/cuda/sm80_*.cu"))
-HOPPER_KERNELS = sorted(ROOT.glob("csrc/cuda/sm90_*.cu"))
-ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 # The tile kernel has a multiprocessor for itself: 256 threads may take 255 registers each. The others share it.
 # Of the Hopper kernel it is what 384 threads start with; setmaxnreg moves them.
 REGISTERS = {"tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168}
 OTHERS = 96
 
-
-def nvcc() -> str | None:
-    """The CUDA compiler: CUDACXX, else nvcc."""
-    return shutil.which(os.environ.get("CUDACXX") or "nvcc")
-
-
-def report(source: Path, architecture: str, output: str | Path = os.devnull) -> str:
-    """What ptxas says about the functions of a source."""
-    code = f"-gencode=arch={architecture.replace('sm', 'compute')},code={architecture}"
-    command = [
-        nvcc(), "-std=c++17", "-O3", code, "-I", ROOT / "csrc/cuda", "-I", ROOT / "csrc/include",
-        "-Xptxas", "-v", "-cubin", source, "-o", output,
-    ]  # fmt: skip
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+SPILLING = """
+__device__ __noinline__ float sum(const float* p, int n) {
+  float v[60], total = 0;
+  for (int i = 0; i < 60; ++i) v[i] = p[i * n];
+  for (int j = 0; j < n; ++j)
+    for (int i = 0; i < 60; ++i) v[i] = v[i] * v[(i * 7 + 3) % 60] + p[i];
+  for (int i = 0; i < 60; ++i) total += v[i];
+  return total;
+}
+__global__ void thrifty_kernel(float* p) { p[threadIdx.x] += 1; }
+__global__ void spilling_kernel(float* p, int n) { *p = sum(p, n); }
+"""
+WAITING = """
+#include <ptx/warpgroup.cuh>
+__global__ void __launch_bounds__(128) waiting_kernel(float* p, std::uint64_t a, int n) {
+  float d[128];
+  for (int i = 0; i < 128; ++i) d[i] = p[i];
+  vgf::cuda::ptx::begin_products();
+  for (int i = 0; i < n; ++i) {
+    vgf::cuda::ptx::multiply_group<64>(d, a, a);
+#ifdef TOUCHED
+    d[3] += 1;
+#endif
+    vgf::cuda::ptx::multiply_group<64>(d, a, a);
+    vgf::cuda::ptx::commit_products();
+    vgf::cuda::ptx::wait_products<1>();
+  }
+  vgf::cuda::ptx::wait_products<0>();
+  for (int i = 0; i < 128; ++i) p[i] = d[i];
+}
+"""
 
 
 @pytest.fixture(scope="module")
-def cubins(tmp_path_factory):
-    """A folder of the Hopper kernels' code, by the name of the source."""
-    return tmp_path_factory.mktemp("cubins")
+def code(once):
+    """All cubins: of each source, for each architecture."""
+    if cubins.missing():
+        pytest.skip(cubins.missing())
+    return sorted(once("cubins", cubins.collect).glob("*.cubin"))
 
 
 @pytest.fixture(scope="module")
-def reports(cubins):
-    if nvcc() is None:
-        pytest.skip("no CUDA compiler (nvcc) was found; set CUDACXX")
-    help_text = subprocess.run([nvcc(), "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
-    jobs = [(source, arch) for arch in ARCHITECTURES if arch in help_text.split() for source in KERNELS]
-    outputs = {(source, "sm_90a"): cubins / f"{source.stem}.cubin" for source in HOPPER_KERNELS}
-    jobs = [*outputs, *jobs]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        texts = pool.map(lambda job: report(*job, outputs.get(job, os.devnull)), jobs)
-        return dict(zip(jobs, texts))
+def kernels(code):
+    return [kernel for cubin in code for kernel in cubins.kernels_of(cubin)]
 
 
-def disassembler() -> str | None:
-    """cuobjdump: of the toolkit, or the one that Triton brings along."""
-    found = shutil.which("cuobjdump")
-    spec = importlib.util.find_spec("triton")
-    if found is None and spec is not None:
-        found = shutil.which("cuobjdump", path=Path(spec.origin).parent / "backends/nvidia/bin")
+@pytest.fixture(scope="module")
+def hopper_code(code):
+    """The machine code of the Hopper kernels, by name."""
+    found = {}
+    for cubin in code:
+        if cubin.match("*.sm_90a.cubin"):
+            found |= cubins.instructions_of(cubin)
     return found
 
 
-def test_nothing_spills(reports):
-    spills = {
-        (source.name, arch): found
-        for (source, arch), text in reports.items()
-        if (found := [n for n in re.findall(r"(\d+) bytes spill", text) if n != "0"])
-    }
-    assert not spills
+def groups_of_products(instructions: str) -> str:
+    """How a function's warpgroup products follow each other: A opens the registers to them, h is a product, H the last
+    of a group, w waits for all but the youngest group, W for all.
+    """
+    letters = []
+    for name, rest in re.findall(r"\b(WARPGROUP\.ARRIVE|WARPGROUP\.DEPBAR|HGMMA)\b(.*?);", instructions):
+        if name == "HGMMA":
+            letters.append("H" if "gsb0" in rest else "h")
+        else:
+            letters.append("A" if name == "WARPGROUP.ARRIVE" else "W" if "gsb0, 0x0" in rest else "w")
+    return "".join(letters)
 
 
-def test_registers(reports):
-    used = {}
-    for (source, arch), text in reports.items():
-        for name, count in re.findall(r"entry function '(\S+)'.*?Used (\d+) registers", text, re.DOTALL):
-            kernel = re.search(r"[a-z_]+_kernel", name).group()
-            used[source.name, arch, name] = int(count), REGISTERS.get(kernel.lstrip("_"), OTHERS)
-    assert len(used) >= len(reports)
-    assert not {key: pair for key, pair in used.items() if pair[0] > pair[1]}
+def compiled(folder, text, architecture, *options):
+    """The cubin of a source of one's own."""
+    if cubins.missing() or cubins.nvcc() is None:
+        pytest.skip(cubins.missing() or "no CUDA compiler (nvcc) was found; set CUDACXX")
+    source = folder / "source.cu"
+    source.write_text(text)
+    cubins.compile_into(folder, source, [architecture], *options)
+    return next(folder.glob("*.cubin"))
 
 
-def test_shared_memory_is_dynamic(reports):
+def test_every_source_is_there_for_every_architecture(code):
+    counts = Counter(cubin.name.split(".")[-2] for cubin in code)
+    assert counts.pop("sm_90a") == len(cubins.HOPPER_KERNELS)
+    assert set(counts.values()) == {len(cubins.KERNELS)}, f"built from other sources? Install again. {counts}"
+
+
+def test_nothing_spills(kernels):
+    assert not [kernel for kernel in kernels if kernel.spills]
+
+
+def test_registers(kernels):
+    assert not [kernel for kernel in kernels if kernel.registers > REGISTERS.get(kernel.function, OTHERS)]
+    assert set(REGISTERS) < {kernel.function for kernel in kernels}
+
+
+def test_shared_memory_is_dynamic(kernels):
     """The host asks for all of it, so that it can be held to the device's limit before a launch."""
-    assert not [key for key, text in reports.items() if re.search(r"[1-9]\d* bytes smem", text)]
+    assert not [kernel for kernel in kernels if kernel.shared]
 
 
-def test_products_of_hopper_kernels_are_not_waited_for_one_by_one(reports):
-    """ptxas warns (C75..) where it serialises wgmma, or passes over setmaxnreg."""
-    for source in HOPPER_KERNELS:
-        assert not re.findall(r".*\(C\d+\).*", reports[source, "sm_90a"])
+def test_products_of_hopper_kernels_are_not_waited_for_one_by_one(hopper_code):
+    """Two make a group, which is under way until the next one is. Where ptxas serialises, it waits for each product."""
+    for name, instructions in hopper_code.items():
+        assert re.fullmatch("(A(hHw)+W)+", groups_of_products(instructions)), name
 
 
-def test_instructions_of_hopper_kernels(reports, cubins):
+def test_instructions_of_hopper_kernels(hopper_code):
     """Products on the tensor cores of warpgroups and nowhere else, bulk copies, registers moved."""
-    if disassembler() is None:
-        pytest.skip("no cuobjdump was found, neither of a CUDA toolkit nor of Triton")
-    for source in HOPPER_KERNELS:
-        command = [disassembler(), "-sass", cubins / f"{source.stem}.cubin"]
-        code = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert hopper_code
+    for code in hopper_code.values():
         assert {f"HGMMA.64x{n}x16.F32.BF16" for n in (32, 64, 128, 256)} <= set(code.split())
         for instruction in ("UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"):
             assert instruction in code
         assert not re.search(r"\bHMMA\b", code)
+
+
+@pytest.mark.parametrize("architecture", cubins.ARCHITECTURES)
+def test_spills_are_found(tmp_path, architecture):
+    """Those of functions that are called, too."""
+    kernels = cubins.kernels_of(compiled(tmp_path, SPILLING, architecture, "-maxrregcount=40"))
+    assert {kernel.function: kernel.spills > 0 for kernel in kernels} == {
+        "spilling_kernel": True, "thrifty_kernel": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "expected"), [((), "(A+(hHw)+)+W"), (("-DTOUCHED",), "(AHW)+")])
+def test_products_that_are_waited_for_are_found(tmp_path, options, expected):
+    cubin = compiled(tmp_path, WAITING, "sm_90a", *options)
+    (instructions,) = cubins.instructions_of(cubin).values()
+    assert re.fullmatch(expected, groups_of_products(instructions))

@@ -39,8 +39,8 @@ def missing() -> str | None:
     return None
 
 
-def build(folder: Path) -> dict[str, Path]:
-    """Compile the emulated engine into `folder`: shared libraries by module. "_xla_cuda" only where JAX is."""
+def build(folder: Path) -> None:
+    """Compile the emulated engine into `folder`: a shared library a module. "_xla_cuda" only where JAX is."""
     import pybind11
 
     headers = [f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))]
@@ -57,7 +57,7 @@ def build(folder: Path) -> dict[str, Path]:
         return link(folder / f"{name}.so", [bindings[name]], lambda source: headers, ["-shared", *engine])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(bindings, pool.map(bind, bindings)))
+        list(pool.map(bind, bindings))
 
 
 def compiled(folder: Path, sources: list[Path], options: Callable[[Path], list[str]]) -> list[str]:
@@ -104,9 +104,10 @@ def load(name: str, library: Path):
 class Emulated:
     """The emulated modules in the place of vgf_kernels._cuda and _xla_cuda, serving arrays on the CPU."""
 
-    def __init__(self, libraries: dict[str, Path]) -> None:
-        self.modules = {name: load(f"emulated.{name}", library) for name, library in libraries.items()}
-        self._settings = [ctypes.CDLL(str(library)) for library in libraries.values()]
+    def __init__(self, folder: Path) -> None:
+        libraries = sorted(folder.glob("*.so"))
+        self.modules = {library.stem: load(f"emulated.{library.stem}", library) for library in libraries}
+        self._settings = [ctypes.CDLL(str(library)) for library in libraries]
 
     def set_seed(self, seed: int) -> None:
         """The order of blocks and threads, and whether copies (bit 0) and products (bit 1) are done late (0) or at once (1)."""
