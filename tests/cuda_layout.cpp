@@ -8,6 +8,7 @@
 #include "pack.hpp"
 #include "pairs.hpp"
 #include "schedule.hpp"
+#include "sm90_latency_layout.hpp"
 #include "sm90_layout.hpp"
 #include "tile/passes.cuh"
 
@@ -72,6 +73,7 @@ static void test_columns_of_a_group() {
   std::set<int> columns;
   for (int n = 0; n < kGroup; n++) columns.insert(column_of(n));
   CHECK(columns.size() == kGroup && *columns.rbegin() == kGroup - 1, "%zu columns", columns.size());
+  for (int n = 0; n < kGroup; n++) CHECK(place_of(column_of(n)) == n, "%d", n);
   for (int lane = 0; lane < kLanes; lane++)
     for (int i = 0; i < kUnit; i++)
       CHECK(column_of(8 * (i / 2) + 2 * (lane % 4) + i % 2) == c_unit(lane) * kUnit + i, "lane %d, number %d", lane, i);
@@ -128,7 +130,8 @@ static void test_packed_networks() {
 
 static void test_schedules() {
   const Machine machines[] = {{132, 227 * 1024, false}, {108, 163 * 1024, false}, {84, 99 * 1024, false},
-                              {1, 99 * 1024, false},    {132, 227 * 1024, true},  {3, 227 * 1024, true}};
+                              {1, 99 * 1024, false},    {132, 227 * 1024, true},  {3, 227 * 1024, true},
+                              {18, 227 * 1024, true}};
   for (const Machine& machine : machines)
     for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16})
       for (const int width : {8, 64, 512, 1024, 4096})
@@ -147,9 +150,11 @@ static void test_schedules() {
               CHECK(s.M <= largest_tile(precision) && p.rows_per_tile <= s.M, "%d rows", s.M);
               CHECK(!whole || p.rows_per_tile % N == 0, "%d rows of %d particles", p.rows_per_tile, N);
               CHECK((p.tiles - 1) * p.rows_per_tile < p.rows && p.tiles * p.rows_per_tile >= p.rows, "tiles");
-              const std::int64_t useful = s.hopper ? round_up(p.tiles, kCluster) : p.tiles;
+              const bool latency = s.family == Family::hopper_latency;
+              const std::int64_t useful = latency ? p.tiles * s.cluster : round_up(p.tiles, s.cluster);
               CHECK(s.blocks >= 1 && s.blocks <= std::min<std::int64_t>(useful, machine.multiprocessors), "blocks");
-              CHECK(!s.hopper || (s.blocks % kCluster == 0 && machine.hopper), "%d blocks", s.blocks);
+              CHECK(s.blocks % s.cluster == 0 && (s.family == Family::general || machine.hopper), "%d blocks", s.blocks);
+              CHECK(!latency || (p.team * 2 <= s.cluster && p.team * kSlice >= padded(width)), "a team of %d", p.team);
               CHECK(s.scratch_bytes == s.blocks * p.at.bytes && p.at.bytes % 256 == 0, "scratch");
               // the states of any run of rows_per_tile rows
               int most = 0;
@@ -160,7 +165,9 @@ static void test_schedules() {
                                                p.at.dq, p.at.phi, p.at.first, p.at.second, p.at.attraction,
                                                p.at.repulsion, p.at.a, p.at.bytes};
               CHECK(std::is_sorted(pieces.begin(), pieces.end()), "pieces overlap");
-              CHECK(p.at.work - p.at.tape >= std::int64_t{2} * s.M * padded(width) * element_bytes(precision), "tape");
+              const std::int64_t layer =
+                  latency ? kThreads * kKeptBytes : std::int64_t{s.M} * padded(width) * element_bytes(precision);
+              CHECK(p.at.work - p.at.tape >= 2 * layer, "tape");
             }
 }
 
@@ -230,10 +237,12 @@ static Program flow_of(const MlpSpec& spec, Precision precision, std::int64_t B,
   return p;
 }
 
-static void test_the_choice_of_the_hopper_kernel() {
+static void test_the_choice_among_kernels() {
+  constexpr Family general = Family::general, tiles = Family::hopper_tiles, latency = Family::hopper_latency;
   struct Case {
     const char* what;
-    int M;  // of the Hopper kernel; 0: the general one
+    Family family;
+    int M;  // of one of Hopper's kernels
     std::int64_t B;
     int N, width;
     Precision precision = Precision::bf16;
@@ -241,32 +250,66 @@ static void test_the_choice_of_the_hopper_kernel() {
     bool whole = true;
     Machine machine{132, 227 * 1024, true};
   };
+  const Machine pcie{114, 227 * 1024, true};
   const Case cases[] = {
-      {"many states", 128, 3200, 10, 512},
-      {"a million", 128, 100000, 10, 512},
-      {"narrow layers", 128, 100000, 10, 64},
-      {"the largest states", 128, 4000, 128, 512},
-      {"larger states, a part of each", 128, 4000, 200, 512, Precision::bf16, Norm::pre, false},
-      {"no norm", 128, 3200, 10, 512, Precision::bf16, Norm::none},
-      {"a training batch", 64, 256, 10, 512},
-      {"layers that fit 64 rows", 64, 3200, 10, 1024},
-      {"few states", 0, 4, 10, 512},
-      {"norm behind the activation", 0, 3200, 10, 512, Precision::bf16, Norm::post},
-      {"layers that do not fit", 0, 3200, 10, 1056},
-      {"float32", 0, 3200, 10, 512, Precision::fp32},
-      {"tf32", 0, 3200, 10, 512, Precision::tf32},
-      {"another GPU", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
-      {"no cluster", 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
+      {"many states", tiles, 128, 3200, 10, 512},
+      {"a million", tiles, 128, 100000, 10, 512},
+      {"narrow layers", tiles, 128, 100000, 10, 64},
+      {"the largest states", tiles, 128, 4000, 128, 512},
+      {"larger states, a part of each", tiles, 128, 4000, 200, 512, Precision::bf16, Norm::pre, false},
+      {"no norm", tiles, 128, 3200, 10, 512, Precision::bf16, Norm::none},
+      {"a training batch", tiles, 64, 256, 10, 512},
+      {"layers that fit 64 rows", tiles, 64, 3200, 10, 1024},
+      {"norm behind the activation", general, 0, 3200, 10, 512, Precision::bf16, Norm::post},
+      {"layers that do not fit", general, 0, 3200, 10, 1056},
+      {"float32", general, 0, 3200, 10, 512, Precision::fp32},
+      {"tf32", general, 0, 3200, 10, 512, Precision::tf32},
+      {"another GPU", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
+      {"no cluster", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
+      {"one state", latency, 16, 1, 10, 512},
+      {"one particle", latency, 16, 1, 1, 512},
+      {"one narrow state", latency, 16, 1, 10, 64},
+      {"one state, no norm", latency, 16, 1, 10, 512, Precision::bf16, Norm::none},
+      {"a state of 32", latency, 32, 1, 32, 512},
+      {"a hundred states", latency, 32, 100, 10, 512},
+      {"more narrow states", latency, 32, 200, 10, 128},
+      {"a state that is too large", tiles, 64, 1, 33, 512},
+      {"a part of large states", latency, 32, 1, 200, 512, Precision::bf16, Norm::pre, false},
+      {"one state, norm behind the activation", general, 0, 1, 10, 512, Precision::bf16, Norm::post},
+      {"one state, too wide", general, 0, 1, 10, 544},
+      {"one state, float32", general, 0, 1, 10, 512, Precision::fp32},
+      {"a GPC of sixteen is not certain", general, 0, 1, 10, 512, Precision::bf16, Norm::pre, true, pcie},
+      {"one of eight is", latency, 16, 1, 10, 256, Precision::bf16, Norm::pre, true, pcie},
   };
   for (const Case& c : cases) {
     MlpSpec spec = spec_of({37, c.width, c.width, c.width, c.width, 1}, 2);
     spec.norm = c.norm;
     Program p = flow_of(spec, c.precision, c.B, c.N);
     const Schedule s = fit(p, c.precision, c.whole, c.machine);
-    CHECK(s.hopper == (c.M > 0), "%s", c.what);
-    if (!s.hopper) continue;
+    CHECK(s.family == c.family, "%s", c.what);
+    if (s.family == general) continue;
     CHECK(s.M == c.M && s.shared_bytes <= c.machine.shared_bytes, "%s: %d rows, %d bytes", c.what, s.M, s.shared_bytes);
+    if (s.family == latency) continue;
     CHECK(p.at.work - p.at.tape >= std::int64_t{4} * s.M * padded(c.width) * 2, "%s: tape", c.what);
+  }
+}
+
+static void test_teams_of_the_latency_kernel() {
+  struct Case {
+    int width, hidden, ensemble, team, cluster;  // 0: not taken
+  };
+  const Case cases[] = {{512, 4, 2, 8, 16}, {512, 4, 1, 8, 8}, {512, 5, 2, 0, 0}, {512, 3, 3, 0, 0}, {256, 4, 2, 4, 8},
+                        {256, 4, 4, 4, 16}, {300, 2, 2, 8, 16}, {64, 1, 3, 1, 4}, {64, 2, 16, 1, 16}, {64, 2, 17, 0, 0}};
+  for (const Case& c : cases) {
+    std::vector<int> widths(c.hidden + 2, c.width);
+    widths.front() = 37;
+    widths.back() = 1;
+    Program p = flow_of(spec_of(widths, c.ensemble), Precision::bf16, 1, 10);
+    const Schedule s = fit(p, Precision::bf16, true, {132, 227 * 1024, true});
+    CHECK((s.family == Family::hopper_latency) == (c.team > 0), "%d x %d x %d", c.ensemble, c.hidden, c.width);
+    if (c.team > 0)
+      CHECK(p.team == c.team && s.cluster == c.cluster && s.blocks == c.cluster, "%d x %d x %d: a team of %d, %d blocks",
+            c.ensemble, c.hidden, c.width, p.team, s.cluster);
   }
 }
 
@@ -348,7 +391,8 @@ int main() {
   test_middle_ranks();
   test_operands_are_swizzled_as_wgmma_has_it();
   test_descriptors();
-  test_the_choice_of_the_hopper_kernel();
+  test_the_choice_among_kernels();
+  test_teams_of_the_latency_kernel();
   test_shared_memory_of_the_hopper_kernel();
   test_passes();
   return 0;

@@ -183,12 +183,14 @@ int main(int count, char** arguments) {
   cuda::Machine small = cuda::emulated, large = cuda::emulated;
   small.shared_bytes = 80 * 1024;
   large.shared_bytes = 227 * 1024;
+  const cuda::Machine hopper{18, 227 * 1024, true};  // few states go to its latency kernel
   const Case cases[] = {
       {{4, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
       {{4, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch
       {{2, 40, 0, 1}, {17}, Precision::tf32, Norm::none, Activation::tanh, large},
       {{1, 131, 3, 9}, {33}, Precision::bf16, Norm::pre, Activation::gelu, small},
       {{1, 66, 3, 35}, {33, 1}, Precision::fp32, Norm::pre, Activation::mish, large},
+      {{5, 10, 5, 3}, {33, 100}, Precision::bf16, Norm::pre, Activation::relu, hopper},  // two teams of two blocks
   };
   for (const Case& c : cases) everything(c);
   return 0;

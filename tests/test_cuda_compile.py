@@ -10,10 +10,22 @@ from collections import Counter
 import cubins
 import pytest
 
-# The tile kernel has a multiprocessor for itself: 256 threads may take 255 registers each. The others share it.
-# Of the Hopper kernel it is what 384 threads start with; setmaxnreg moves them.
-REGISTERS = {"tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168}
+# The tile and latency kernels have a multiprocessor for themselves: 256 threads may take 255 registers each. The others
+# share it. Of Hopper's tile kernel it is what 384 threads start with; setmaxnreg moves them.
+REGISTERS = {
+    "tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168, "hopper_latency_kernel": 255,
+}  # fmt: skip
 OTHERS = 96
+# What must be in the code of Hopper's kernels, and what must not: products on the tensor cores of warpgroups, bulk copies,
+# registers moved; or products of warps with transposed operands, stores that tell a barrier of the other block.
+INSTRUCTIONS = {
+    "hopper_tile_kernel": (
+        [*(f"HGMMA.64x{n}x16.F32.BF16" for n in (32, 64, 128, 256)),
+         "UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"],
+        "HMMA",
+    ),
+    "hopper_latency_kernel": (["HMMA.16816.F32.BF16", "LDSM.16.MT88.4", "STAS.64", "STAS.128", "LDGSTS"], "HGMMA"),
+}  # fmt: skip
 
 SPILLING = """
 __device__ __noinline__ float sum(const float* p, int n) {
@@ -63,7 +75,7 @@ def kernels(code):
 
 @pytest.fixture(scope="module")
 def hopper_code(code):
-    """The machine code of the Hopper kernels, by name."""
+    """The machine code of Hopper's kernels, by name."""
     found = {}
     for cubin in code:
         if cubin.match("*.sm_90a.cubin"):
@@ -114,20 +126,20 @@ def test_shared_memory_is_dynamic(kernels):
     assert not [kernel for kernel in kernels if kernel.shared]
 
 
-def test_products_of_hopper_kernels_are_not_waited_for_one_by_one(hopper_code):
+def test_products_of_warpgroups_are_not_waited_for_one_by_one(hopper_code):
     """Two make a group, which is under way until the next one is. Where ptxas serialises, it waits for each product."""
     for name, instructions in hopper_code.items():
-        assert re.fullmatch("(A(hHw)+W)+", groups_of_products(instructions)), name
+        if "hopper_tile_kernel" in name:
+            assert re.fullmatch("(A(hHw)+W)+", groups_of_products(instructions)), name
 
 
 def test_instructions_of_hopper_kernels(hopper_code):
-    """Products on the tensor cores of warpgroups and nowhere else, bulk copies, registers moved."""
-    assert hopper_code
-    for code in hopper_code.values():
-        assert {f"HGMMA.64x{n}x16.F32.BF16" for n in (32, 64, 128, 256)} <= set(code.split())
-        for instruction in ("UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"):
-            assert instruction in code
-        assert not re.search(r"\bHMMA\b", code)
+    kernels = {name: re.search(r"hopper_[a-z]+_kernel", name).group() for name in hopper_code}
+    assert set(kernels.values()) == set(INSTRUCTIONS)
+    for name, kernel in kernels.items():
+        present, absent = INSTRUCTIONS[kernel]
+        assert not [i for i in present if not re.search(rf"\b{re.escape(i)}\b", hopper_code[name])], name
+        assert not re.search(rf"\b{absent}\b", hopper_code[name]), name
 
 
 @pytest.mark.parametrize("architecture", cubins.ARCHITECTURES)

@@ -19,6 +19,7 @@ from test_cpu_golden import (  # noqa: F401
     test_value,
     test_value_and_grad,
 )
+from test_cuda_emulated import plain_bf16
 
 from vgf_kernels import cuda
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
@@ -170,7 +171,7 @@ def test_low_precisions(precision, N):
     ids=str,
 )
 def test_hopper(sizes):
-    """Batches that fill the GPU go to its own kernel, the first states alone to the general one: both are right."""
+    """Batches that fill the GPU go to its tile kernel, the first states alone to another one: both are right."""
     p = make_problem(**{"A": 8, "O": 29, "activation": "silu"} | sizes)
     few = replace(p, **{name: getattr(p, name)[:12] for name in ("obs", "particles", "noise", "reward", "mask")})
     engine = OnDevice(precision="bf16")
@@ -188,7 +189,7 @@ def test_hopper(sizes):
     many, kernels = results(p)
     assert kernels and all("hopper_tile_kernel" in name for name in kernels)
     alone, kernels = results(few)
-    assert kernels and not any("hopper_tile_kernel" in name for name in kernels)
+    assert not any("hopper_tile_kernel" in name for name in kernels)
     exact = few.at(np.float64)
     wanted = vgf_reference().value_and_grad(exact.critic, exact.obs, exact.particles)
     for got, other, truth in zip(many, alone, wanted):
@@ -197,6 +198,50 @@ def test_hopper(sizes):
     again, _ = results(p)
     for first, second in zip(many, again):
         np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.get_device_capability() != (9, 0),
+    reason="needs a GPU of compute capability 9.0",
+)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"B": 1, "hidden": (512,) * 4},
+        {"B": 100, "hidden": (512,) * 4, "norm": "none"},  # sixteen blocks a cluster, several tiles
+        {"B": 5, "E": 1, "hidden": (512, 300, 33), "activation": "gelu"},  # eight
+        {"B": 30, "N": 32, "E": 3, "hidden": (64, 230), "activation": "mish"},
+        {"B": 1, "N": 1, "hidden": (17,)},
+    ],
+    ids=str,
+)
+def test_hopper_latency(sizes):
+    """Few states go to the kernel that keeps the weights: right, the same again, and one launch."""
+    p = make_problem(**{"N": 10, "A": 8, "O": 29, "activation": "silu"} | sizes)
+    engine = OnDevice(precision="bf16")
+
+    def results():
+        return [
+            *engine.value_and_grad(p.critic, p.obs, p.particles),
+            engine.flow(p.critic, p.obs, p.particles, CONFIG),
+            engine.act(p.critic, p.policy, p.obs, p.noise, 4, CONFIG),
+            engine.td_target(
+                p.critic, p.target_critic, p.policy, p.obs, p.noise, p.reward, p.mask, 0.97, 4, CONFIG, "min", "mean"
+            ),
+        ]
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        first = results()
+    ran = {event.key: event.count for event in profile.key_averages() if "_kernel" in event.key}
+    assert sum(count for name, count in ran.items() if "hopper_latency_kernel" in name) == 4
+    assert not [name for name in ran if "tile_kernel" in name]
+    exact = p.at(np.float64)
+    wanted = vgf_reference().value_and_grad(exact.critic, exact.obs, exact.particles)
+    plain = plain_bf16(plain_torch.value, p), plain_bf16(plain_torch.gradient, p, "mean")
+    for got, truth, other in zip(first, wanted, plain):
+        assert relative_error(got, truth) <= 2 * relative_error(other, truth) + 1e-3
+    for one, two in zip(first, results()):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_the_exact_median_of_many_particles():

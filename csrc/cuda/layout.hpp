@@ -46,6 +46,7 @@ VGF_HD constexpr int part_offset(int row, int part) {
 // Which column of its group the n-th column of a packed group is. The accumulator of an mma gives lane l the columns
 // 2 (l % 4) and 2 (l % 4) + 1 of every 8; in this order the four of them are 8 consecutive columns of the matrix.
 VGF_HD constexpr int column_of(int n) { return n / 2 % 4 * kUnit + n / 8 * 2 + n % 2; }
+VGF_HD constexpr int place_of(int column) { return column % kUnit / 2 * 8 + column / kUnit * 2 + column % 2; }
 
 // What a lane addresses in ldmatrix, and holds of the accumulator; see ptx/matrix.cuh.
 VGF_HD constexpr int a_row(int lane) { return lane % 16; }

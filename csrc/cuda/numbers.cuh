@@ -34,24 +34,30 @@ struct Numbers {
   }
 };
 
+// A unit of 8 numbers as bfloat16, and back.
+__device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
+__device__ inline void widen(const Part& part, float (&x)[kUnit]) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    x[2 * i] = ptx::as_float(part.word[i] << 16);
+    x[2 * i + 1] = ptx::as_float(part.word[i] & 0xffff0000u);
+  }
+}
+
 // A unit of 8 numbers in memory, as float or as bfloat16.
 __device__ inline void load_unit(const float* from, float (&x)[kUnit]) {
   const Four low = *reinterpret_cast<const Four*>(from), high = *reinterpret_cast<const Four*>(from + 4);
   for (int i = 0; i < 4; i++) x[i] = low.x[i], x[4 + i] = high.x[i];
 }
 __device__ inline void load_unit(const std::uint16_t* from, float (&x)[kUnit]) {
-  const Part p = *reinterpret_cast<const Part*>(from);
-  for (int i = 0; i < 4; i++) {
-    x[2 * i] = ptx::as_float(p.word[i] << 16);
-    x[2 * i + 1] = ptx::as_float(p.word[i] & 0xffff0000u);
-  }
+  widen(*reinterpret_cast<const Part*>(from), x);
 }
 __device__ inline void store_unit(float* to, const float (&x)[kUnit]) {
   *reinterpret_cast<Four*>(to) = {{x[0], x[1], x[2], x[3]}};
   *reinterpret_cast<Four*>(to + 4) = {{x[4], x[5], x[6], x[7]}};
 }
 __device__ inline void store_unit(std::uint16_t* to, const float (&x)[kUnit]) {
-  *reinterpret_cast<Part*>(to) = Numbers<Precision::bf16>::part(x);
+  *reinterpret_cast<Part*>(to) = rounded(x);
 }
 
 }  // namespace vgf::cuda

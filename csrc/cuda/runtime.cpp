@@ -74,6 +74,10 @@ void launch(const char* name, const void* kernel, Grid grid, const void* paramet
   if (grid.shared_bytes > 48 * 1024)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine().shared_bytes),
           (std::string("cudaFuncSetAttribute of ") + name).c_str());
+  constexpr int most_portable = 8;
+  if (grid.cluster > most_portable)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          (std::string("cudaFuncSetAttribute of ") + name).c_str());
   void* arguments[] = {const_cast<void*>(parameter)};
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;

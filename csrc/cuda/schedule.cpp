@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "sm90_latency_layout.hpp"
 #include "sm90_layout.hpp"
 
 namespace vgf::cuda {
@@ -15,6 +16,7 @@ struct Extent {
   int k_blocks = 0;  // of an operand
   int widest = 0, first = 0, hidden = 0, taped = 1, ensemble = 1;
   bool post = false;  // a norm behind an activation
+  int resident = 0;   // bytes of the hidden products' weights, of 64 columns
 
   void include(const Net& net, Precision precision) {
     if (!net.present()) return;
@@ -27,6 +29,7 @@ struct Extent {
     hidden = std::max(hidden, net.hidden);
     if (net.gradient) taped = std::max(taped, net.hidden);
     ensemble = std::max(ensemble, net.ensemble);
+    resident = std::max(resident, (net.hidden - 1) * slice_pitch(net.widest));
   }
 };
 
@@ -61,6 +64,33 @@ double hopper_cost(const Program& p, int M, bool whole_states, const Machine& ma
   return waves * (std::max(weights, 0.088 * M) + between);
 }
 
+// How the latency kernel's blocks are put together. A team has a block for 64 columns of the widest layer, a cluster a team
+// for each member; sizes are powers of two.
+struct Teams {
+  int team = 1, cluster, clusters;
+  Teams(const Extent& extent, const Machine& machine) {
+    while (team * kSlice < extent.widest) team *= 2;
+    cluster = team;
+    while (cluster < team * extent.ensemble) cluster *= 2;
+    // A GPC has at most 18 multiprocessors. There are eight, so where there are more than 8 x 15 one of them has 16.
+    constexpr int most_in_gpc = 18, gpcs = 8;
+    clusters = machine.multiprocessors / most_in_gpc * kMostBlocks / cluster;
+    if (cluster > kMostPortable && machine.multiprocessors <= gpcs * (kMostBlocks - 1)) clusters = 0;
+  }
+  bool possible() const { return team <= kMostTeam && cluster <= kMostBlocks && clusters > 0; }
+};
+
+// The same of the latency kernel (sm90_latency.md), which runs all members at once. Its exchanges take as long in narrow
+// layers, while what the others do is less there, to about a third, where they too wait for latencies.
+double latency_cost(const Program& p, int M, bool whole_states, int widest, const Teams& teams) {
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const std::int64_t waves = (tiles + teams.clusters - 1) / teams.clusters;
+  const double members = p.critic.present() ? p.critic.ensemble : p.judge.present() ? p.judge.ensemble : 1;
+  const double at_once = p.policy.present() ? (1 + members) / 2 : members;  // sampling has one network
+  const double exchanges = 0.9 * std::clamp(512.0 / widest, 1.0, 3.0);
+  return waves * (exchanges + 0.05 * M) / at_once;
+}
+
 struct Shared {
   int stage, stage_a, work, bytes;
   Shared(const Extent& extent, int M, bool resident) {
@@ -71,20 +101,21 @@ struct Shared {
   }
 };
 
-Scratch carve(const Program& p, const Extent& extent, Precision precision, int M, bool resident) {
+Scratch carve(const Program& p, const Extent& extent, Precision precision, Family family, int M) {
   Carver carver;
+  const bool latency = family == Family::hopper_latency;
   const std::int64_t stored = std::int64_t{M} * extent.widest * element_bytes(precision);
   const std::int64_t numbers = std::int64_t{M} * p.A * sizeof(float);
   Scratch s{};
-  s.tape = carver.take(extent.taped * stored);
-  s.work = carver.take(stored);
+  s.tape = carver.take(extent.taped * (latency ? std::int64_t{kThreads} * kKeptBytes : stored));
+  s.work = carver.take(latency ? 2 * (numbers + M * std::int64_t{sizeof(float)}) : stored);
   s.stats = carver.take(std::int64_t{extent.hidden} * M * 2 * sizeof(float));
   s.observed = carver.take(std::int64_t{extent.ensemble} * p.states_per_tile * extent.first * sizeof(float));
   s.members = carver.take(std::int64_t{extent.ensemble} * M * padded(p.A) * sizeof(float));
   s.q = carver.take(std::int64_t{extent.ensemble} * M * sizeof(float));
   for (std::int64_t* piece : {&s.x, &s.dq, &s.phi, &s.first, &s.second, &s.attraction, &s.repulsion})
     *piece = carver.take(numbers);
-  s.a = carver.take(resident ? 0 : std::int64_t{extent.k_blocks} * M * kBlockBytes);
+  s.a = carver.take(p.resident ? 0 : std::int64_t{extent.k_blocks} * M * kBlockBytes);
   s.bytes = carver.used();
   return s;
 }
@@ -94,7 +125,7 @@ Scratch carve(const Program& p, const Extent& extent, Precision precision, int M
 Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& machine) {
   Extent extent;
   for (const Net* net : {&p.policy, &p.critic, &p.judge}) extent.include(*net, precision);
-  Schedule best{};
+  Schedule best{Family::general, 0, 0, 1, 0, 0};
   double least = 0;
   for (const bool resident : {true, false}) {
     if (best.M > 0) break;  // activations stay on chip wherever a tile of some height fits
@@ -113,27 +144,44 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.work_bytes = shared.work;
     }
   }
-  const bool hopper = machine.hopper && machine.multiprocessors >= kCluster && precision == Precision::bf16 && !extent.post;
-  for (const int M : {kGroupRows, kLargestHopperTile}) {
-    const int shared = hopper_shared_bytes(M, extent.k_blocks);
-    if (!hopper || shared > machine.shared_bytes || (whole_states && M < p.N)) continue;
-    const double time = hopper_cost(p, M, whole_states, machine);
-    if (best.M > 0 && time >= least) continue;
+  const bool hopper = machine.hopper && precision == Precision::bf16 && !extent.post;
+  const auto consider = [&](Family family, int M, int shared, int cluster, auto cost_of) {
+    if (shared > machine.shared_bytes || (whole_states && M < p.N)) return;
+    const double time = cost_of(M);
+    if (best.M > 0 && time >= least) return;
     least = time;
-    best.hopper = true;
+    best.family = family;
     best.M = M;
     best.shared_bytes = shared;
+    best.cluster = cluster;
     p.resident = true;
-  }
+  };
+  if (hopper && machine.multiprocessors >= kCluster)
+    for (const int M : {kGroupRows, kLargestHopperTile})
+      consider(Family::hopper_tiles, M, hopper_shared_bytes(M, extent.k_blocks), kCluster,
+               [&](int rows) { return hopper_cost(p, rows, whole_states, machine); });
+  const Teams teams(extent, machine);
+  const bool in_parts = p.observe_to || p.observed || p.given;  // a part of a call on larger states, or of a transport
+  if (hopper && teams.possible() && !in_parts)
+    for (const int M : {kSmallLatencyTile, kLargestLatencyTile})
+      consider(Family::hopper_latency, M, latency_shared_bytes(M, teams.team, extent.resident), teams.cluster,
+               [&](int rows) { return latency_cost(p, rows, whole_states, extent.widest, teams); });
   if (best.M == 0)
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");
   p.rows_per_tile = static_cast<int>(rows_per_tile(p, best.M, whole_states));
   p.tiles = (p.rows + p.rows_per_tile - 1) / p.rows_per_tile;
   p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);
-  p.at = carve(p, extent, precision, best.M, p.resident);
-  best.blocks = best.hopper ? hopper_blocks(p.tiles, machine)
-                            : static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
+  p.team = teams.team;
+  p.at = carve(p, extent, precision, best.family, best.M);
+  switch (best.family) {
+    case Family::general:
+      best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
+      break;
+    case Family::hopper_tiles: best.blocks = hopper_blocks(p.tiles, machine); break;
+    case Family::hopper_latency:
+      best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, teams.clusters)) * teams.cluster;
+  }
   best.scratch_bytes = best.blocks * p.at.bytes;
   return best;
 }

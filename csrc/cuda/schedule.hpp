@@ -10,22 +10,27 @@ namespace vgf::cuda {
 struct Machine {
   int multiprocessors;
   int shared_bytes;  // most a block may ask for
-  bool hopper;       // of compute capability 9.0, whose own kernel is in this build
+  bool hopper;       // of compute capability 9.0, whose own kernels are in this build
 };
+
+// Which kernel takes a program: the general one, or one of Hopper's: tiles of many particles (sm90_layout.hpp), or few of
+// them in a cluster that keeps the weights (sm90_latency_layout.hpp).
+enum class Family { general, hopper_tiles, hopper_latency };
 
 constexpr int kLargestTile = 128;
 VGF_HD constexpr int largest_tile(Precision precision) { return precision == Precision::bf16 ? 128 : 64; }
 
 // Fits a program to a machine: fills in tiles, rows_per_tile, states_per_tile, the scratch layout and the shared memory.
 struct Schedule {
-  bool hopper;       // its own kernel takes the program (sm90_layout.hpp)
+  Family family;
   int M;             // rows of a tile, of which whole states fill what they can
-  int blocks;        // of the grid; each walks over tiles
+  int blocks;        // of the grid; each, or each cluster of hopper_latency, walks over tiles
+  int cluster;       // blocks of a cluster
   int shared_bytes;  // of a block
   std::int64_t scratch_bytes;  // of all blocks
 };
-// The Hopper kernel takes bfloat16 networks with a norm before the activation or none, as wide as fits; among what can run
-// the program, a cost model decides.
+// Hopper's kernels take bfloat16 networks with a norm before the activation or none, as wide as fits; among what can run the
+// program, a cost model decides.
 // whole_states: the tile does what its particles do together, so that N <= largest_tile(precision).
 Schedule fit(Program&, Precision, bool whole_states, const Machine&);
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "launches.hpp"
+#include "sm90_latency_layout.hpp"
 #include "sm90_layout.hpp"
 
 namespace vgf::cuda {
@@ -106,13 +107,18 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   scratch_ = std::max(scratch_, schedule.scratch_bytes);
   if (!real()) return;
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
-  if (schedule.hopper)
-    launch(schedule.M == kGroupRows ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>",
-           hopper_tile_kernel_of(schedule.M),
-           {static_cast<unsigned>(schedule.blocks), 1, kHopperThreads, schedule.shared_bytes, kCluster}, p,
-           workspace_.stream);
-  else
-    start("tile_kernel", tile_kernel_of(precision, schedule.M), schedule.blocks, schedule.shared_bytes, p);
+  Grid grid{static_cast<unsigned>(schedule.blocks), 1, kThreads, schedule.shared_bytes, schedule.cluster};
+  const bool small = schedule.M == kGroupRows || schedule.M == kSmallLatencyTile;
+  switch (schedule.family) {
+    case Family::general: return launch("tile_kernel", tile_kernel_of(precision, schedule.M), grid, p, workspace_.stream);
+    case Family::hopper_tiles:
+      grid.threads = kHopperThreads;
+      return launch(small ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>", hopper_tile_kernel_of(schedule.M), grid, p,
+                    workspace_.stream);
+    case Family::hopper_latency:
+      return launch(small ? "hopper_latency_kernel<16>" : "hopper_latency_kernel<32>", hopper_latency_kernel_of(schedule.M),
+                    grid, p, workspace_.stream);
+  }
 }
 
 std::size_t enqueue(const Task& t, const Workspace& workspace) {

@@ -48,17 +48,20 @@ struct Fiber : Thread {
 struct Phases {
   int arrivals, pending, bytes = 0;
   unsigned ended = 0;  // phases
-  void settle() {
-    if (pending > 0 || bytes != 0) return;
+  char points[2];      // for races.hpp, of phases in turns
+  bool settle() {
+    if (pending > 0 || bytes != 0) return false;
     ended++;
     pending = arrivals;
+    return true;
   }
 };
 struct Bulk {
   void* to;
-  const void* from;
+  const void* from;  // null: what is stored
   int bytes;
   void* barrier;
+  std::array<unsigned char, kCopy> stored;
 };
 
 unsigned seed = 0;
@@ -69,7 +72,8 @@ std::deque<Bulk> bulk_copies;  // late ones, under way
 jmp_buf scheduler;
 void* host = nullptr;
 char beginning_of_block, end_of_block;
-int threads = 0, at_cluster_barrier = 0;
+int threads = 0, met_cluster = 0;
+Barrier at_cluster;
 const std::function<void()>* kernel = nullptr;
 std::exception_ptr failure;  // of a fiber
 
@@ -125,28 +129,32 @@ Phases& phases(void* barrier) {
   return found->second;
 }
 
-void finish(const Bulk& copy) {
-  std::memcpy(copy.to, copy.from, copy.bytes);
+// Whether a phase ended with it.
+bool finish(const Bulk& copy) {
+  races::begin_ignoring();
+  std::memcpy(copy.to, copy.from ? copy.from : copy.stored.data(), copy.bytes);
+  races::end_ignoring();
   Phases& p = phases(copy.barrier);
   p.bytes -= copy.bytes;
-  p.settle();
+  return p.settle();
 }
 
-// Nobody can go on: the next of the copies under way comes to its end, first or last by the seed.
-bool finish_one_copy() {
-  if (bulk_copies.empty()) return false;
-  const bool first = seed % 4 == 0;
-  const Bulk copy = first ? bulk_copies.front() : bulk_copies.back();
-  if (first)
-    bulk_copies.pop_front();
-  else
-    bulk_copies.pop_back();
-  finish(copy);
-  return true;
+// Nobody can go on: copies under way come to their end, first or last by the seed, until somebody may.
+bool finish_copies() {
+  while (!bulk_copies.empty()) {
+    const bool first = seed % 4 == 0;
+    const Bulk copy = first ? bulk_copies.front() : bulk_copies.back();
+    if (first)
+      bulk_copies.pop_front();
+    else
+      bulk_copies.pop_back();
+    if (finish(copy)) return true;
+  }
+  return false;
 }
 
 void run_cluster(const std::vector<int>& order) {
-  at_cluster_barrier = 0;
+  met_cluster = 0;
   barriers.clear();
   bulk_copies.clear();
   for (Block& block : cluster) {
@@ -175,7 +183,7 @@ void run_cluster(const std::vector<int>& order) {
       if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
       progress = true;
     }
-    if (!progress) progress = finish_one_copy();
+    if (!progress) progress = finish_copies();
   }
   races::after(&end_of_block);
   for (const Fiber& fiber : fibers)
@@ -210,12 +218,16 @@ void sync(int barrier, int count) {
 }
 
 void sync_cluster() {
+  char* const point = &at_cluster.points[at_cluster.turn];
+  races::before(point);
   self().state = State::at_cluster;
-  if (++at_cluster_barrier == static_cast<int>(fibers.size())) {
-    at_cluster_barrier = 0;
+  if (++met_cluster == static_cast<int>(fibers.size())) {
+    met_cluster = 0;
+    at_cluster.turn ^= 1;
     for (Fiber& fiber : fibers) fiber.state = State::ready;
   }
   wait();
+  races::after(point);
 }
 
 void sync_warp() {
@@ -270,13 +282,14 @@ void pause() {
   wait();
 }
 
-void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals}; }
+void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0, {}}; }
 
 void expect_bytes(void* barrier, int bytes) { phases(barrier).bytes += bytes; }
 
 void arrive(void* barrier) {
   Phases& p = phases(barrier);
   if (p.pending == 0) throw std::runtime_error("emulator: more arrivals at an mbarrier than a phase has");
+  races::before(&p.points[p.ended % 2]);
   p.pending--;
   p.settle();
 }
@@ -289,14 +302,30 @@ void wait_for(void* barrier, unsigned parity) {
     self().state = State::waiting;
     wait();
   }
+  races::after(&phases(barrier).points[parity]);
 }
 
 void copy_telling(void* to, const void* from, int bytes, void* barrier) {
-  const Bulk copy{to, from, bytes, barrier};
+  const Bulk copy{to, from, bytes, barrier, {}};
   if (copies_are_late)
     bulk_copies.push_back(copy);
   else
     finish(copy);
+}
+
+void store_telling(void* to, const void* what, int bytes, void* barrier) {
+  if (reinterpret_cast<std::uintptr_t>(to) % bytes) throw std::runtime_error("emulator: st.async is not aligned");
+  Phases& p = phases(barrier);
+  races::written(to, bytes);
+  races::before(&p.points[p.ended % 2]);
+  races::begin_ignoring();  // the list of them is the emulator's own
+  Bulk store{to, nullptr, bytes, barrier, {}};
+  std::memcpy(store.stored.data(), what, bytes);
+  if (copies_are_late)
+    bulk_copies.push_back(store);
+  else
+    finish(store);
+  races::end_ignoring();
 }
 
 void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes,

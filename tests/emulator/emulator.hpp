@@ -6,7 +6,7 @@
 // used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
 // allowed, or at once, by the seed), threads that disagree at a barrier, arrivals and bytes that an mbarrier waits for in
 // vain, and operands of a product that change while a warp of its warpgroup still needs them. Under ThreadSanitizer
-// (races.hpp), for kernels without clusters and mbarriers, every two accesses of a block that no barrier orders, in shared
+// (races.hpp), for kernels without wgmma and bulk copies, every two accesses of a cluster that no barrier orders, in shared
 // and global memory; under the other sanitizers memory out of bounds and addresses that the device would not take. What it
 // cannot: timing, bank conflicts, races between blocks, missing fences between ordinary accesses and those of copies and
 // products.
@@ -99,6 +99,8 @@ void arrive(void* barrier);
 void wait_for(void* barrier, unsigned parity);
 // A bulk copy that tells a barrier of its bytes.
 void copy_telling(void* to, const void* from, int bytes, void* barrier);
+// A store of up to 16 bytes, likewise.
+void store_telling(void* to, const void* what, int bytes, void* barrier);
 
 // Runs a kernel in a grid of blocks.
 void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes,

@@ -1,7 +1,7 @@
 // What ThreadSanitizer is told, so that it takes every emulated thread for a thread and knows only of the order that the
-// device keeps: barriers of the block and of the warp. Shuffles, votes and matrix operations order no memory; a copy is at
-// work from its start until it is waited for. Blocks follow each other. Nothing without EMULATOR_FIND_RACES, which goes
-// with -fsanitize=thread for all but emulator.cpp.
+// device keeps: barriers of the warp, of the block and of the cluster, and mbarriers. Shuffles, votes and matrix operations
+// order no memory; a copy is at work from its start until it is waited for. Clusters follow each other. Nothing without
+// EMULATOR_FIND_RACES, which goes with -fsanitize=thread for all but emulator.cpp.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Bulk copies to shared memory and the mbarriers they complete on (sm_90).
-// PTX ISA, "Data Movement and Conversion Instructions: cp.async.bulk" and "Parallel Synchronization and Communication
+// Bulk copies and stores to shared memory, and the mbarriers they complete on (sm_90).
+// PTX ISA, "Data Movement and Conversion Instructions: cp.async.bulk, st.async, mapa" and "Parallel Synchronization and Communication
 // Instructions: mbarrier". An mbarrier is in phases: one ends when all arrivals that it was initialised with have come and
 // all bytes expected in it have been written. A thread waits for the parity of a phase, 0 for the first.
 #pragma once
@@ -51,6 +51,29 @@ __device__ inline void copy_to_cluster(void* shared, const void* global, int byt
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1], %2, [%3], %4;" ::"r"(
           shared_address(shared)),
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(blocks)
+      : "memory");
+}
+
+// Words to the same place in the shared memory of block `rank`, whose barrier at the place of `barrier` is told of their
+// bytes: data and signal in one, no fence. Aligned to all of them.
+__device__ inline void store_to(void* shared, const std::uint32_t (&word)[2], Barrier* barrier, unsigned rank) {
+  asm volatile(
+      "{\n\t.reg .b32 there, told;\n\t"
+      "mapa.shared::cluster.u32 there, %0, %4;\n\t"
+      "mapa.shared::cluster.u32 told, %1, %4;\n\t"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [there], {%2, %3}, [told];\n\t}" ::"r"(
+          shared_address(shared)),
+      "r"(shared_address(barrier)), "r"(word[0]), "r"(word[1]), "r"(rank)
+      : "memory");
+}
+__device__ inline void store_to(void* shared, const std::uint32_t (&word)[4], Barrier* barrier, unsigned rank) {
+  asm volatile(
+      "{\n\t.reg .b32 there, told;\n\t"
+      "mapa.shared::cluster.u32 there, %0, %6;\n\t"
+      "mapa.shared::cluster.u32 told, %1, %6;\n\t"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [there], {%2, %3, %4, %5}, [told];\n\t}" ::"r"(
+          shared_address(shared)),
+      "r"(shared_address(barrier)), "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]), "r"(rank)
       : "memory");
 }
 

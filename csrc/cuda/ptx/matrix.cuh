@@ -18,6 +18,14 @@ __device__ inline void load_matrices(std::uint32_t (&r)[4], const void* shared_r
                : "memory");
 }
 
+// The same, each matrix transposed: lane l receives, of each, numbers 2 (l % 4) and 2 (l % 4) + 1 of column l / 4.
+__device__ inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(shared_row))
+               : "memory");
+}
+
 __device__ inline void multiply_bf16(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

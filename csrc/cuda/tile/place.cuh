@@ -18,8 +18,10 @@ struct Place {
   std::int64_t tile, first_row, first_state;
   int rows, states, offset;  // offset: of the first row within its state
   int tile_rows;             // M: rows that products and pitches count with
+  bool speaks;               // of several blocks that find the same, one gives the results
 
-  __device__ Place(const Program& program, std::int64_t first_tile, int M) : p(program), tile_rows(M) {
+  __device__ Place(const Program& program, std::int64_t first_tile, int M, bool gives_results = true)
+      : p(program), tile_rows(M), speaks(gives_results) {
     scratch = p.scratch + ptx::block_x() * p.at.bytes;
     go_to(first_tile);
   }

@@ -43,6 +43,7 @@ class Tile {
     ptx::sync_block();
   }
   __device__ __noinline__ void store(const float* from, float* to) const {
+    if (!here.speaks) return;
     here.for_numbers([&](int i) { to[here.first_row * p.A + i] = from[i]; });
   }
 
@@ -143,6 +144,7 @@ class Tile {
   }
 
   __device__ __noinline__ void store_values(int ensemble) const {
+    if (!here.speaks) return;
     for (int e = 0; e < ensemble; e++)
       for (int row = ptx::thread(); row < here.rows; row += kThreads)
         p.q[e * p.rows + here.first_row + row] = here.q(e)[row];
@@ -152,7 +154,7 @@ class Tile {
   __device__ __noinline__ void results() const {
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(here.dq(), p.dq);
-    if (p.jacobian) {
+    if (p.jacobian && here.speaks) {
       const int pitch = padded(p.A);
       for (int e = 0; e < p.critic.ensemble; e++)
         here.for_numbers([&](int i) {
@@ -168,7 +170,7 @@ class Tile {
   __device__ __noinline__ void judge() const {
     if (p.q) store_values(p.judge.ensemble);
     const Judgement& j = p.judgement;
-    if (!j.actions && !j.target) return;
+    if ((!j.actions && !j.target) || !here.speaks) return;
     for (int s = ptx::thread() / kLanes; s < here.rows / p.N; s += kWarps) {
       const auto value = [&](int i) { return value_of(p.judge.ensemble, j.aggregate, s * p.N + i); };
       judge_state(j, here.first_state + s, p.N, p.A, here.x() + s * p.N * p.A, value);

@@ -8,6 +8,7 @@
 #include <ptx/warpgroup.cuh>
 
 #include "hidden.cuh"
+#include "moments.cuh"
 
 namespace vgf::cuda {
 
@@ -22,25 +23,6 @@ __device__ inline float sum_own_row(float x) {
   x += ptx::shuffle_xor(x, 1);
   return x + ptx::shuffle_xor(x, 2);
 }
-__device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
-__device__ inline void widen(const Part& part, float (&x)[kUnit]) {
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    x[2 * i] = ptx::as_float(part.word[i] << 16);
-    x[2 * i + 1] = ptx::as_float(part.word[i] & 0xffff0000u);
-  }
-}
-
-// Mean and squared deviations of the numbers of a row seen so far.
-struct Moments {
-  float mean = 0, squares = 0;
-  // n more behind the first `seen`.
-  __device__ void include(int seen, int n, float its_mean, float its_squares) {
-    const float away = its_mean - mean, share = static_cast<float>(n) / (seen + n);
-    mean = math::fma(away, share, mean);
-    squares += math::fma(away * away, seen * share, its_squares);
-  }
-};
 
 // A thread's parts of a row, asked for before their turn comes: L2 answers after some 600 clocks, a part takes 100 or 200.
 class Ahead {

@@ -1,4 +1,4 @@
-// csrc/cuda/ptx/bulk.cuh on the emulator. A copy is done when it is started, or when nothing else can go on.
+// csrc/cuda/ptx/bulk.cuh on the emulator. A copy or store is done when it is started, or when nothing else can go on.
 #pragma once
 
 #include <stdexcept>
@@ -30,6 +30,11 @@ inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier
     throw std::runtime_error("emulator: cp.async.bulk is not aligned to 16 bytes");
   for (unsigned rank = 0; rank < emulator::cluster.size(); rank++)
     if (blocks >> rank & 1) emulator::copy_telling(in_block(shared, rank), global, bytes, in_block(barrier, rank));
+}
+
+template <int Count>
+inline void store_to(void* shared, const std::uint32_t (&word)[Count], Barrier* barrier, unsigned rank) {
+  emulator::store_telling(in_block(static_cast<unsigned char*>(shared), rank), word, 4 * Count, in_block(barrier, rank));
 }
 
 }  // namespace vgf::cuda::ptx

@@ -29,6 +29,25 @@ inline void load_matrices(std::uint32_t (&r)[4], const void* shared_row) {
   std::memcpy(r, mine.r, sizeof r);
 }
 
+// Number n of the rows of a matrix becomes row n.
+inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* shared_row) {
+  if (reinterpret_cast<std::uintptr_t>(shared_row) % 16) throw std::runtime_error("emulator: ldmatrix is not aligned");
+  emulator::races::read(shared_row, 16);
+  Rows mine{static_cast<const unsigned char*>(shared_row), {}};
+  emulator::meet(&mine, [](void* const* all) {
+    const auto lane = [&](int i) { return static_cast<Rows*>(all[i]); };
+    const auto number = [&](int matrix, int row, int n) {
+      std::uint16_t bits;
+      std::memcpy(&bits, lane(8 * matrix + row)->row + 2 * n, 2);
+      return std::uint32_t{bits};
+    };
+    for (int l = 0; l < 32; l++)
+      for (int matrix = 0; matrix < 4; matrix++)
+        lane(l)->r[matrix] = number(matrix, l % 4 * 2, l / 4) | number(matrix, l % 4 * 2 + 1, l / 4) << 16;
+  });
+  std::memcpy(r, mine.r, sizeof r);
+}
+
 struct Fragments {
   float* c;
   const std::uint32_t* a;

@@ -1,0 +1,385 @@
+// Networks on a tile by a cluster: each member by a team of blocks, each layer by all blocks of a team.
+//
+// A block has 64 columns of every hidden layer, and a thread 8 of them (a unit) of one row, in registers. The first layer
+// and the last are dot products of what a thread has with packed weights from L1, in float32; hidden products are
+// SliceProducts. What is exchanged, in order, and where it lands (slice.cuh has the area's layouts):
+//   up      RowSums of z            row_sums of every block of the team
+//           activations, bfloat16   the area of every block of the team
+//   down    RowSums of g and g y    row_sums of every block of the team
+//           parts of dy, bfloat16   the area of the block whose columns they are
+//   at last what a block's columns add to q, dq or velocity: its own scratch, where all blocks of the cluster read it
+// Sums are sent also where no norm needs them: who has received the sums of all blocks knows that these have read the area,
+// and who has received their activations or parts, that they have read the sums. So nothing is kept twice, and only the end
+// of a pass, and the turn from up to down, take a barrier of the cluster.
+//
+// scratch  tape  [hidden][kThreads] Kept: what a thread needs on its way back, its own
+//          work  [2][Rows][A + 1] floats: what this block's columns add, to q at A. Passes take turns, since another team may
+//                still be reading what the last one left.
+#pragma once
+
+#include <ptx/cluster.cuh>
+
+#include "../../math/activations.hpp"
+#include "hidden.cuh"
+#include "moments.cuh"
+#include "place.cuh"
+#include "slice.cuh"
+
+namespace vgf::cuda {
+
+struct alignas(16) Kept {
+  Part z;
+  float mean, rstd;
+};
+static_assert(sizeof(Kept) == kKeptBytes);
+
+// 8 numbers of k of one column of a packed operand.
+__device__ inline void load_weights(const unsigned char* operand, int blocks, int columns, int column, int part,
+                                    float (&w)[kUnit]) {
+  const int chunk = column / kChunk, within = column % kChunk, row = within / kGroup * kGroup + place_of(within % kGroup);
+  const unsigned char* block = operand + tile_offset(blocks, columns, chunk, part / kParts);
+  widen(*reinterpret_cast<const Part*>(block + part_offset(row, part % kParts)), w);
+}
+// The sum over the threads of a row.
+__device__ inline float sum_units(float x) {
+  x += ptx::shuffle_xor(x, 1);
+  x += ptx::shuffle_xor(x, 2);
+  return x + ptx::shuffle_xor(x, 4);
+}
+
+template <int Rows>
+class ClusterNetwork {
+  using Products = SliceProducts<Rows>;
+
+ public:
+  __device__ explicit ClusterNetwork(const Place& place)
+      : here(place), p(place.p), area(ptx::shared_memory()),
+        row_sums(reinterpret_cast<RowSums*>(area + area_bytes(Rows, p.team))),
+        sums(reinterpret_cast<ptx::Barrier*>(area + area_bytes(Rows, p.team) + row_sums_bytes(Rows)),
+             sums_received(Rows, p.team)),
+        numbers(reinterpret_cast<ptx::Barrier*>(area + area_bytes(Rows, p.team) + row_sums_bytes(Rows)) + 1,
+                numbers_received(Rows, p.team)),
+        weights(area + area_bytes(Rows, p.team) + row_sums_bytes(Rows) + kInboxBytes),
+        first_of_team(ptx::cluster_rank() / p.team * p.team), rank(ptx::cluster_rank() % p.team),
+        row(ptx::thread() / kSliceUnits), unit(ptx::thread() % kSliceUnits), column(rank * kSlice + unit * kUnit) {}
+
+  // By all threads of the cluster: behind it they can be sent to.
+  __device__ void begin() const {
+    if (ptx::thread() == 0) {
+      sums.begin();
+      numbers.begin();
+      ptx::publish_barriers();
+    }
+    ptx::sync_cluster();
+  }
+
+  // Shared memory of the pairwise part, between passes.
+  __device__ Bandwidth* bandwidths() const { return reinterpret_cast<Bandwidth*>(area); }
+  __device__ float* pair_memory() const { return reinterpret_cast<float*>(area + bandwidth_bytes(Rows)); }
+
+  // All members at once, where the first one's turn is. Teams beyond a net's members do what the last one does.
+  __device__ void run(const Pass& pass) {
+    if (pass.member > 0) return;
+    const Net& net = net_of(p, pass);
+    const int team = first_of_team / p.team, member = min_int(team, net.ensemble - 1);
+    weights.hold(net, member, rank);
+    if (pass.observes) return observe(net, member);
+    const bool gradient = pass.role == Role::critic;
+    const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / counted(p.euler_steps) : 0;
+    go_up(net, member, time, gradient);
+    if (gradient) go_down(net, member);
+    ptx::sync_cluster();
+    gather(net, gradient);
+    turn ^= 1;
+  }
+
+ private:
+  // Threads of the last warps have no row in a tile of 16.
+  __device__ bool has_row() const { return row < Rows; }
+  __device__ bool has_column(const PackedLayer& layer) const { return column < padded(layer.width); }
+  __device__ Kept* tape(int l) const {
+    return reinterpret_cast<Kept*>(here.scratch + p.at.tape) + l * kThreads + ptx::thread();
+  }
+  __device__ float* added(int block) const {  // what a block of the cluster has found
+    unsigned char* its_scratch = here.scratch + (block - static_cast<int>(ptx::cluster_rank())) * p.at.bytes;
+    return reinterpret_cast<float*>(its_scratch + p.at.work) + turn * Rows * (p.A + 1);
+  }
+  // Zeros what lies past the width.
+  __device__ void cut(int width, float (&x)[kUnit]) const {
+#pragma unroll
+    for (int i = 0; i < kUnit; i++)
+      if (column + i >= width) x[i] = 0;
+  }
+
+  // ---- exchanges
+
+  // Sums of this block's columns to all blocks of the team: the threads of a row take a block each.
+  __device__ void send_sums(float a, float b) const {
+    if (unit < p.team)
+      sums.send(row_sums + rank * Rows + row, {{ptx::as_bits(a), ptx::as_bits(b)}}, first_of_team + unit);
+  }
+  __device__ float received(int from, int which) const { return ptx::as_float(row_sums[from * Rows + row].word[which]); }
+  __device__ void send_activations(const Part& part) const {
+    unsigned char* place = area + (2 * rank + unit / kParts) * Rows * kBlockBytes + part_offset(row, unit % kParts);
+    for (int i = 0; i < p.team; i++)  // each block begins with another one
+      numbers.send(reinterpret_cast<Part*>(place), part, first_of_team + (rank + i) % p.team);
+  }
+
+  // ---- up
+
+  // b + obs W of the first layer, this block's columns of the tile's states.
+  __device__ __noinline__ void observe(const Net& net, int e) const {
+    const Observed to = here.observed(net);
+    const float* obs = p.obs + here.first_state * p.O;
+    const int parts = k_blocks(p.O, Precision::bf16) * kParts;
+    for (int i = ptx::thread(); i < here.states * kSlice; i += kThreads) {
+      const int s = i / kSlice, c = rank * kSlice + i % kSlice;
+      if (c >= net.first_width) continue;
+      float z = vectors(net, e, net.layer(0).vectors)[c];
+      for (int part = 0; part < parts; part++) {
+        float w[kUnit];
+        load_weights(net.member(e) + net.observe, parts / kParts, net.first_width, c, part, w);
+#pragma unroll
+        for (int j = 0; j < kUnit; j++) {
+          const int k = part * kUnit + j;
+          z = math::fma(k < p.O ? obs[std::int64_t{s} * p.O + k] : 0.0f, w[j], z);
+        }
+      }
+      to.at[e * to.stride + std::int64_t{s} * net.first_width + c] = z;
+    }
+    ptx::sync_block();
+  }
+
+  // z of the first layer: what the observations give, and the particles (and the time).
+  __device__ void enter(const Net& net, int e, float time, float (&z)[kUnit]) const {
+    const int r = row < here.rows ? row : 0, blocks_of_k = k_blocks(net.inputs, Precision::bf16);
+    const Observed seen = here.observed(net);
+    load_unit(seen.at + e * seen.stride + std::int64_t{(r + here.offset) / p.N} * net.first_width + column, z);
+    for (int part = 0; part * kUnit < net.inputs; part++) {
+      float x[kUnit];
+#pragma unroll
+      for (int j = 0; j < kUnit; j++) {
+        const int k = part * kUnit + j;
+        x[j] = k < p.A ? here.x()[r * p.A + k] : k < net.inputs ? time : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) {
+        float w[kUnit];
+        load_weights(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column + i, part, w);
+#pragma unroll
+        for (int j = 0; j < kUnit; j++) z[i] = math::fma(x[j], w[j], z[i]);
+      }
+    }
+  }
+
+  __device__ __noinline__ void go_up(const Net& net, int e, float time, bool keep) {
+    for (int l = 0; l < net.hidden; l++) {
+      const PackedLayer layer = net.layer(l);
+      const bool mine = has_row() && has_column(layer), normed = net.norm != Norm::none;
+      const float* v = vectors(net, e, layer.vectors) + column;
+      float z[kUnit] = {};
+      if (mine && l > 0) load_unit(v, z);
+      if (mine && l == 0) enter(net, e, time, z);
+      if (l == 1) weights.arrive();
+      if (l > 0) {
+        Products::up(area, weights.layer(l), k_blocks(padded(net.layer(l - 1).width), Precision::bf16));
+        if (mine) Products::add_quarters(area, row, unit, z);
+      }
+      Kept kept{rounded(z), 0, 1};  // without a norm these are its mean and 1 / std
+      widen(kept.z, z);
+      if (has_row()) send_moments(layer.width, z);
+      float by[kUnit] = {}, plus[kUnit] = {};
+      if (mine && normed) {
+        load_unit(v + padded(layer.width), by);
+        load_unit(v + 2 * padded(layer.width), plus);
+      }
+      sums.receive();
+      if (normed && has_row()) {
+        Moments all;
+        for (int i = 0; i < p.team && i * kSlice < layer.width; i++)
+          all.include(i * kSlice, min_int(kSlice, layer.width - i * kSlice), received(i, 0), received(i, 1));
+        kept.mean = all.mean;
+        kept.rstd = 1.0f / math::sqrt(all.squares / layer.width + net.norm_eps);
+#pragma unroll
+        for (int i = 0; i < kUnit; i++) z[i] = math::fma((z[i] - kept.mean) * kept.rstd, by[i], plus[i]);
+      }
+      if (keep) *tape(l) = kept;
+      activate(net.activation, z);
+      cut(layer.width, z);
+      if (l + 1 == net.hidden) {
+        if (has_row()) leave(net, e, mine, z);
+        return;
+      }
+      if (has_row()) send_activations(rounded(z));
+      numbers.receive();
+    }
+  }
+
+  // Mean and squared deviations of this block's numbers of a row.
+  __device__ void send_moments(int width, const float (&z)[kUnit]) const {
+    float x[kUnit], total = 0, squares = 0;
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) x[i] = z[i];
+    cut(width, x);
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) total += x[i];
+    const float mean = sum_units(total) / min_int(kSlice, width > rank * kSlice ? width - rank * kSlice : 1);
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) x[i] -= mean;
+    cut(width, x);
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) squares = math::fma(x[i], x[i], squares);
+    send_sums(mean, sum_units(squares));
+  }
+
+  // What these columns of the last hidden layer add to q, or to the velocity.
+  __device__ void leave(const Net& net, int e, bool mine, const float (&x)[kUnit]) const {
+    float* to = added(ptx::cluster_rank()) + row * (p.A + 1);
+    float w[kUnit] = {};
+    const auto dot = [&] {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) sum = math::fma(x[i], w[i], sum);
+      return sum_units(sum);
+    };
+    if (net.critic) {
+      if (mine) load_unit(vectors(net, e, net.last) + column, w);
+      const float q = dot();
+      if (unit == 0) to[p.A] = q;
+      return;
+    }
+    const int blocks_of_k = k_blocks(padded(net.layer(net.hidden - 1).width), Precision::bf16);
+    for (int a = 0; a < p.A; a++) {
+      if (mine) load_weights(net.member(e) + net.last, blocks_of_k, padded(net.outputs), a, column / kUnit, w);
+      const float v = dot();
+      if (unit == a % kSliceUnits) to[a] = v;
+    }
+  }
+
+  // ---- down
+
+  // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)).
+  __device__ __noinline__ void go_down(const Net& net, int e) {
+    const bool normed = net.norm != Norm::none;
+    float dy[kUnit] = {};
+    if (has_row() && has_column(net.layer(net.hidden - 1))) load_unit(vectors(net, e, net.last) + column, dy);
+    // of the layer whose turn is next, asked for before its dy is here
+    Kept kept;
+    float by[kUnit], plus[kUnit];
+    const auto recall = [&](int l) {
+      const PackedLayer layer = net.layer(l);
+      kept = *tape(l);
+      if (!normed || !has_row() || !has_column(layer)) return;
+      const float* v = vectors(net, e, layer.vectors) + column;
+      load_unit(v + padded(layer.width), by);
+      load_unit(v + 2 * padded(layer.width), plus);
+    };
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) by[i] = 1, plus[i] = 0;
+    recall(net.hidden - 1);
+    ptx::sync_cluster();  // the last sums of the way up are read
+    for (int l = net.hidden - 1;; l--) {
+      const PackedLayer layer = net.layer(l);
+      float y[kUnit], input[kUnit];
+      widen(kept.z, y);
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) {
+        y[i] = (y[i] - kept.mean) * kept.rstd;  // without a norm mean is 0 and rstd is 1
+        input[i] = math::fma(y[i], by[i], plus[i]);
+      }
+      pull_back(net.activation, input, dy);
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) dy[i] *= by[i];
+      cut(layer.width, dy);
+      cut(layer.width, y);
+      if (has_row()) {
+        float g = 0, gy = 0;
+#pragma unroll
+        for (int i = 0; i < kUnit; i++) {
+          g += dy[i];
+          gy = math::fma(dy[i], y[i], gy);
+        }
+        g = sum_units(g);
+        send_sums(g, sum_units(gy));
+      }
+      sums.receive();
+      if (normed && has_row()) {
+        float g = 0, gy = 0;
+        for (int i = 0; i < p.team; i++) {
+          g += received(i, 0);
+          gy += received(i, 1);
+        }
+        g /= layer.width;
+        gy /= layer.width;
+#pragma unroll
+        for (int i = 0; i < kUnit; i++) dy[i] = kept.rstd * (dy[i] - g - y[i] * gy);
+        cut(layer.width, dy);
+      }
+      if (l == 0) break;
+      const int below = padded(net.layer(l - 1).width);
+      if (has_row()) Products::put(Products::part_of(area, rank), row, unit, rounded(dy));
+      ptx::sync_block();
+      Products::down(area, weights.layer(l), k_blocks(below, Precision::bf16), p.team, rank, first_of_team, numbers);
+      recall(l - 1);
+      numbers.receive();
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) dy[i] = 0;
+      if (has_row() && column < below) Products::add_parts(area, p.team, row, unit, dy);
+    }
+    if (has_row()) leave_below(net, e, has_column(net.layer(0)), dy);
+  }
+
+  // What these columns of the first layer add to dq.
+  __device__ void leave_below(const Net& net, int e, bool mine, const float (&dz)[kUnit]) const {
+    float* to = added(ptx::cluster_rank()) + row * (p.A + 1);
+    const int blocks_of_k = k_blocks(net.inputs, Precision::bf16);
+    for (int part = 0; part * kUnit < p.A; part++) {
+      float sum[kUnit] = {};
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) {
+        float w[kUnit] = {};
+        if (mine) load_weights(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column + i, part, w);
+#pragma unroll
+        for (int j = 0; j < kUnit; j++) sum[j] = math::fma(dz[i], w[j], sum[j]);
+      }
+#pragma unroll
+      for (int j = 0; j < kUnit; j++) {
+        const int a = part * kUnit + j;
+        const float d = sum_units(sum[j]);
+        if (unit == j && a < p.A) to[a] = d;
+      }
+    }
+  }
+
+  // Of all members, in every block: what their teams' blocks have found, in order.
+  __device__ __noinline__ void gather(const Net& net, bool gradient) const {
+    const int pitch = p.A + 1;
+    const auto total = [&](int e, int at) {
+      float sum = 0;
+      for (int i = 0; i < p.team; i++) sum += added(e * p.team + i)[at];
+      return sum;
+    };
+    for (int e = 0; e < net.ensemble; e++) {
+      const float* bias = vectors(net, e, net.last_bias);
+      for (int r = ptx::thread(); net.critic && r < here.rows; r += kThreads) here.q(e)[r] = total(e, r * pitch + p.A) + *bias;
+      if (net.critic && !gradient) continue;
+      here.for_numbers([&](int i) {
+        const int r = i / p.A, a = i % p.A;
+        here.member(e)[r * padded(p.A) + a] = total(e, r * pitch + a) + (net.critic ? 0 : bias[a]);
+      });
+    }
+    ptx::sync_block();
+  }
+
+  const Place& here;
+  const Program& p;
+  unsigned char* area;
+  RowSums* row_sums;
+  Inbox sums, numbers;
+  Slice weights;
+  int first_of_team, rank;  // this block's place in the cluster and in its team
+  int row, unit, column;    // of this thread
+  int turn = 0;             // of `work`
+};
+
+}  // namespace vgf::cuda
