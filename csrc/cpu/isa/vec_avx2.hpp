@@ -40,15 +40,6 @@ VGF_INLINE V max(V a, V x) { return _mm256_max_ps(a.v, x.v); }
 VGF_INLINE V min(V a, V x) { return _mm256_min_ps(a.v, x.v); }
 VGF_INLINE V abs(V x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v); }
 VGF_INLINE V sqrt(V x) { return _mm256_sqrt_ps(x.v); }
-VGF_INLINE float sum_lanes(V x) {
-  float lane[V::kWidth];
-  x.store(lane);
-#pragma GCC unroll 16
-  for (int half = V::kWidth / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
-}
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ));
 }
@@ -84,26 +75,6 @@ VGF_INLINE V interleave_high(V r, V s) {
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, V::Select s) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a.v, s.lane), _mm256_permutevar8x32_ps(b.v, s.lane), s.high);
-}
-// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
-VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
-  float lanes[V::kWidth];
-  x.store(lanes);
-  unsigned bits = 0;
-  for (int i = 0, count = 0; i < V::kWidth; i++) {
-    const bool nonzero = !(lanes[i] == 0.0f);
-    out[count] = first + i;
-    count += nonzero;
-    bits |= static_cast<unsigned>(nonzero) << i;
-  }
-  return bits;
-}
-// out[i] = how many of the bits below i are set where bit i is, else the vector's width.
-VGF_INLINE void ranks(unsigned bits, int* out) {
-  for (int i = 0, rank = 0; i < V::kWidth; i++, bits >>= 1) {
-    out[i] = bits & 1 ? rank : V::kWidth;
-    rank += bits & 1;
-  }
 }
 VGF_INLINE V pow2(V n) {
   return _mm256_castsi256_ps(
@@ -147,3 +118,5 @@ constexpr int packed_width(int) { return 1; }
 constexpr double kPackingPays = 0.7;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2
+
+#include "lanes.hpp"

@@ -28,15 +28,6 @@ VGF_INLINE V operator-(V a, V b) { return a.v - b.v; }
 VGF_INLINE V operator*(V a, V b) { return a.v * b.v; }
 VGF_INLINE V operator/(V a, V b) { return a.v / b.v; }
 VGF_INLINE V fma(V a, V b, V c) { return a.v * b.v + c.v; }
-VGF_INLINE float sum_lanes(V x) {
-  float lane[V::kWidth];
-  x.store(lane);
-#pragma GCC unroll 16
-  for (int half = V::kWidth / 2; half > 0; half /= 2)
-#pragma GCC unroll 16
-    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-  return lane[0];
-}
 VGF_INLINE V if_greater(V a, V b, V yes, V no) { return V::Raw(a.v > b.v ? yes.v : no.v); }
 VGF_INLINE V max(V a, V x) { return if_greater(a, x, a, x); }
 VGF_INLINE V min(V a, V x) { return if_greater(x, a, a, x); }
@@ -94,26 +85,6 @@ VGF_INLINE V permute(V a, V b, V::Select s) {
   for (int i = 0; i < V::kWidth; i++) r.v[i] = s.lanes[i] < V::kWidth ? a.v[s.lanes[i]] : b.v[s.lanes[i] - V::kWidth];
   return r;
 }
-// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
-VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
-  float lanes[V::kWidth];
-  x.store(lanes);
-  unsigned bits = 0;
-  for (int i = 0, count = 0; i < V::kWidth; i++) {
-    const bool nonzero = !(lanes[i] == 0.0f);
-    out[count] = first + i;
-    count += nonzero;
-    bits |= static_cast<unsigned>(nonzero) << i;
-  }
-  return bits;
-}
-// out[i] = how many of the bits below i are set where bit i is, else the vector's width.
-VGF_INLINE void ranks(unsigned bits, int* out) {
-  for (int i = 0, rank = 0; i < V::kWidth; i++, bits >>= 1) {
-    out[i] = bits & 1 ? rank : V::kWidth;
-    rank += bits & 1;
-  }
-}
 VGF_INLINE V pow2(V n) { return V::Raw((__builtin_convertvector(n.v, V::Bits) + 127) << 23); }
 
 // in[row * stride + column] -> out[column * 16 + row]
@@ -130,3 +101,5 @@ constexpr int packed_width(int) { return 2; }
 constexpr double kPackingPays = 0;  // never: a permutation is four scalar moves here
 
 }  // namespace vgf::cpu::scalar
+
+#include "lanes.hpp"
