@@ -53,7 +53,6 @@ struct Call {
   long row_stride;  // of row-major tile buffers
   long max_width;   // of k-major tile buffers
   int max_hidden, max_ensemble;
-  bool bf16;
   long shared_floats, own_floats;  // memory a unit needs, and each member on top
 
   Call(Sizes, const FlowOptions&, std::initializer_list<const PackedMlp*>, int threads);

@@ -26,7 +26,7 @@ namespace avx512 {
 extern const Kernels kKernels;
 }
 namespace avx512bf16 {
-extern const Bf16Products kProducts;
+extern const Kernels kKernels;
 }
 namespace avx512amx {
 extern const Bf16Products kProducts;
@@ -36,14 +36,6 @@ extern const Bf16Products kProducts;
 namespace {
 
 #if VGF_X86
-// The AVX-512 kernels with other bfloat16 products.
-Kernels with_products(const char* name, const Bf16Products& products) {
-  Kernels k = avx512::kKernels;
-  k.name = name;
-  k.bf16 = products;
-  return k;
-}
-
 // Whether the processor has AMX tiles of bfloat16, and the system lets this process use them.
 bool has_amx() {
 #if defined(VGF_EMULATE_AMX)
@@ -71,10 +63,14 @@ std::vector<const Kernels*> runnable() {
   if (wide && __builtin_cpu_supports("avx512bf16")) {
     // Zen multiplies pairs at twice the rate of float32, Intel's cores since Sapphire Rapids at half of it.
     const bool fast = __builtin_cpu_is("amd");
-    static const Kernels pairs = with_products("avx512bf16", avx512bf16::kProducts);
-    found.insert(fast ? found.begin() : found.end(), &pairs);
+    found.insert(fast ? found.begin() : found.end(), &avx512bf16::kKernels);
     if (has_amx()) {
-      static const Kernels tiles = with_products("avx512amx", avx512amx::kProducts);
+      static const Kernels tiles = [] {
+        Kernels k = avx512bf16::kKernels;
+        k.name = "avx512amx";
+        k.bf16 = avx512amx::kProducts;
+        return k;
+      }();
       found.insert(found.begin(), &tiles);
     }
   }

@@ -49,7 +49,6 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
     Passenger& p = passengers_[i];
     p.input = own.take(blocked(padded(inputs)));
     p.a = own.take(blocked(call.max_width));
-    for (float*& operand : p.operand) operand = call.bf16 ? own.take(blocked(call.max_width + kPanel)) : nullptr;
     p.z = own.take(call.max_hidden * tile);
     p.dy = own.take(tile);
     p.mean = own.take(static_cast<long>(call.max_hidden) * kTileRows);
@@ -83,6 +82,13 @@ bool Group::follows(const PackedLayer& layer) const {
   return !layer.bf16 || how == Follows::list || (how == Follows::pairs && call_.states_per_tile <= 1);
 }
 
+// What the forward product of a hidden layer takes.
+Operand Group::operand(const MlpSpec& spec, const PackedLayer& layer) const {
+  if (!layer.bf16) return Operand::single;
+  if (kernels_.bf16.operand == Operand::rounded) return Operand::rounded;
+  return skips(spec) && follows(layer) ? Operand::active_pairs : Operand::pairs;
+}
+
 // The next product takes all rows at once.
 void Group::whole(Passenger& p, const Active& k, const float* a) const {
   p.parts = 1;
@@ -90,21 +96,10 @@ void Group::whole(Passenger& p, const Active& k, const float* a) const {
 }
 
 // The next product takes the units that are on, of some rows at a time.
-void Group::take_active(Passenger& p, const PackedLayer& layer, const ActiveUnits& active) const {
+void Group::take_active(Passenger& p, const ActiveUnits& active) const {
   const int rows = p.tile.rows();
   p.parts = parts(rows);
-  for (int i = 0; i < p.parts; i++) {
-    const Active& k = active.part[i];
-    const int begin = part_begin(rows, i), end = part_begin(rows, i + 1);
-    if (layer.bf16) kernels_.bf16.operand(p.a, begin, end, k, work_, p.operand[i]);
-    p.part[i] = {begin, end, k, layer.bf16 ? p.operand[i] : p.a};
-  }
-}
-
-// The next product takes all units of all rows.
-void Group::take_all(Passenger& p, const PackedLayer& layer, const Panels& panels) const {
-  if (layer.bf16) kernels_.bf16.operand(p.a, 0, p.tile.rows(), all(panels.depth), work_, p.operand[0]);
-  whole(p, all(panels.rows()), layer.bf16 ? p.operand[0] : p.a);
+  for (int i = 0; i < p.parts; i++) p.part[i] = {part_begin(rows, i), part_begin(rows, i + 1), active.part[i], p.a};
 }
 
 // Runs product(passenger) -> Gemm for all parts of all tiles, a slice of the weights at a time, and fetches the next
@@ -153,9 +148,9 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       if (l == 0)
         whole(p, all(inputs), p.input);
       else if (skips(spec) && follows(layer))
-        take_active(p, layer, p.active[l - 1]);
+        take_active(p, p.active[l - 1]);
       else
-        take_all(p, layer, layer.forward);
+        whole(p, all(layer.forward.rows()), p.a);
       for (int r = 0; l == 0 && several_states && r < p.tile.rows(); r++)
         std::memcpy(p.z + r * call_.row_stride, observed(p.tile.begin + r), padded(layer.out) * sizeof(float));
     }
@@ -179,11 +174,12 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       share(passengers_[0], product(passengers_[0]), run, layer.forward.width());
     else
       products(count, run, product, l + 1 < spec.hidden() ? net.mlp->layer(e, l + 1).forward : layer.backward);
+    const Operand form = l + 1 < spec.hidden() ? operand(spec, net.mlp->layer(e, l + 1)) : Operand::single;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_forward({p.tile.rows(), layer.out, spec.activation, spec.norm, spec.norm_eps, p.z + z_at, work_,
                                call_.row_stride, layer.scale, layer.bias, p.mean + l * kTileRows,
-                               p.rstd + l * kTileRows, p.a, skips(spec) ? p.active + l : nullptr});
+                               p.rstd + l * kTileRows, form, p.a, skips(spec) ? p.active + l : nullptr});
     }
   }
 }
@@ -215,26 +211,30 @@ void Group::head(const Net& net, int e, int i, float* q) {
 void Group::backward(const Net& net, int e, int count) {
   const MlpSpec& spec = net.mlp->spec();
   const int obs = call_.sizes.O;
+  bool plans = false;  // whether `columns` tells of dy
   for (int l = spec.hidden() - 1; l >= 0; l--) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const bool top = l + 1 == spec.hidden();
     // The first layer pulls back to the actions only.
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
+    const bool packed = plans;
     // Nor is a gradient wanted where the layer below is off.
-    const bool plans = l == 0 || (skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    plans = l == 0 || (skips(spec) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
-      if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
                                 top ? net.mlp->layer(e, l + 1).head : p.dy, top ? 0 : call_.row_stride,
+                                packed && p.columns->pays ? p.columns : nullptr,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
-                                layer.scale, layer.bias, p.mean + l * kTileRows, p.rstd + l * kTileRows, p.a});
+                                layer.scale, layer.bias, p.mean + l * kTileRows, p.rstd + l * kTileRows,
+                                layer.bf16 ? kernels_.bf16.operand : Operand::single, p.a});
+      if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       // Without a norm the gradient of a unit that is off is zero.
       if (skips(spec) && !layer.bf16 && spec.norm == Norm::none)
         whole(p, p.active[l].whole, p.a);
       else
-        take_all(p, layer, layer.backward);
+        whole(p, all(layer.backward.rows()), p.a);
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
       Gemm g{};
@@ -246,10 +246,10 @@ void Group::backward(const Net& net, int e, int count) {
       g.plan = plans ? p.columns : nullptr;
       return g;
     }, l > 0 ? net.mlp->layer(e, l - 1).backward : Panels{});
-    for (int i = 0; plans && i < count; i++) {
-      const Passenger& p = passengers_[i];
-      if (p.columns->pays) kernels_.unpack_columns(*p.columns, p.tile.rows(), p.dy, call_.row_stride);
-    }
+  }
+  for (int i = 0; i < count; i++) {
+    const Passenger& p = passengers_[i];
+    if (p.columns->pays) kernels_.unpack_columns(*p.columns, p.tile.rows(), p.dy, call_.row_stride);
   }
 }
 

@@ -35,8 +35,8 @@ class Group {
   struct Passenger {
     Tile tile;
     float* input;  // blocked: what the first layer takes besides the observations
-    float* a;      // blocked: forward, the last activations; backward, the gradient of the last Dense output
-    float* operand[kMaxParts];  // `a` as bfloat16 products take it, for each part
+    float* a;      // what the next product takes: forward, the last activations; backward, the gradient of the last
+                   // Dense output
     float* z;      // row-major, per hidden layer, as HiddenForward leaves it
     float* dy;     // row-major: the gradient of the last layer's input
     float *mean, *rstd;
@@ -66,8 +66,8 @@ class Group {
   }
   bool follows(const PackedLayer&) const;
   void whole(Passenger&, const Active& k, const float* a) const;
-  void take_active(Passenger&, const PackedLayer&, const ActiveUnits&) const;
-  void take_all(Passenger&, const PackedLayer&, const Panels&) const;
+  Operand operand(const MlpSpec&, const PackedLayer&) const;
+  void take_active(Passenger&, const ActiveUnits&) const;
   template <class F>
   void products(int count, void (*run)(const Gemm&), F product, const Panels& after);
   void share(const Passenger&, Gemm, void (*run)(const Gemm&), int panel_width);

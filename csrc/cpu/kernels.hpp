@@ -70,6 +70,14 @@ struct Gemm {
   const ColumnPlan* plan;  // null, or what to compute of the columns: those whose pack starts in the panels, packed in c
 };
 
+// What a product takes of a tile's activations or gradients, blocked.
+enum class Operand {
+  single,        // float32
+  rounded,       // float32 that bfloat16 holds exactly
+  pairs,         // neighbouring units as pairs of bfloat16, blocked like units
+  active_pairs,  // the same, of the active units of the row's part side by side
+};
+
 // What follows a hidden Dense layer: norm and activation.
 struct HiddenForward {
   int rows, width;
@@ -78,10 +86,11 @@ struct HiddenForward {
   float eps;
   float* z;  // row-major [rows][stride]: in, the Dense output; out, what the backward pass wants: the normalised
              // values (pre) or the Dense output itself (post, none)
-  float* work;  // row-major [rows][stride], for post
+  float* work;  // row-major [rows][stride], for post and active_pairs
   long stride;
   const float *scale, *bias;  // [padded width]
   float *mean, *rstd;         // [rows]
+  Operand form;               // of out; active_pairs where `active` is given
   float* out;                 // blocked
   ActiveUnits* active;        // filled for relu (not followed by a norm); null: not wanted
 };
@@ -92,11 +101,13 @@ struct HiddenBackward {
   Norm norm;
   const float* dy;  // row-major gradient of the layer's output; stride 0 repeats one row (the head's weights)
   long dy_stride;
+  const ColumnPlan* plan;  // how dy's columns are packed; null: they are not
   const float* z;  // as HiddenForward left it
   float* work;     // row-major
   long stride;
   const float *scale, *bias, *mean, *rstd;
-  float* out;  // blocked gradient of the Dense output
+  Operand form;  // of out; not active_pairs
+  float* out;    // blocked gradient of the Dense output
 };
 
 // What a row of squared distances tells about the bracket [low, high].
@@ -151,14 +162,13 @@ enum class Follows {
   none,   // they take all units: Gemm::k counts pairs of neighbours
 };
 
-// Products in bfloat16 with float32 sums. `a` is what `operand` makes of a blocked tile's rows [begin, end): where pairs
-// are multiplied at once, the listed units in order, in pairs, blocked like units; elsewhere all units, rounded.
+// Products in bfloat16 with float32 sums.
 struct Bf16Products {
   void (*forward)(const Gemm&);   // `w` lies as `layout` says; `init` is not null
   void (*backward)(const Gemm&);  // a lane of `w` holds a pair of neighbouring k, and Gemm::k counts pairs
-  void (*operand)(const float* a, int begin, int end, const Active& k, float* work, float* out);
   PanelLayout layout;  // of forward panels: rows16 or, where lists are not followed, pairs
-  Follows follows;     // by `forward`
+  Operand operand;     // of both: rounded or pairs
+  Follows follows;     // by `forward`; pairs are then active_pairs
 };
 
 struct Kernels {

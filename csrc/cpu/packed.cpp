@@ -20,7 +20,7 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 }  // namespace
 
 PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory)
-    : spec_(spec), gradient_(gradient), bf16_(precision == Precision::bf16), memory_(memory) {
+    : spec_(spec), gradient_(gradient), memory_(memory) {
   if (spec.layers() < 2) throw std::invalid_argument("pack: expected at least one hidden layer");
   if (gradient && spec.widths.back() != 1)
     throw std::invalid_argument("pack: a gradient needs a critic, whose last width is 1");

@@ -44,7 +44,6 @@ class PackedMlp {
 
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }
-  bool bf16() const { return bf16_; }
   std::size_t bytes() const { return floats_ * sizeof(float); }
   const PackedLayer& layer(int member, int l) const { return layers_[member * spec_.layers() + l]; }
   long max_width() const { return max_width_; }  // padded, over all layers but the input
@@ -60,7 +59,7 @@ class PackedMlp {
   float* writable(const float* p) const { return memory_ + (p - memory_); }
 
   MlpSpec spec_;
-  bool gradient_, bf16_;
+  bool gradient_;
   long max_width_ = 0;
   std::size_t floats_ = 0;
   std::unique_ptr<float, Free> own_;

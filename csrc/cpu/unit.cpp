@@ -30,12 +30,10 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
   units = (s.B + states_per_unit - 1) / states_per_unit;
   stride = padded(s.N);
   max_width = 0, max_hidden = 0, max_ensemble = 1;
-  bf16 = false;
   for (const PackedMlp* net : nets) {
     max_width = std::max(max_width, net->max_width());
     max_hidden = std::max(max_hidden, net->spec().hidden());
     max_ensemble = std::max(max_ensemble, net->spec().ensemble);
-    bf16 = bf16 || net->bf16();
   }
   // One panel more than the widest keeps rows from falling on the same cache sets; action gradients may straddle one.
   row_stride = std::max(max_width, padded(s.A) + kPanel) + kPanel;

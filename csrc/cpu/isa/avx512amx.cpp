@@ -1,14 +1,13 @@
 // AVX-512 with AMX tiles for the bfloat16 products: dense, as 16 times the rate beats leaving units out.
 //
-// A tile of particles is the left operand: for every 16 pairs of k a block [row][pair], as `blocked` has them. Weights are the right one, in
-// panels of [k / 2][16] pairs both ways, 16 rows of which are an AMX tile as they lie.
+// A tile of particles is the left operand: for every 16 pairs of k a block [row][pair], as `blocked` has them. Weights
+// are the right one, in panels of [k / 2][16] pairs both ways, 16 rows of which are an AMX tile as they lie.
 //
 // Cost model, 14 rows x 4 panels: a load of A and 4 of B (5 KB) for 4 products of 16 cycles, so the tiles are the limit
 // where weights come from L2 (64 bytes a cycle at best); from L3 the bytes are.
 #define VGF_ISA avx512amx
 #include "vec_avx512.hpp"
 #include "../kernels.hpp"
-#include "../tile/operand16.inl"
 #include "amx_tiles.hpp"
 
 namespace vgf::cpu::avx512amx {
@@ -70,6 +69,6 @@ void product(const Gemm& g) {
 }  // namespace
 
 extern const Bf16Products kProducts;
-const Bf16Products kProducts = {product, product, paired16, PanelLayout::pairs, Follows::none};
+const Bf16Products kProducts = {product, product, PanelLayout::pairs, Operand::pairs, Follows::none};
 
 }  // namespace vgf::cpu::avx512amx

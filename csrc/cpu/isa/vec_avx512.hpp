@@ -49,6 +49,11 @@ VGF_INLINE V low_half(V pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm
 VGF_INLINE V high_half(V pair) {
   return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pair.v), _mm512_set1_epi32(-65536)));
 }
+// Rounding to bfloat16 is to nearest even, and NaN stays NaN. With the instruction for it, numbers below float32's normal
+// range become zero, as they do in `dot`.
+//
+// pair      lane i holds lane i of `first` and of `second`
+// narrow    the bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane
 #if defined(__AVX512BF16__)
 constexpr bool kPairs = true;
 VGF_INLINE V dot(V x, V w, V sum) { return _mm512_dpbf16_ps(sum.v, (__m512bh)x.v, (__m512bh)w.v); }
@@ -56,10 +61,32 @@ VGF_INLINE V dot_with(const float* a, V w, V sum) {
   __asm__("vdpbf16ps %1%{1to16%}, %2, %0" : "+v"(sum.v) : "m"(*a), "v"(w.v));
   return sum;
 }
+// Pairs of neighbouring lanes of `low`, then of `high`.
+VGF_INLINE V neighbours(V low, V high) {
+  return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high.v, low.v));
+}
+VGF_INLINE V pair(V first, V second) {
+  const V both = neighbours(first, second);
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi16(
+      _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                       18, 2, 17, 1, 16, 0),
+      _mm512_castps_si512(both.v)));
+}
+VGF_INLINE V narrow(V low, V high) {
+  return _mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0),
+                                                      _mm512_castps_si512(neighbours(low, high).v)));
+}
+// Lanes from `count` on become zero.
+VGF_INLINE V first_lanes(V x, int count) {
+  const unsigned bits = count >= V::kWidth ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1;
+  return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), x.v);
+}
+// Writes the lanes whose bits are set side by side; room for a whole vector.
+VGF_INLINE void compress(V x, unsigned bits, float* out) {
+  _mm512_storeu_ps(out, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), x.v));
+}
 #else
 constexpr bool kPairs = false;
-#endif
-// Rounds to nearest even; NaN stays NaN.
 VGF_INLINE __m512i round_bits(V x) {
   const __m512i bits = _mm512_castps_si512(x.v);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -70,31 +97,15 @@ VGF_INLINE V pair(V first, V second) {
   const __m512i high = _mm512_and_si512(round_bits(second), _mm512_set1_epi32(-65536));
   return _mm512_castsi512_ps(_mm512_or_si512(high, _mm512_srli_epi32(round_bits(first), 16)));
 }
-// Pairs of neighbouring lanes of `low`, then of `high`.
-VGF_INLINE V neighbours(V low, V high) {
-#if defined(__AVX512BF16__)
-  // Numbers below float32's normal range become zero, as they do in `dot`.
-  return _mm512_castsi512_ps((__m512i)_mm512_cvtne2ps_pbh(high.v, low.v));
-#else
-  const auto half = [](V x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(round_bits(x), 16)); };
-  return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(half(low)), half(high), 1));
-#endif
+VGF_INLINE V narrow(V low, V high) {
+  return _mm512_castsi512_ps(
+      _mm512_packus_epi32(_mm512_srli_epi32(round_bits(low), 16), _mm512_srli_epi32(round_bits(high), 16)));
 }
+#endif
 // out[i] = how many of the bits below i are set where bit i is, else the vector's width.
 VGF_INLINE void ranks(unsigned bits, int* out) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   _mm512_storeu_si512(out, _mm512_mask_expand_epi32(_mm512_set1_epi32(V::kWidth), static_cast<__mmask16>(bits), lanes));
-}
-#define VGF_HAS_COMPRESS
-// Writes the lanes whose bits are set side by side; room for a whole vector. Returns their number.
-VGF_INLINE int compress(V x, unsigned bits, float* out) {
-  _mm512_storeu_ps(out, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), x.v));
-  return __builtin_popcount(bits);
-}
-// The bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane.
-VGF_INLINE V narrow(V low, V high) {
-  return _mm512_castsi512_ps(
-      _mm512_packus_epi32(_mm512_srli_epi32(round_bits(low), 16), _mm512_srli_epi32(round_bits(high), 16)));
 }
 // Of 16-bit numbers r[8 q + i], s[8 q + i] (q: 128-bit lane): pairs (r, s) of i = 0..3, and of i = 4..7.
 VGF_INLINE V interleave_low(V r, V s) {

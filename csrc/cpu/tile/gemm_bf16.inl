@@ -6,11 +6,9 @@
 // Backward: a panel is [k / 2][16] pairs of neighbouring k.
 //
 // Where the machine multiplies pairs (kPairs), two rows of weights are 2 loads, 2 interleavings and a broadcast a row of
-// the tile for 2 M pair products: the fp32 cost for two k at once. Few rows take two panels side by side. Elsewhere weights are widened on the way: the fp32
-// cost plus 2 instructions for 2 M multiply-adds, for half the bytes.
+// the tile for 2 M pair products: the fp32 cost for two k at once. Few rows take two panels side by side. Elsewhere
+// weights are widened on the way: the fp32 cost plus 2 instructions for 2 M multiply-adds, for half the bytes.
 #pragma once
-
-#include "operand16.inl"
 
 namespace vgf::cpu::VGF_ISA {
 
@@ -85,14 +83,8 @@ static void backward16(const Gemm& g) {
   gemm<kPairs ? Lane::pair : Lane::widened>(g);
 }
 
-constexpr Bf16Products kBf16Products = {forward16,
-                                        backward16,
-#if defined(__AVX512BF16__)
-                                        paired16,
-#else
-                                        rounded16,
-#endif
-                                        PanelLayout::rows16,
+constexpr Bf16Products kBf16Products = {forward16, backward16, PanelLayout::rows16,
+                                        kPairs ? Operand::pairs : Operand::rounded,
                                         kPairs ? Follows::pairs : Follows::list};
 
 }  // namespace vgf::cpu::VGF_ISA

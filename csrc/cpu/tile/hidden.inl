@@ -5,72 +5,20 @@
 // transposition of 16 x 16 would cost as much as all the rest for relu.
 #pragma once
 
+#include <type_traits>
+
 #include "../../math/activations.hpp"
+#include "fill.inl"
 
 namespace vgf::cpu::VGF_ISA {
 
 // 1 for the first kPanel entries, then 0: kMask + kPanel - n has ones in the first n places.
 alignas(64) static const float kMask[2 * kPanel] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-static VGF_INLINE int whole_panels(int width) { return (width + kPanel - 1) / kPanel * kPanel; }
-
 // Calls f(column) for every whole vector of [0, padded width).
 template <class F>
 static VGF_INLINE void for_columns(int width, F f) {
   for (int c = 0; c < whole_panels(width); c += V::kWidth) f(c);
-}
-
-// Lists units that are not zero in every row, panel by panel.
-class Lister {
- public:
-  VGF_INLINE void add(const V (&sum)[kPer], int first, Active& active) {
-    unsigned on = 0;
-    for (int v = 0; v < kPer; v++) {
-      const unsigned bits = list_nonzero(sum[v], first + v * V::kWidth, active.unit + count_);
-      count_ += __builtin_popcount(bits);
-      on |= bits << v * V::kWidth;
-    }
-    active.on[first / kPanel] = static_cast<std::uint16_t>(on);
-  }
-  // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
-  VGF_INLINE void finish(int width, Active& active) {
-    while (count_ > 0 && active.unit[count_ - 1] >= width) count_--;
-    if (width % kPanel) active.on[width / kPanel] &= (1u << width % kPanel) - 1;
-    active.count = count_;
-  }
-
- private:
-  int count_ = 0;
-};
-
-// Fills blocked `out` from f(column)(row) -> V. Lists in `active`, where it is given, the units that are not zero in
-// every row; no value may be negative then, so that a sum over rows tells (NaN counts as active).
-template <class F>
-static VGF_INLINE void fill_blocked(int rows, int width, float* out, F f, ActiveUnits* active = nullptr) {
-  Lister whole, part[kMaxParts];
-  for (int c = 0; c < whole_panels(width); c += kPanel) {
-    V all[kPer], sum[kMaxParts][kPer];
-    for (int v = 0; v < kPer; v++) {
-      const auto number = f(c + v * V::kWidth);
-      float* to = out + blocked(c) + v * V::kWidth;
-      all[v] = V(0.0f);
-      for (int p = 0; p < parts(rows); p++) {
-        sum[p][v] = V(0.0f);
-        for (int r = part_begin(rows, p); r < part_begin(rows, p + 1); r++) {
-          const V y = number(r);
-          y.store(to + r * kPanel);
-          sum[p][v] = sum[p][v] + y;
-        }
-        all[v] = all[v] + sum[p][v];
-      }
-    }
-    if (!active) continue;
-    for (int p = 0; p < parts(rows); p++) part[p].add(sum[p], c, active->part[p]);
-    whole.add(all, c, active->whole);
-  }
-  if (!active) return;
-  for (int p = 0; p < parts(rows); p++) part[p].finish(width, active->part[p]);
-  whole.finish(width, active->whole);
 }
 
 constexpr int kSums = 4;  // running sums side by side, to hide the latency of an addition
@@ -116,30 +64,27 @@ static VGF_INLINE void moments(const float* z, int width, float eps, float* mean
 
 template <class Act>
 static void forward(const HiddenForward& h) {
+  constexpr bool lists = std::is_same_v<Act, math::Relu>;
+  const Filled to{h.rows, h.width, h.form, h.out, h.active, h.work, h.stride};
   if (h.norm == Norm::none) {
-    fill_blocked(
-        h.rows, h.width, h.out,
-        [&](int c) { return [&h, c](int r) { return Act::apply(V::load(h.z + r * h.stride + c)); }; }, h.active);
+    fill<lists>(to, [&](int c) { return [&h, c](int r) { return Act::apply(V::load(h.z + r * h.stride + c)); }; });
   } else if (h.norm == Norm::pre) {
     for (int r = 0; r < h.rows; r++) moments(h.z + r * h.stride, h.width, h.eps, h.mean + r, h.rstd + r);
-    fill_blocked(
-        h.rows, h.width, h.out,
-        [&](int c) {
-          return [&h, c, scale = V::load(h.scale + c), bias = V::load(h.bias + c)](int r) {
-            float* z = h.z + r * h.stride + c;
-            const V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
-            normalised.store(z);
-            return Act::apply(fma(normalised, scale, bias));
-          };
-        },
-        h.active);
+    fill<lists>(to, [&](int c) {
+      return [&h, c, scale = V::load(h.scale + c), bias = V::load(h.bias + c)](int r) {
+        float* z = h.z + r * h.stride + c;
+        const V normalised = (V::load(z) - V(h.mean[r])) * V(h.rstd[r]);
+        normalised.store(z);
+        return Act::apply(fma(normalised, scale, bias));
+      };
+    });
   } else {
     for (int r = 0; r < h.rows; r++) {
       float* y = h.work + r * h.stride;
       for_columns(h.width, [&](int c) { Act::apply(V::load(h.z + r * h.stride + c)).store(y + c); });
       moments(y, h.width, h.eps, h.mean + r, h.rstd + r);
     }
-    fill_blocked(h.rows, h.width, h.out, [&](int c) {
+    fill<false>(to, [&](int c) {
       return [&h, c, scale = V::load(h.scale + c), bias = V::load(h.bias + c)](int r) {
         return fma((V::load(h.work + r * h.stride + c) - V(h.mean[r])) * V(h.rstd[r]), scale, bias);
       };
@@ -151,11 +96,14 @@ static void forward(const HiddenForward& h) {
 // The padding adds nothing to the means, because scale is zero there.
 template <class Act>
 static void backward(const HiddenBackward& h) {
-  const auto dy = [&](int r, int c) { return V::load(h.dy + r * h.dy_stride + c); };
+  const Filled to{h.rows, h.width, h.form, h.out, nullptr, nullptr, 0};
+  const auto dy = [&](int r, int c) {
+    const float* row = h.dy + r * h.dy_stride;
+    return h.plan ? unpacked(*h.plan, row, c / V::kWidth) : V::load(row + c);
+  };
   const auto z = [&](int r, int c) { return V::load(h.z + r * h.stride + c); };
   if (h.norm == Norm::none) {
-    fill_blocked(h.rows, h.width, h.out,
-                 [&](int c) { return [&, c](int r) { return dy(r, c) * Act::slope(z(r, c)); }; });
+    fill<false>(to, [&](int c) { return [&, c](int r) { return dy(r, c) * Act::slope(z(r, c)); }; });
     return;
   }
   const bool pre = h.norm == Norm::pre;
@@ -175,7 +123,7 @@ static void backward(const HiddenBackward& h) {
     mean_g[r] = sum_lanes(total(sum_g)) / h.width;
     mean_gy[r] = sum_lanes(total(sum_gy)) / h.width;
   }
-  fill_blocked(h.rows, h.width, h.out, [&](int c) {
+  fill<false>(to, [&](int c) {
     return [&, c](int r) {
       const V g = V::load(h.work + r * h.stride + c);
       const V d = V(h.rstd[r]) * (g - V(mean_g[r]) - normalised(r, c) * V(mean_gy[r]));

@@ -1,0 +1,158 @@
+// How what a hidden layer computes is written down, in the form that the next product takes (Operand).
+//
+// Cost model: a store a vector where units stay float32. In pairs, a conversion and a store for two vectors; where a list
+// leaves units out, the rows of a part wait in registers for the list of their panel, then a compression and a store each,
+// and a load, half a conversion and half a store when the rows are complete.
+#pragma once
+
+namespace vgf::cpu::VGF_ISA {
+
+static VGF_INLINE int whole_panels(int width) { return (width + kPanel - 1) / kPanel * kPanel; }
+
+// Lists units that are not zero in every row, panel by panel.
+class Lister {
+ public:
+  VGF_INLINE void add(const V (&sum)[kPer], int first, Active& active) {
+    unsigned on = 0;
+    for (int v = 0; v < kPer; v++) {
+      const unsigned bits = list_nonzero(sum[v], first + v * V::kWidth, active.unit + count_);
+      count_ += __builtin_popcount(bits);
+      on |= bits << v * V::kWidth;
+    }
+    active.on[first / kPanel] = static_cast<std::uint16_t>(on);
+  }
+  // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
+  VGF_INLINE void finish(int width, Active& active) {
+    while (count_ > 0 && active.unit[count_ - 1] >= width) count_--;
+    if (width % kPanel) active.on[width / kPanel] &= (1u << width % kPanel) - 1;
+    active.count = count_;
+  }
+  int count() const { return count_; }
+
+ private:
+  int count_ = 0;
+};
+
+// Where numbers go. The functions below take each of them once, from f(column)(row) -> V. Units that are not zero in every row are
+// listed in `active`, where it is given; no value may be negative then, so that a sum over rows tells (NaN counts as
+// active).
+struct Filled {
+  int rows, width;
+  Operand form;
+  float* out;
+  ActiveUnits* active;
+  float* work;  // row-major [rows][stride]
+  long stride;
+};
+
+template <bool lists, bool rounds, class F>
+static VGF_INLINE void fill_single(const Filled& to, F f) {
+  Lister whole, part[kMaxParts];
+  const int n = parts(to.rows);
+  for (int c = 0; c < whole_panels(to.width); c += kPanel) {
+    V all[kPer], sum[kMaxParts][kPer];
+    for (int v = 0; v < kPer; v++) {
+      const auto number = f(c + v * V::kWidth);
+      float* at = to.out + blocked(c) + v * V::kWidth;
+      all[v] = V(0.0f);
+      for (int p = 0; p < n; p++) {
+        sum[p][v] = V(0.0f);
+        for (int r = part_begin(to.rows, p); r < part_begin(to.rows, p + 1); r++) {
+          const V y = number(r);
+          (rounds ? low_half(pair(y, y)) : y).store(at + r * kPanel);
+          sum[p][v] = sum[p][v] + y;
+        }
+        all[v] = all[v] + sum[p][v];
+      }
+    }
+    if (!lists || !to.active) continue;
+    for (int p = 0; p < n; p++) part[p].add(sum[p], c, to.active->part[p]);
+    whole.add(all, c, to.active->whole);
+  }
+  if (!lists || !to.active) return;
+  for (int p = 0; p < n; p++) part[p].finish(to.width, to.active->part[p]);
+  whole.finish(to.width, to.active->whole);
+}
+
+#if defined(__AVX512BF16__)
+// Of the lists only the tile's: no part of its rows is taken on its own.
+template <bool lists, class F>
+static VGF_INLINE void fill_pairs(const Filled& to, F f) {
+  Lister whole;
+  const int end = whole_panels(to.width);
+  for (int c = 0; c < end; c += 2 * kPanel) {
+    const bool both = c + kPanel < end;
+    const auto first = f(c), second = f(both ? c + kPanel : c);
+    V sum[2][1] = {{V(0.0f)}, {V(0.0f)}};
+    for (int r = 0; r < to.rows; r++) {
+      const V x = first(r), y = both ? second(r) : V(0.0f);
+      neighbours(first_lanes(x, to.width - c), first_lanes(y, to.width - c - kPanel))
+          .store(to.out + r * kPanel + blocked(c / 2));
+      sum[0][0] = sum[0][0] + x;
+      sum[1][0] = sum[1][0] + y;
+    }
+    if (!lists || !to.active) continue;
+    whole.add(sum[0], c, to.active->whole);
+    if (both) whole.add(sum[1], c + kPanel, to.active->whole);
+  }
+  if (lists && to.active) whole.finish(to.width, to.active->whole);
+}
+
+template <class F>
+static VGF_INLINE void fill_active_pairs(const Filled& to, F f) {
+  Lister whole, part[kMaxParts];
+  const int n = parts(to.rows);
+  for (int c = 0; c < whole_panels(to.width); c += kPanel) {
+    const auto number = f(c);
+    V all[1] = {V(0.0f)};
+    for (int p = 0; p < n; p++) {
+      const int begin = part_begin(to.rows, p);
+      with_rows<kPartRows>(part_begin(to.rows, p + 1) - begin, [&](auto height) __attribute__((always_inline)) {
+        constexpr int M = height.value;
+        V y[M], sum[1] = {V(0.0f)};
+#pragma GCC unroll 8
+        for (int r = 0; r < M; r++) {
+          y[r] = number(begin + r);
+          sum[0] = sum[0] + y[r];
+        }
+        all[0] = all[0] + sum[0];
+        float* at = to.work + begin * to.stride + part[p].count();
+        part[p].add(sum, c, to.active->part[p]);
+#pragma GCC unroll 8
+        for (int r = 0; r < M; r++) compress(y[r], to.active->part[p].on[c / kPanel], at + r * to.stride);
+      });
+    }
+    whole.add(all, c, to.active->whole);
+  }
+  whole.finish(to.width, to.active->whole);
+  for (int p = 0; p < n; p++) {
+    part[p].finish(to.width, to.active->part[p]);
+    const int count = to.active->part[p].count;
+    for (int r = part_begin(to.rows, p); r < part_begin(to.rows, p + 1); r++)
+      for (int unit = 0; unit < count; unit += 2 * kPanel) {
+        const float* row = to.work + r * to.stride + unit;
+        neighbours(first_lanes(V::load(row), count - unit), first_lanes(V::load(row + kPanel), count - unit - kPanel))
+            .store(to.out + r * kPanel + blocked(unit / 2));
+      }
+  }
+}
+#endif
+
+// Lists: whether the numbers may have active units.
+template <bool lists, class F>
+static VGF_INLINE void fill(const Filled& to, F f) {
+  switch (to.form) {
+    case Operand::single: return fill_single<lists, false>(to, f);
+    case Operand::rounded: return fill_single<lists, true>(to, f);
+#if defined(__AVX512BF16__)
+    case Operand::pairs: return fill_pairs<lists>(to, f);
+    case Operand::active_pairs:
+      if constexpr (lists) fill_active_pairs(to, f);
+      return;
+#else
+    default: return;  // no product here takes pairs
+#endif
+  }
+}
+
+}  // namespace vgf::cpu::VGF_ISA
