@@ -116,12 +116,18 @@ VGF_INLINE V interleave_high(V r, V s) {
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
-// Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
-VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
-  const __mmask16 mask = _mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+// Writes first + i for every bit i that is set; room for a whole vector. Returns their number.
+VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
-  return mask;
+  _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(static_cast<__mmask16>(bits),
+                                                       _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+  return __builtin_popcount(bits);
+}
+// The same for every lane that is not zero (NaN is not). Returns the lanes' bits.
+VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
+  const unsigned bits = _cvtmask16_u32(_mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ));
+  list_bits(bits, first, out);
+  return bits;
 }
 // Writes the lanes in [low, high] side by side and returns their number; counts those below, and raises `largest`.
 VGF_INLINE int bracket_vector(V x, float low, float high, float* inside, std::int64_t* below, V* largest) {

@@ -21,6 +21,12 @@ class Lister {
     }
     active.on[first / kPanel] = static_cast<std::uint16_t>(on);
   }
+#if defined(__AVX512BF16__)
+  VGF_INLINE void add_bits(unsigned on, int first, Active& active) {
+    count_ += list_bits(on, first, active.unit + count_);
+    active.on[first / kPanel] = static_cast<std::uint16_t>(on);
+  }
+#endif
   // Padding is zero but for a row that is not finite (0 * inf), and belongs to no unit.
   VGF_INLINE void finish(int width, Active& active) {
     while (count_ > 0 && active.unit[count_ - 1] >= width) count_--;
@@ -33,9 +39,12 @@ class Lister {
   int count_ = 0;
 };
 
-// Where numbers go. The functions below take each of them once, from f(column)(row) -> V. Units that are not zero in every row are
-// listed in `active`, where it is given; no value may be negative then, so that a sum over rows tells (NaN counts as
-// active).
+// Where numbers go. The functions below take each of them once, from f(column)(row) -> V. Units that are not zero in
+// every row are listed in `active`, where it is given; no value may be negative then, so that a sum over rows tells (NaN
+// counts as active).
+//
+// Inlined into their callers all together, they make functions too large: GCC 12 compiles those wrongly for
+// ThreadSanitizer. Hence VGF_ALONE.
 struct Filled {
   int rows, width;
   Operand form;
@@ -46,7 +55,7 @@ struct Filled {
 };
 
 template <bool lists, bool rounds, class F>
-static VGF_INLINE void fill_single(const Filled& to, F f) {
+static VGF_ALONE void fill_single(const Filled& to, F f) {
   Lister whole, part[kMaxParts];
   const int n = parts(to.rows);
   for (int c = 0; c < whole_panels(to.width); c += kPanel) {
@@ -77,7 +86,7 @@ static VGF_INLINE void fill_single(const Filled& to, F f) {
 #if defined(__AVX512BF16__)
 // Of the lists only the tile's: no part of its rows is taken on its own.
 template <bool lists, class F>
-static VGF_INLINE void fill_pairs(const Filled& to, F f) {
+static VGF_ALONE void fill_pairs(const Filled& to, F f) {
   Lister whole;
   const int end = whole_panels(to.width);
   for (int c = 0; c < end; c += 2 * kPanel) {
@@ -98,43 +107,50 @@ static VGF_INLINE void fill_pairs(const Filled& to, F f) {
   if (lists && to.active) whole.finish(to.width, to.active->whole);
 }
 
-template <class F>
-static VGF_INLINE void fill_active_pairs(const Filled& to, F f) {
-  Lister whole, part[kMaxParts];
-  const int n = parts(to.rows);
+// M rows from `begin` on, a part of the tile: one panel of units after the other, then the pairs.
+template <int M, class F>
+static VGF_INLINE void fill_part(const Filled& to, int begin, Active& active, F f) {
+  float* work = to.work + begin * to.stride;
+  Lister lister;
   for (int c = 0; c < whole_panels(to.width); c += kPanel) {
     const auto number = f(c);
-    V all[1] = {V(0.0f)};
-    for (int p = 0; p < n; p++) {
-      const int begin = part_begin(to.rows, p);
-      with_rows<kPartRows>(part_begin(to.rows, p + 1) - begin, [&](auto height) __attribute__((always_inline)) {
-        constexpr int M = height.value;
-        V y[M], sum[1] = {V(0.0f)};
+    V y[kPartRows], sum[1] = {V(0.0f)};
 #pragma GCC unroll 8
-        for (int r = 0; r < M; r++) {
-          y[r] = number(begin + r);
-          sum[0] = sum[0] + y[r];
-        }
-        all[0] = all[0] + sum[0];
-        float* at = to.work + begin * to.stride + part[p].count();
-        part[p].add(sum, c, to.active->part[p]);
-#pragma GCC unroll 8
-        for (int r = 0; r < M; r++) compress(y[r], to.active->part[p].on[c / kPanel], at + r * to.stride);
-      });
+    for (int r = 0; r < M; r++) {
+      y[r] = number(begin + r);
+      sum[0] = sum[0] + y[r];
     }
-    whole.add(all, c, to.active->whole);
+    const int at = lister.count();
+    lister.add(sum, c, active);
+#pragma GCC unroll 8
+    for (int r = 0; r < M; r++) compress(y[r], active.on[c / kPanel], work + r * to.stride + at);
+  }
+  lister.finish(to.width, active);
+  for (int r = 0; r < M; r++)
+    for (int unit = 0; unit < active.count; unit += 2 * kPanel) {
+      const float* row = work + r * to.stride + unit;
+      neighbours(first_lanes(V::load(row), active.count - unit),
+                 first_lanes(V::load(row + kPanel), active.count - unit - kPanel))
+          .store(to.out + (begin + r) * kPanel + blocked(unit / 2));
+    }
+}
+
+template <class F>
+static VGF_INLINE void fill_active_pairs(const Filled& to, F f) {
+  const int n = parts(to.rows);
+  for (int p = 0; p < n; p++) {
+    const int begin = part_begin(to.rows, p);
+    with_rows<kPartRows>(part_begin(to.rows, p + 1) - begin, [&](auto height) __attribute__((always_inline)) {
+      fill_part<height.value>(to, begin, to.active->part[p], f);
+    });
+  }
+  Lister whole;
+  for (int c = 0; c < whole_panels(to.width); c += kPanel) {
+    unsigned on = 0;
+    for (int p = 0; p < n; p++) on |= to.active->part[p].on[c / kPanel];
+    whole.add_bits(on, c, to.active->whole);
   }
   whole.finish(to.width, to.active->whole);
-  for (int p = 0; p < n; p++) {
-    part[p].finish(to.width, to.active->part[p]);
-    const int count = to.active->part[p].count;
-    for (int r = part_begin(to.rows, p); r < part_begin(to.rows, p + 1); r++)
-      for (int unit = 0; unit < count; unit += 2 * kPanel) {
-        const float* row = to.work + r * to.stride + unit;
-        neighbours(first_lanes(V::load(row), count - unit), first_lanes(V::load(row + kPanel), count - unit - kPanel))
-            .store(to.out + r * kPanel + blocked(unit / 2));
-      }
-  }
 }
 #endif
 
