@@ -31,7 +31,8 @@ from vgf_kernels.mlp import ACTIVATIONS, NORMS
 CONFIG = FlowConfig(
     num_steps=2, learning_rate=0.05, alpha=0.3, optimizer="sgd"
 )  # Adam would hide small errors
-AGREEING = 0.9  # of the actions picked: a near tie may go either way
+AGREEING = 0.9  # of the actions picked, or all but one: a near tie may go either way
+ROUNDINGS = 2
 
 
 def _flow(**changes) -> Callable:
@@ -116,13 +117,16 @@ def _truth(name: str, sizes: tuple) -> tuple[Problem, np.ndarray, float]:
 
 def _check(engine: Engine, name: str, sizes: tuple, precision: str) -> dict:
     p, exact, plain = _truth(name, sizes)
-    growth = ROUND_OFF[precision] / ROUND_OFF["fp32"]
-    allowed = 2 * plain * growth + 8 * ROUND_OFF[precision]
+    if precision != "fp32":  # relu and ties jump, so the error does not grow as round-off does
+        inexact = (p.rounded(ROUND_OFF[precision], seed) for seed in range(ROUNDINGS))
+        plain = max(_distance(FUNCTIONS[name](reference, q), exact) for q in inexact)
+    allowed = 2 * plain + 8 * ROUND_OFF[precision]
     got = FUNCTIONS[name](_Precise(engine, precision), p)
     error = _distance(got, exact)
     passed = error <= allowed
     if name == "act" and not passed:
-        passed = np.mean(np.abs(got - exact).max(axis=1) <= allowed * np.abs(exact).max()) >= AGREEING
+        far = np.abs(got - exact).max(axis=1) > allowed * np.abs(exact).max()
+        passed = far.sum() <= max(1, (1 - AGREEING) * len(far))
     return {"error": error, "allowed": allowed, "passed": bool(passed)}
 
 
