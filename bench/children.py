@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -10,6 +11,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+
+LAST_WAIT = 20  # seconds, for a process that was killed
 
 
 class Stopped(Exception):
@@ -70,5 +73,6 @@ def _end(child: subprocess.Popen, at_once: bool) -> None:
         child.wait(0 if at_once else 60)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to it
+            child.wait(LAST_WAIT)
     child.stdout.close()

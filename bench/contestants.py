@@ -13,10 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from children import LAST_WAIT
 from peers import MODULES, Absent
 
 WORKER = Path(__file__).with_name("worker.py")
 TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Silent(RuntimeError):
+    """A worker that did not answer in time, and was killed."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,14 @@ class Process:
     def ask(self, command: str, argument: Any = None, patience: float | None = None) -> Any:
         """The worker's answer. Raises Absent, or RuntimeError with the worker's traceback or last words.
 
-        A worker that has not answered after `patience` seconds is killed.
+        A worker that has not answered after `patience` seconds is killed: Silent.
         """
         try:
             pickle.dump((command, argument), self._process.stdin)
             self._process.stdin.flush()
             if not select.select([self._process.stdout], [], [], patience)[0]:
                 self._process.kill()
-                raise RuntimeError(f"{self.contestant}, {command}: no answer within {patience:.0f} s")
+                raise Silent(f"{self.contestant}, {command}: no answer within {patience:.0f} s")
             status, result = pickle.load(self._process.stdout)
         except (EOFError, OSError):
             code = self._process.wait()
@@ -90,7 +95,8 @@ class Process:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to it
+                self._process.wait(timeout=LAST_WAIT)
         self._process.stdout.close()
         self._log.close()
 

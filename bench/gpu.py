@@ -2,13 +2,13 @@
 
     python -m bench.gpu --out DIR [--backend cuda triton] [--precision bf16 tf32 fp32] [--minutes 30] [--quick]
 
-Four parts, for both engines unless told otherwise: what the GPU itself reaches (matrix products, copies); every
-function, activation, norm and precision against the reference in float64 (gpu_checks.py); times against eager torch,
+Four parts, for both engines unless told otherwise: every function, activation, norm and precision against the reference
+in float64 (gpu_checks.py); what the GPU itself reaches (matrix products, copies); times against eager torch,
 torch.compile and JAX with rates as shares of the GPU's own matrix product (gpu_times.py); and compute-sanitizer,
 where it is there. Each has a share of the minutes, what one leaves goes to the next, and what matters comes first in
-each. Everything that may hang runs in a process of its own and is killed in time. All of it goes to one JSON file in
-DIR, written anew after every check and every time, so that an end before the end loses nothing. A table comes last.
-Returns 1 where something is wrong.
+each. Everything that may hang runs in a process of its own and is killed in time; what has hung is not tried on and on.
+All of it goes to one JSON file in DIR, written anew after every check and every time, so that an end before the end
+loses nothing. A table comes last. Returns 1 where something is wrong.
 
 --quick checks every activation with one norm and times two small cases; `--device cpu --quick` runs the same on the CPU
 engine, to test this file.
@@ -21,6 +21,7 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -37,10 +38,13 @@ from machine import describe_machine, slug
 
 import vgf_kernels
 
-# Parts of the time: a minute of thirty for the GPU's own rates, and so on.
-SHARES = {"limits": 1 / 30, "checks": 10 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
-SILENCE = 180  # seconds that a check may take, its kernels' compilation included
+# Parts of the time, in order: ten minutes of thirty for the checks, and so on.
+SHARES = {"checks": 10 / 30, "limits": 1 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
+# Seconds that a check may take: its process's start, the reference, and Triton's compilation.
+SILENCE = {"cuda": 60, "triton": 180, "cpu": 60}
 MOST_RESTARTS = 10
+# Ends of a check's process in one precision, before the others go on without it. A hang takes long and counts twice.
+MOST_ENDS = 4
 TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
@@ -100,36 +104,52 @@ class Session:
 
     def checks(self, deadline: float) -> None:
         """The engines get equal parts of the time."""
+        stopped = []
         for number, engine in enumerate(self.engines):
             left = deadline - time.monotonic()
-            self._check(engine, time.monotonic() + left / (len(self.engines) - number))
+            try:
+                self._check(engine, time.monotonic() + left / (len(self.engines) - number))
+            except Stopped as reason:
+                stopped.append(str(reason))
+        if stopped:
+            raise Stopped("; ".join(stopped))
 
     def _check(self, engine: str, deadline: float) -> None:
         """A check that raises, hangs or takes its process with it is a failed one; the next begins in a new process."""
-        skip = 0
+        skip, precisions, ends = 0, list(self.options.precision), Counter()
         for _ in range(MOST_RESTARTS + 1):
-            command = self._check_command(engine, self.options.precision, "quick" if self.options.quick else "all")
-            begun, stopped, failed = None, None, None
+            command = self._check_command(engine, precisions, "quick" if self.options.quick else "all")
+            check, stopped = {"passed": True}, None
             try:
-                for record in records([*command, "--skip", str(skip)], deadline, SILENCE):
-                    begun = None if "passed" in record else record
-                    if begun is None:
-                        self.record["checks"].append({"engine": engine} | record)
-                        self.write()
-                        skip, failed = record["number"] + 1, record.get("failed")
+                for check in records([*command, "--skip", str(skip)], deadline, SILENCE[engine]):
+                    if "passed" in check:
+                        self._add(engine, check)
+                        skip = check["number"] + 1
             except Stopped as reason:
                 stopped = reason
             if stopped and stopped.in_time:
                 self.record["parts"][f"checks of {engine}"] = {"state": "time was up", "checked": skip}
                 return
-            if stopped and begun is None:
+            if stopped and "passed" in check:
                 raise Stopped(f"{engine}: {stopped}")
             if stopped:
-                self.record["checks"].append({"engine": engine} | begun | {"passed": False, "failed": str(stopped)})
-                skip = begun["number"] + 1
-            elif not failed:
+                check |= {"passed": False, "failed": str(stopped)}
+                self._add(engine, check)
+            if "failed" not in check:
                 return
-        raise Stopped(f"{engine}: {MOST_RESTARTS} checks ended their process")
+            skip, precision = check["number"] + 1, check["precision"]
+            ends[precision] += 2 if stopped else 1
+            if ends[precision] >= MOST_ENDS:
+                functions = check["number"] // len(precisions) + 1  # that are done
+                precisions.remove(precision)
+                skip = functions * len(precisions)
+            if not precisions:
+                break
+        raise Stopped(f"{engine}: too many checks ended their process")
+
+    def _add(self, engine: str, check: dict) -> None:
+        self.record["checks"].append({"engine": engine} | check)
+        self.write()
 
     def _check_command(self, engine: str, precisions: list[str], extent: str) -> list[str]:
         script = [sys.executable, str(HERE / "gpu_checks.py"), engine, self.options.device]

@@ -31,7 +31,8 @@ from vgf_kernels.mlp import ACTIVATIONS, NORMS
 CONFIG = FlowConfig(
     num_steps=2, learning_rate=0.05, alpha=0.3, optimizer="sgd"
 )  # Adam would hide small errors
-AGREEING = 0.9  # of the actions picked: a near tie may go either way
+AGREEING = 0.9  # of the actions picked, or all but one: a near tie may go either way
+ROUNDINGS = 2
 
 
 def _flow(**changes) -> Callable:
@@ -59,12 +60,16 @@ FUNCTIONS: dict[str, Callable[[Any, Problem], np.ndarray]] = {
 SIZES = {
     "N 10": {"B": 6, "N": 10, "hidden": (64, 48)},
     "N 100": {"B": 2, "N": 100, "A": 2, "hidden": (40, 17)},
+    # tiles of 64 and of 128 rows on Hopper in bf16, several chunks of columns, an odd number of tiles
+    "N 40, 512 wide": {"B": 5, "N": 40, "hidden": (512, 300)},
+    "N 100, 512 wide": {"B": 3, "N": 100, "A": 2, "hidden": (512, 300)},
     "wide": {"B": 4, "N": 10, "hidden": (600, 300)},
     "E 10": {"B": 4, "N": 4, "E": 10, "hidden": (40, 40)},
     "N 1": {"B": 5, "N": 1, "hidden": (33,)},
     "as the paper": {"B": 100, "N": 10, "A": 8, "O": 29, "hidden": (512,) * 4},
 }
 FEW = 2  # of the sizes
+LARGE = ("N 40, 512 wide", "N 100, 512 wide", "as the paper")  # the reference takes long
 
 
 def run(backend: str, device: str, precisions: list[str], extent: str, skip: int = 0) -> Iterator[dict]:
@@ -92,7 +97,7 @@ def _problems(extent: str) -> Iterator[tuple[dict, dict]]:
     """What matters most comes first."""
     sizes = dict(itertools.islice(SIZES.items(), FEW)) if extent == "few" else SIZES
     for name, size in sizes.items():
-        if name != "as the paper" or extent == "all":
+        if name not in LARGE or extent == "all":
             yield size, {"activation": "relu", "norm": "pre", "sizes": name}
     every = list(itertools.product(ACTIVATIONS, NORMS))
     one_norm = [(a, NORMS[i % len(NORMS)]) for i, a in enumerate(ACTIVATIONS)]
@@ -112,13 +117,16 @@ def _truth(name: str, sizes: tuple) -> tuple[Problem, np.ndarray, float]:
 
 def _check(engine: Engine, name: str, sizes: tuple, precision: str) -> dict:
     p, exact, plain = _truth(name, sizes)
-    growth = ROUND_OFF[precision] / ROUND_OFF["fp32"]
-    allowed = 2 * plain * growth + 8 * ROUND_OFF[precision]
+    if precision != "fp32":  # relu and ties jump, so the error does not grow as round-off does
+        inexact = (p.rounded(ROUND_OFF[precision], seed) for seed in range(ROUNDINGS))
+        plain = max(_distance(FUNCTIONS[name](reference, q), exact) for q in inexact)
+    allowed = 2 * plain + 8 * ROUND_OFF[precision]
     got = FUNCTIONS[name](_Precise(engine, precision), p)
     error = _distance(got, exact)
     passed = error <= allowed
     if name == "act" and not passed:
-        passed = np.mean(np.abs(got - exact).max(axis=1) <= allowed * np.abs(exact).max()) >= AGREEING
+        far = np.abs(got - exact).max(axis=1) > allowed * np.abs(exact).max()
+        passed = far.sum() <= max(1, (1 - AGREEING) * len(far))
     return {"error": error, "allowed": allowed, "passed": bool(passed)}
 
 

@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case, evaluate, make_data
-from contestants import Absent, Contestant, Process
+from contestants import Absent, Contestant, Process, Silent
 from verify import check, error_of, plain_error
 
 CALLS = 20
 KINDS = ("cold", "hot", "graph")
-LONGEST = {"load": 240, "turn": 60, "train": 60, "graph": 60}  # seconds; torch.compile tunes while it loads
+# seconds; torch.compile and Triton tune while they load, the cuda engine does not
+LONGEST = {"load": 240, "turn": 60, "train": 60, "graph": 60}
+CUDA_LOAD = 90
 PEERS = ("torch", "torch.compile", "jax", "jax-unrolled")
 # As many particles in states of 1,000 and of 10: what the second takes less is the pairwise part's.
 PAIRS = [
@@ -53,7 +55,11 @@ class Job:
 def run(
     device: str, engines: list[str], precisions: list[str], quick: bool, limits: dict, deadline: float
 ) -> Iterator[dict]:
-    """One record a case, precision and contestant, until the deadline (time.monotonic())."""
+    """One record a case, precision and contestant, until the deadline (time.monotonic()).
+
+    Whoever has not answered once is not asked again in that precision.
+    """
+    silent = set()
     for job in _jobs(engines, precisions, quick):
         if time.monotonic() > deadline:
             yield {"case": job.case.name, "precision": job.precision, "contestant": "all", "absent": "time was up"}
@@ -61,7 +67,13 @@ def run(
         truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
         for entry in job.entries:
             about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
-            yield about | _time(job, entry, device, truths, limits, deadline)
+            if (entry, job.precision) in silent:
+                yield about | {"absent": "it did not answer before"}
+                continue
+            result = _time(job, entry, device, truths, limits, deadline)
+            if "silent" in result:
+                silent.add((entry, job.precision))
+            yield about | result
 
 
 def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
@@ -86,12 +98,20 @@ def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: f
     case, calls = job.case, 3 if job.case.large else CALLS
     environment = {"VGF_BACKEND": entry.engine} if entry.engine else {}
     process = Process(Contestant(entry.name, job.precision), device, **environment)
+    record = {}  # what is there stays, whatever comes then
 
     def ask(command: str, argument=None):
         left = deadline - time.monotonic()
         if left <= 0:
             raise Absent("time was up")
-        return process.ask(command, argument, patience=min(LONGEST[command], left))
+        longest = CUDA_LOAD if (entry.engine, command) == ("cuda", "load") else LONGEST[command]
+        try:
+            return process.ask(command, argument, patience=min(longest, left))
+        except Silent:
+            if left <= longest:
+                raise Absent("time was up") from None
+            record["silent"] = command
+            raise
 
     try:
         result = ask("load", case)
@@ -100,7 +120,8 @@ def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: f
             job.eager = error
         plain = error_of(case, truths[1], truths[0], "fp32")
         check(case, error, plain_error(plain, job.eager or error, job.precision), job.precision)
-        record = {"error": asdict(error), "cold": statistics.median(ask("turn", calls))}
+        record["error"] = asdict(error)
+        record["cold"] = statistics.median(ask("turn", calls))
         record["hot"] = ask("train", calls)
         try:
             record["graph"] = ask("graph", calls)
@@ -109,9 +130,9 @@ def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: f
         fastest = min(record[kind] for kind in KINDS if kind in record)
         return record | _rates(case, job.precision, fastest, limits)
     except Absent as reason:
-        return {"absent": str(reason)}
+        return record | {"absent": str(reason)}
     except (RuntimeError, AssertionError) as failure:
-        return {"failed": str(failure)}
+        return record | {"failed": str(failure)}
     finally:
         process.close()
 

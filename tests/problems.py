@@ -36,6 +36,10 @@ class Problem:
         """The same functions with the hidden units in another order: other round-off, equal otherwise."""
         return self._map(lambda mlp: reordered(mlp, seed), lambda a: a)
 
+    def rounded(self, round_off: float, seed: int) -> Problem:
+        """The same problem with every matrix in a format of this round-off, each number at random to one of its neighbours."""
+        return self._map(lambda mlp: rounded(mlp, round_off, seed), lambda a: a)
+
     def _map(self, on_mlp, on_array) -> Problem:
         fields = self.__dict__.items()
         return Problem(**{key: on_mlp(v) if isinstance(v, MLP) else on_array(v) for key, v in fields})
@@ -151,3 +155,19 @@ def reordered(mlp: MLP, seed: int) -> MLP:
         return changed
 
     return change_layers(mlp, shuffle)
+
+
+def rounded(mlp: MLP, round_off: float, seed: int) -> MLP:
+    """The same MLP with its matrices in a format of this round-off, each number at random to one of its neighbours."""
+    rng = np.random.default_rng(seed)
+    step = np.uint32(2**24 * round_off)  # of the bits of a float32
+
+    def change(layers):
+        changed = [dict(layer) for layer in layers]
+        for layer in changed:
+            bits = np.ascontiguousarray(layer["W"]).view(np.uint32)
+            bits = bits + rng.integers(0, step, bits.shape, dtype=np.uint32)
+            layer["W"] = (bits - bits % step).view(np.float32)
+        return changed
+
+    return change_layers(mlp, change)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import processes
 import pytest
 
@@ -34,7 +35,7 @@ def test_one_command_gives_one_record(tmp_path):
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
     assert list(record["engines"]) == ["cpu"] and record["machine"]["cpu"]
-    assert [record["parts"][part]["state"] for part in ("limits", "checks", "times")] == ["done"] * 3
+    assert [record["parts"][part]["state"] for part in ("checks", "limits", "times")] == ["done"] * 3
     assert len(record["checks"]) == 12 * 12 and all(check["passed"] for check in record["checks"])
     timed = {(t["case"], t["contestant"]) for t in record["times"] if t["hot"] > 0 and t["cold"] > 0}
     assert timed == {(case, name) for case in ("flow-L1", "flow-L3") for name in ("vgf cpu", "torch")}
@@ -85,6 +86,81 @@ def test_a_check_that_raises_is_a_failed_one(monkeypatch, bench):
     monkeypatch.setattr(checks, "FUNCTIONS", {"value": broken})
     *_, last = checks.run("cpu", "cpu", ["fp32"], "few", skip=1)
     assert not last["passed"] and "illegal memory access" in last["failed"] and last["number"] == 1
+
+
+CHECKS = """
+import argparse, itertools, json, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--precision", nargs="+")
+parser.add_argument("--skip", type=int)
+options = parser.parse_args()
+for number, (function, precision) in enumerate(itertools.product("abcd", options.precision)):
+    if number < options.skip:
+        continue
+    about = {"function": function, "precision": precision, "number": number}
+    print(json.dumps(about), flush=True)
+    if precision == "bf16":
+        time.sleep(99)
+    print(json.dumps(about | {"passed": True}), flush=True)
+"""
+
+
+def test_a_precision_that_hangs_is_left_out(monkeypatch, bench, tmp_path):
+    gpu = bench("gpu")
+    options = gpu._parse(["--out", str(tmp_path), "--device", "cpu", "--precision", "bf16", "fp32"])
+    session = gpu.Session(options, {"cpu": importlib.import_module("vgf_kernels").backends()["cpu"]})
+    monkeypatch.setattr(gpu, "SILENCE", {"cpu": 2})
+
+    def command(engine, precisions, extent):
+        return [sys.executable, "-c", CHECKS, "--precision", *precisions]
+
+    monkeypatch.setattr(session, "_check_command", command)
+    session.checks(time.monotonic() + 60)
+    (path,) = tmp_path.glob("*.json")
+    found = [(c["function"], c["precision"], c["passed"]) for c in json.loads(path.read_text())["checks"]]
+    assert found == [
+        ("a", "bf16", False), ("a", "fp32", True), ("b", "bf16", False), ("c", "fp32", True), ("d", "fp32", True)
+    ]  # fmt: skip
+
+
+def test_an_engine_that_cannot_start_leaves_the_other_to_be_checked(monkeypatch, bench, tmp_path):
+    gpu = bench("gpu")
+    options = gpu._parse(["--out", str(tmp_path), "--device", "cpu", "--precision", "fp32"])
+    session = gpu.Session(options, {"cpu": importlib.import_module("vgf_kernels").backends()["cpu"]})
+    session.engines = ["cuda", "cpu"]
+
+    def command(engine, precisions, extent):
+        return [sys.executable, "-c", CHECKS if engine == "cpu" else "exit(3)", "--precision", *precisions]
+
+    monkeypatch.setattr(session, "_check_command", command)
+    with pytest.raises(gpu.Stopped, match="cuda: it ended with code 3"):
+        session.checks(time.monotonic() + 60)
+    assert [check["engine"] for check in session.record["checks"]] == ["cpu"] * 4
+
+
+def test_who_does_not_answer_is_not_timed_again(monkeypatch, bench):
+    times, contestants, cases = bench("gpu_times"), bench("contestants"), bench("cases")
+
+    class Deaf:
+        def __init__(self, contestant, device, **environment):
+            self.contestant = contestant
+
+        def ask(self, command, argument=None, patience=None):
+            if command == "load":
+                return cases.evaluate(argument, cases.make_data(argument), np.float32)
+            if self.contestant.name == "vgf":
+                raise contestants.Silent("no answer")
+            return [1.0] if command == "turn" else 1.0
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(times, "Process", Deaf)
+    records = list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + 600))
+    ours = [record for record in records if record["contestant"] == "vgf cpu"]
+    assert ours[0]["failed"] == "no answer" and ours[0]["error"] and ours[0]["silent"] == "turn"
+    assert ours[1]["absent"] == "it did not answer before"
+    assert all(record["hot"] == 1.0 for record in records if record["contestant"] == "torch")
 
 
 CHILDREN = {

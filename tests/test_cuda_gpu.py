@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import plain_torch
+import processes
 import pytest
 from accuracy import Expected, expect, relative_error
 from problems import make_problem
@@ -302,6 +303,28 @@ def test_a_captured_graph_replays_with_new_contents(N):
     graph.replay()
     replayed = host(out)
     np.testing.assert_array_equal(replayed, host(flow()))
+
+
+FIRST_CALL = """
+import torch
+import vgf_kernels.torch as vgf
+from problems import make_problem
+p = make_problem(B=5, N={N}, hidden=(64, 48))
+critic = vgf.MLP.from_torch([module.cuda() for module in p.critic.to_torch()])
+obs, x = torch.tensor(p.obs, device="cuda"), torch.tensor(p.particles, device="cuda")
+config = vgf.FlowConfig(num_steps=2, learning_rate=0.05, alpha=0.3)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    out = vgf.flow(critic, obs, x, config, backend="cuda", precision="bf16")
+graph.replay()
+assert torch.equal(out, vgf.flow(critic, obs, x, config, backend="cuda", precision="bf16"))
+"""
+
+
+@pytest.mark.parametrize("N", [10, 300])
+def test_the_first_call_of_a_process_may_be_captured(N):
+    """Its kernels are loaded then."""
+    processes.run(FIRST_CALL.format(N=N))
 
 
 def test_the_current_stream_orders_the_work():

@@ -23,21 +23,23 @@ __device__ inline void arrive_expecting(Barrier* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Arrives at the barrier that lies at this place in block `rank` of the cluster.
+// Arrives at the barrier that lies at this place in block `rank` of the cluster: what this thread's products have read may be
+// overwritten. Ordinary stores are not handed on: a release for the cluster would wait for all of them, to L2.
 __device__ inline void arrive_at(Barrier* barrier, unsigned rank) {
   asm volatile(
       "{\n\t.reg .b32 remote;\n\t"
       "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
       "r"(rank)
       : "memory");
 }
-// Until the phase of this parity has ended.
+// Until the phase of this parity has ended. What copies and store_to have brought to this block's shared memory is there then;
+// an acquire for the cluster would also throw away the multiprocessor's L1.
 __device__ inline void wait_for(Barrier* barrier, unsigned parity) {
   asm volatile(
       "{\n\t.reg .pred done;\n"
       "again:\n\t"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
       "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
