@@ -123,7 +123,8 @@ class MLP(Described):
         """A live view of a torch module, or of a list of equal modules (an ensemble).
 
         The module's Linear, LayerNorm and activation submodules are read in order of registration. The
-        keywords are needed only where the module does not say (for example F.relu called in `forward`).
+        keywords are needed only where the module does not say (for example F.relu called in `forward`). Its
+        own `forward` is then tried with random weights, on concat(obs, action) or its parts.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
         call; a submodule replaced by another needs a new MLP.
 
