@@ -66,6 +66,12 @@ def test_traced_parameters_that_change_compile_once():
     assert step.traced == 1
 
 
+@pytest.mark.parametrize("eps", [-1e-6, float("nan"), "1e-6"])
+def test_an_epsilon_that_is_none(eps):
+    with pytest.raises(ValueError, match="norm_eps: expected a finite number >= 0, got"):
+        vgf.network(PARAMS["critic"], norm_eps=eps)
+
+
 def test_every_function_inside_jit():
     p = PROBLEM
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,8 +59,7 @@ class MLP(Described):
     def __init__(self, source, *, activation: str, norm: str, norm_eps: float) -> None:
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("norm", norm, NORMS)
-        if not (math.isfinite(norm_eps) and norm_eps >= 0):
-            raise ValueError(f"norm_eps: expected a finite number >= 0, got {norm_eps!r}")
+        check_eps(norm_eps)
         self._source = source
         self.activation = activation
         self.norm = norm
@@ -153,7 +153,8 @@ class MLP(Described):
             norm: None means "pre" where the tree has LayerNorm entries, else "none".
 
         Raises:
-            ValueError: the tree has no Dense_0, or layers are missing or do not fit.
+            ValueError: the tree has no Dense_0, layers are missing or do not fit, or there is something else in
+                it.
         """
         from .sources import ArraySource
 
@@ -248,6 +249,12 @@ class MLP(Described):
         chain = " -> ".join(str(w) for w in self.widths)
         settings = f"{self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework}"
         return f"MLP({self.ensemble} x [{chain}], {settings})"
+
+
+def check_eps(eps: Any) -> None:
+    """Raise ValueError unless eps can be added to a variance."""
+    if not isinstance(eps, numbers.Real) or not math.isfinite(eps) or eps < 0:
+        raise ValueError(f"norm_eps: expected a finite number >= 0, got {eps!r}")
 
 
 def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:

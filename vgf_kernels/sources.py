@@ -94,26 +94,49 @@ def flax_layers(tree: Mapping[str, Any], array: Callable[[Any], Any]) -> tuple[l
     """
     for key in ("params", "value_net", "mlp"):
         if isinstance(tree, Mapping) and key in tree:
+            others = sorted(set(tree) - {key})
+            if others and key != "params":
+                raise ValueError(
+                    f"parameters: expected {key} alone, got {others} beside it; pass what is one plain MLP"
+                )
             tree = tree[key]
     if not isinstance(tree, Mapping) or "Dense_0" not in tree:
         found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-        raise ValueError(f"from_flax: expected a tree with Dense_0, Dense_1, ..., got {found}")
+        raise ValueError(f"parameters: expected a tree with Dense_0, Dense_1, ..., got {found}")
     depth = sum(1 for name in tree if name.startswith("Dense_"))
     has_norm = any(name.startswith("LayerNorm_") for name in tree)
+    wanted = [f"Dense_{i}" for i in range(depth)] + [f"LayerNorm_{i}" for i in range(depth - 1) if has_norm]
+    if others := sorted(set(tree) - set(wanted)):
+        raise ValueError(
+            f"parameters: expected a plain MLP, {wanted}, got {others} too; only Dense and one LayerNorm for each "
+            "hidden layer can be computed"
+        )
     layers = []
     for i in range(depth):
-        try:
-            dense = tree[f"Dense_{i}"]
-            leaves = [dense["kernel"], dense["bias"]]
-            if has_norm and i + 1 < depth:
-                norm = tree[f"LayerNorm_{i}"]
-                leaves += [norm["scale"], norm["bias"]]
-        except KeyError as missing:
-            raise ValueError(f"from_flax: layer {i} lacks {missing}") from None
+        leaves = _leaves(tree, f"Dense_{i}", "kernel", "bias")
+        if has_norm and i + 1 < depth:
+            leaves += _leaves(tree, f"LayerNorm_{i}", "scale", "bias")
         layers.append(Layer(*map(array, leaves)))
     if layers[0].W.ndim == 2:
         layers = [Layer(*(None if a is None else a[None] for a in layer)) for layer in layers]
+    axes = {a.shape[:1] for layer in layers for a in layer if a is not None}
+    if len(axes) > 1:
+        raise ValueError(
+            "parameters: expected one leading ensemble axis in all arrays, or none, got axes of "
+            f"{sorted(axis[0] if axis else 0 for axis in axes)}"
+        )
     return layers, has_norm
+
+
+def _leaves(tree: Mapping[str, Any], module: str, *names: str) -> list:
+    """The parameters of one module of a flax tree."""
+    if not isinstance(tree.get(module), Mapping):
+        raise ValueError(f"parameters: expected {module} with {' and '.join(names)}, got {tree.get(module)!r:.40}")
+    for name in names:
+        if name not in tree[module]:
+            neutral = "ones" if name == "scale" else "zeros"
+            raise ValueError(f"parameters: {module} lacks {name!r}; put {neutral} there if it has none")
+    return [tree[module][name] for name in names]
 
 
 def _own(array) -> np.ndarray:
