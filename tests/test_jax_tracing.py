@@ -403,7 +403,7 @@ def test_trees_that_are_no_network():
     layers = PARAMS["policy"]["mlp"]
     with pytest.raises(ValueError, match="expected a tree with Dense_0"):
         vgf.network({"conv": {}})
-    with pytest.raises(ValueError, match="layer 1 lacks 'bias'"):
+    with pytest.raises(ValueError, match="Dense_1 lacks 'bias'"):
         vgf.network({**layers, "Dense_1": {"kernel": layers["Dense_1"]["kernel"]}})
     with pytest.raises(ValueError, match="widths do not chain"):
         vgf.network({**layers, "Dense_1": layers["Dense_0"]})
