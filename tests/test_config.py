@@ -14,6 +14,7 @@ NAN, INF = float("nan"), float("inf")
 
 REFUSED = [
     ({"num_steps": -1}, "num_steps: expected an integer >= 0, got -1"),
+    ({"num_steps": 3.0}, "num_steps: expected an integer >= 0, got 3.0"),
     ({"num_steps": 1.5}, "num_steps: expected an integer >= 0, got 1.5"),
     ({"num_steps": True}, "num_steps: expected an integer >= 0, got True"),
     ({"num_steps": "3"}, "num_steps: expected an integer >= 0, got '3'"),

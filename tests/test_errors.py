@@ -318,6 +318,19 @@ def test_a_device_without_an_engine():
         vgf_kernels.torch.value(p.critic, torch.from_numpy(p.obs), x)
 
 
+def test_tensors_without_a_memory_of_their_own():
+    import torch
+
+    import vgf_kernels.torch as vgf
+
+    p = PROBLEM
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    with pytest.raises(TypeError, match=r"obs: expected a dense tensor, got torch.sparse_coo; pass obs.to_dense"):
+        vgf.value(p.critic, obs.to_sparse(), x)
+    with pytest.raises(RuntimeError, match=r"expected tensors in memory.*vmap.*the states B are a batch already"):
+        torch.func.vmap(lambda o, a: vgf.value(p.critic, o[None], a[None], backend="cpu"))(obs, x)
+
+
 def test_weights_on_another_device():
     import torch
 

@@ -66,6 +66,12 @@ def test_traced_parameters_that_change_compile_once():
     assert step.traced == 1
 
 
+@pytest.mark.parametrize("eps", [-1e-6, float("nan"), "1e-6"])
+def test_an_epsilon_that_is_none(eps):
+    with pytest.raises(ValueError, match="norm_eps: expected a finite number >= 0, got"):
+        vgf.network(PARAMS["critic"], norm_eps=eps)
+
+
 def test_every_function_inside_jit():
     p = PROBLEM
 
@@ -397,7 +403,7 @@ def test_trees_that_are_no_network():
     layers = PARAMS["policy"]["mlp"]
     with pytest.raises(ValueError, match="expected a tree with Dense_0"):
         vgf.network({"conv": {}})
-    with pytest.raises(ValueError, match="layer 1 lacks 'bias'"):
+    with pytest.raises(ValueError, match="Dense_1 lacks 'bias'"):
         vgf.network({**layers, "Dense_1": {"kernel": layers["Dense_1"]["kernel"]}})
     with pytest.raises(ValueError, match="widths do not chain"):
         vgf.network({**layers, "Dense_1": layers["Dense_0"]})

@@ -208,7 +208,31 @@ def test_flax_trees_that_are_refused(rng):
     tree = make_mlp(rng, (5, 8, 4, 1), 2, "relu", "pre").to_flax()["value_net"]
     with pytest.raises(ValueError, match=r"expected a tree with Dense_0, Dense_1, ..., got \['encoder'\]"):
         MLP.from_flax({"encoder": tree})
-    with pytest.raises(ValueError, match="layer 1 lacks 'LayerNorm_1'"):
+    with pytest.raises(ValueError, match="expected LayerNorm_1 with scale and bias, got None"):
         MLP.from_flax({key: v for key, v in tree.items() if key != "LayerNorm_1"})
-    with pytest.raises(ValueError, match="layer 0 lacks 'bias'"):
+    with pytest.raises(ValueError, match="Dense_0 lacks 'bias'; put zeros there"):
         MLP.from_flax({**tree, "Dense_0": {"kernel": tree["Dense_0"]["kernel"]}})
+    with pytest.raises(ValueError, match="LayerNorm_0 lacks 'scale'; put ones there"):
+        MLP.from_flax({**tree, "LayerNorm_0": {"bias": tree["LayerNorm_0"]["bias"]}})
+    with pytest.raises(ValueError, match="expected Dense_0 with kernel and bias, got 3"):
+        MLP.from_flax({**tree, "Dense_0": 3})
+
+
+@pytest.mark.parametrize("other", ["LayerNorm_2", "BatchNorm_0", "encoder"])
+def test_what_would_be_left_out_of_a_flax_tree_is_refused(rng, other):
+    """It would change what the network computes."""
+    tree = make_mlp(rng, (5, 8, 4, 1), 2, "relu", "pre").to_flax()["value_net"]
+    with pytest.raises(ValueError, match=rf"expected a plain MLP, .* got \['{other}'\] too"):
+        MLP.from_flax({"value_net": {**tree, other: tree["LayerNorm_1"]}})
+
+
+def test_what_stands_beside_a_flax_network_is_refused(rng):
+    tree = make_mlp(rng, (5, 8, 1), 2, "relu", "pre").to_flax()
+    with pytest.raises(ValueError, match=r"expected value_net alone, got \['encoder'\] beside it"):
+        MLP.from_flax({"params": {**tree, "encoder": {}}})
+
+
+def test_ensemble_axes_that_differ(rng):
+    two, three = (make_mlp(rng, (5, 8, 1), members, "relu", "none").to_flax()["value_net"] for members in (2, 3))
+    with pytest.raises(ValueError, match=r"expected one leading ensemble axis in all arrays.* axes of \[2, 3\]"):
+        MLP.from_flax({**two, "Dense_1": three["Dense_1"]})

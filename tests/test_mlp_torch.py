@@ -131,6 +131,40 @@ class TestShapes:
         module = Shared()
         check_reads(MLP.from_torch(module), [module])
 
+    def test_a_sequential_that_lists_a_module_twice(self):
+        square, norm, act = nn.Linear(8, 8), nn.LayerNorm(8), nn.Tanh()
+        module = nn.Sequential(square, norm, act, square, norm, act, nn.Linear(8, 1))
+        mlp = MLP.from_torch(module)
+        assert (mlp.widths, mlp.norm) == ((8, 8, 8, 1), "pre")
+        check_reads(mlp, [module])
+
+    def test_what_torch_compile_has_wrapped(self):
+        module = sequential("silu", "post")
+        check_reads(MLP.from_torch(torch.compile(module)), [module])
+
+    def test_reading_leaves_the_module_and_the_random_state_alone(self):
+        class Counting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = sequential()
+                self.register_buffer("calls", torch.zeros(()))
+
+            def forward(self, x):
+                self.calls += 1
+                return self.net(x)
+
+        module = Counting()
+        before, state = copy.deepcopy(module.state_dict()), torch.get_rng_state()
+        MLP.from_torch(module)
+        assert all(torch.equal(before[name], now) for name, now in module.state_dict().items())
+        assert torch.equal(state, torch.get_rng_state())
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_other_dtypes(self, norm, dtype):
+        module = sequential("gelu", norm, widths=(8, *[64] * 4, 1)).to(dtype)
+        assert MLP.from_torch(module).dtype == str(dtype).removeprefix("torch.")
+
     def test_a_forward_of_two_arguments(self):
         class Critic(nn.Module):
             def __init__(self):
@@ -176,6 +210,41 @@ class Twins(nn.Module):
         self.q1, self.q2 = sequential(), sequential()
 
 
+class Doubled(nn.Sequential):
+    def __init__(self):
+        super().__init__(*sequential())
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Squashed(nn.Module):
+    """With a last layer of zeros, as agents like to start."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = sequential()
+        nn.init.zeros_(self.net[-1].weight)
+
+    def forward(self, x):
+        return torch.tanh(self.net(x))
+
+
+class ActionFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = sequential()
+
+    def forward(self, obs, action):
+        return self.net(torch.cat([action, obs], dim=-1))
+
+
+def hooked():
+    module = sequential()
+    module[0].register_forward_hook(lambda module, inputs, output: output + 1)
+    return module
+
+
 def weight_normed():
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)), nn.ReLU(), nn.Linear(4, 1))
 
@@ -213,11 +282,41 @@ REFUSED = {
         lambda: nn.Sequential(
             nn.Linear(8, 4), nn.LayerNorm(4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)
         ),
-        "scale is missing|cannot tell where the norms stand",
+        "got the order LNALAL",
     ),
     "an activation at the end": (
         lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1), nn.Tanh()),
-        "activation|last",
+        "one activation and one eps",
+    ),
+    "the same activation at the end": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 1), nn.Tanh()),
+        "a LayerNorm on the same side of each or none, then a Linear; got the order LALA",
+    ),
+    "an activation at the start": (
+        lambda: nn.Sequential(nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1)),
+        "got the order ALAL",
+    ),
+    "an activation twice": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Tanh(), nn.Linear(4, 1)),
+        "got the order LAAL",
+    ),
+    "two Linears in a row": (
+        lambda: nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)),
+        "got the order LLAL",
+    ),
+    "a Sequential with a forward of its own": (Doubled, "Doubled.forward does not compute the MLP"),
+    "a hook": (hooked, "Sequential.forward does not compute the MLP"),
+    "an activation that the weights of the moment hide": (
+        Squashed,
+        "Squashed.forward does not compute the MLP",
+    ),
+    "the action before the observation": (
+        ActionFirst,
+        r"ActionFirst.forward does not compute the MLP .* from concat\(obs, action\)",
+    ),
+    "weights that are not there yet": (
+        lambda: nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, 1)),
+        "'0' has no weights yet; call the module once first",
     ),
     "one Linear": (lambda: nn.Sequential(nn.Linear(8, 1)), "expected at least two Linear layers, found 1"),
     "a residual connection": (Residual, "Residual.forward does not compute the MLP its submodules spell"),
@@ -244,6 +343,19 @@ def test_refused(case):
     make, message = REFUSED[case]
     with pytest.raises((ValueError, TypeError), match=message):
         MLP.from_torch(make())
+
+
+@pytest.mark.parametrize(
+    ("module", "keyword", "message"),
+    [
+        (sequential(), {"activation": "tanh"}, "activation is 'relu' in the module, got activation='tanh'; leave"),
+        (sequential(norm="pre"), {"norm": "post"}, "norm is 'pre' in the module, got norm='post'; leave it out"),
+        (sequential(norm="pre"), {"norm_eps": 1e-6}, "norm_eps is 1e-05 in the module, got norm_eps=1e-06; leave"),
+    ],
+)
+def test_keywords_that_contradict_the_module(module, keyword, message):
+    with pytest.raises(ValueError, match=message):
+        MLP.from_torch(module, **keyword)
 
 
 class TestBack:

@@ -72,3 +72,15 @@ def test_sample_follows_the_velocity_field():
     np.testing.assert_allclose(reference.sample(p.policy, p.obs, p.noise, steps, None), x, rtol=0, atol=1e-11)
     clipped = reference.sample(p.policy, p.obs, p.noise, steps, (-0.5, 0.25))
     np.testing.assert_allclose(clipped, x.clamp(-0.5, 0.25), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-5, 1e-3])
+def test_the_direction_in_float32_where_particles_nearly_coincide(apart):
+    """The kernel is as narrow as they are close, so round-off of their positions must not reach the repulsion."""
+    p = make_problem(B=4, N=6)
+    spread = 1 + apart * np.random.default_rng(0).normal(size=p.particles[:, :6].shape)
+    particles = (np.repeat(p.particles[:, :1], 6, axis=1) * spread).astype(np.float32)
+    truth = p.at(np.float64)
+    wanted = reference.direction(truth.critic, truth.obs, particles.astype(np.float64), FlowConfig())
+    got = reference.direction(p.critic, p.obs, particles, FlowConfig())
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())

@@ -41,8 +41,8 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         steps = self.num_steps
-        if isinstance(steps, bool) or not isinstance(steps, numbers.Real) or steps % 1 != 0 or steps < 0:
-            raise ValueError(f"num_steps: expected an integer >= 0, got {self.num_steps!r}")
+        if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
+            raise ValueError(f"num_steps: expected an integer >= 0, got {steps!r}")
         check_positive("learning_rate", self.learning_rate)
         check_positive("alpha", self.alpha)
         check_choice("aggregate", self.aggregate, ("mean", "min"))

@@ -122,7 +122,9 @@ def check_number_format(name: str, dtype: str, precision: str | None) -> None:
     """Raise TypeError or ValueError unless the engine computes this dtype in this precision."""
     dtypes, precisions = MODULES[name].DTYPES, MODULES[name].PRECISIONS
     if dtype not in dtypes:
-        remedy = "cast them to float32" + ("" if name == "reference" else ' or pass backend="reference"')
+        remedy = "cast them to float32"
+        if name != "reference" and dtype in definition.DTYPES:
+            remedy += ' or pass backend="reference"'
         raise TypeError(f"the {name} engine computes {' or '.join(dtypes)}, got {dtype} arrays; {remedy}")
     if precision is not None and precision not in precisions:
         raise ValueError(

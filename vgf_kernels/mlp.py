@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,8 +59,7 @@ class MLP(Described):
     def __init__(self, source, *, activation: str, norm: str, norm_eps: float) -> None:
         check_choice("activation", activation, ACTIVATIONS)
         check_choice("norm", norm, NORMS)
-        if not (math.isfinite(norm_eps) and norm_eps >= 0):
-            raise ValueError(f"norm_eps: expected a finite number >= 0, got {norm_eps!r}")
+        check_eps(norm_eps)
         self._source = source
         self.activation = activation
         self.norm = norm
@@ -123,7 +123,8 @@ class MLP(Described):
         """A live view of a torch module, or of a list of equal modules (an ensemble).
 
         The module's Linear, LayerNorm and activation submodules are read in order of registration. The
-        keywords are needed only where the module does not say (for example F.relu called in `forward`).
+        keywords are needed only where the module does not say (for example F.relu called in `forward`). Its
+        own `forward` is then tried with random weights, on concat(obs, action) or its parts.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
         call; a submodule replaced by another needs a new MLP.
 
@@ -152,7 +153,8 @@ class MLP(Described):
             norm: None means "pre" where the tree has LayerNorm entries, else "none".
 
         Raises:
-            ValueError: the tree has no Dense_0, or layers are missing or do not fit.
+            ValueError: the tree has no Dense_0, layers are missing or do not fit, or there is something else in
+                it.
         """
         from .sources import ArraySource
 
@@ -247,6 +249,12 @@ class MLP(Described):
         chain = " -> ".join(str(w) for w in self.widths)
         settings = f"{self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework}"
         return f"MLP({self.ensemble} x [{chain}], {settings})"
+
+
+def check_eps(eps: Any) -> None:
+    """Raise ValueError unless eps can be added to a variance."""
+    if not isinstance(eps, numbers.Real) or not math.isfinite(eps) or eps < 0:
+        raise ValueError(f"norm_eps: expected a finite number >= 0, got {eps!r}")
 
 
 def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -93,26 +94,49 @@ def flax_layers(tree: Mapping[str, Any], array: Callable[[Any], Any]) -> tuple[l
     """
     for key in ("params", "value_net", "mlp"):
         if isinstance(tree, Mapping) and key in tree:
+            others = sorted(set(tree) - {key})
+            if others and key != "params":
+                raise ValueError(
+                    f"parameters: expected {key} alone, got {others} beside it; pass what is one plain MLP"
+                )
             tree = tree[key]
     if not isinstance(tree, Mapping) or "Dense_0" not in tree:
         found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-        raise ValueError(f"from_flax: expected a tree with Dense_0, Dense_1, ..., got {found}")
+        raise ValueError(f"parameters: expected a tree with Dense_0, Dense_1, ..., got {found}")
     depth = sum(1 for name in tree if name.startswith("Dense_"))
     has_norm = any(name.startswith("LayerNorm_") for name in tree)
+    wanted = [f"Dense_{i}" for i in range(depth)] + [f"LayerNorm_{i}" for i in range(depth - 1) if has_norm]
+    if others := sorted(set(tree) - set(wanted)):
+        raise ValueError(
+            f"parameters: expected a plain MLP, {wanted}, got {others} too; only Dense and one LayerNorm for each "
+            "hidden layer can be computed"
+        )
     layers = []
     for i in range(depth):
-        try:
-            dense = tree[f"Dense_{i}"]
-            leaves = [dense["kernel"], dense["bias"]]
-            if has_norm and i + 1 < depth:
-                norm = tree[f"LayerNorm_{i}"]
-                leaves += [norm["scale"], norm["bias"]]
-        except KeyError as missing:
-            raise ValueError(f"from_flax: layer {i} lacks {missing}") from None
+        leaves = _leaves(tree, f"Dense_{i}", "kernel", "bias")
+        if has_norm and i + 1 < depth:
+            leaves += _leaves(tree, f"LayerNorm_{i}", "scale", "bias")
         layers.append(Layer(*map(array, leaves)))
     if layers[0].W.ndim == 2:
         layers = [Layer(*(None if a is None else a[None] for a in layer)) for layer in layers]
+    axes = {a.shape[:1] for layer in layers for a in layer if a is not None}
+    if len(axes) > 1:
+        raise ValueError(
+            "parameters: expected one leading ensemble axis in all arrays, or none, got axes of "
+            f"{sorted(axis[0] if axis else 0 for axis in axes)}"
+        )
     return layers, has_norm
+
+
+def _leaves(tree: Mapping[str, Any], module: str, *names: str) -> list:
+    """The parameters of one module of a flax tree."""
+    if not isinstance(tree.get(module), Mapping):
+        raise ValueError(f"parameters: expected {module} with {' and '.join(names)}, got {tree.get(module)!r:.40}")
+    for name in names:
+        if name not in tree[module]:
+            neutral = "ones" if name == "scale" else "zeros"
+            raise ValueError(f"parameters: {module} lacks {name!r}; put {neutral} there if it has none")
+    return [tree[module][name] for name in names]
 
 
 def _own(array) -> np.ndarray:
@@ -164,14 +188,15 @@ class TorchSource:
         modules = list(modules) if isinstance(modules, Iterable) else []
         if not modules or not all(isinstance(m, torch.nn.Module) for m in modules):
             raise ValueError("from_torch: expected an nn.Module or a non-empty list of them")
+        modules = [getattr(m, "_orig_mod", m) for m in modules]  # what torch.compile has wrapped
         read = [_read_module(m, activation, norm, norm_eps) for m in modules]
         settings = {r[1:] for r in read}
         if len(settings) > 1:
             raise ValueError(f"members must be equal: (activation, norm, eps) are {sorted(settings)}")
         tables = [[(linear._parameters, norm and norm._parameters) for linear, norm in r[0]] for r in read]
         source = cls(tables, *read[0][1:])
-        for module, layers in zip(modules, source.members()):
-            _check_forward(module, layers, source)
+        for module, chain in zip(modules, tables):
+            _check_forward(module, cls([chain], *read[0][1:]))
         return source
 
     def tensors(self) -> list:
@@ -243,14 +268,19 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
     chain: list[list] = []
     order = ""  # one letter a leaf: L linear, N norm, A activation
     activations, eps = set(), set()
-    for name, leaf in module.named_modules():
+    spelled = True  # whether nothing but nn.Sequential says in which order the leaves compute
+    # A Sequential may list a module twice; elsewhere a second name of a module is no second use.
+    for name, leaf in module.named_modules(remove_duplicate=not isinstance(module, nn.Sequential)):
         if next(leaf.children(), None) is not None:
+            spelled &= type(leaf) is nn.Sequential
             continue
         if isinstance(leaf, nn.Linear):
             if leaf._parameters.get("weight") is None:
                 raise ValueError(
                     f"from_torch: {name!r} has a parametrized weight; remove the parametrization first"
                 )
+            if nn.parameter.is_lazy(leaf.weight):
+                raise ValueError(f"from_torch: {name!r} has no weights yet; call the module once first")
             chain.append([leaf, None])
             order += "L"
         elif isinstance(leaf, nn.LayerNorm):
@@ -281,64 +311,81 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
         raise ValueError(
             f"from_torch: expected one activation and one eps, got {sorted(activations)}, {sorted(eps)}"
         )
-    activation = activation or (activations.pop() if activations else None)
+    placement = PLACEMENTS.get(re.sub(r"^(L[NA]*)\1*L$", r"\1", order))
+    if spelled and activations and placement is None:
+        raise ValueError(
+            "from_torch: expected every hidden Linear with one activation, and a LayerNorm on the same side of each "
+            f"or none, then a Linear; got the order {order} (L linear, N norm, A activation)"
+        )
+    activation = _agreed("activation", activation, activations.pop() if activations else None)
     if activation is None:
         raise ValueError(
             'from_torch: no activation module found; name it: MLP.from_torch(m, activation="relu")'
         )
-    norm = norm or _norm_of(order)
-    norm_eps = norm_eps if norm_eps is not None else (eps.pop() if eps else 1e-5)
-    return [tuple(pair) for pair in chain], activation, norm, norm_eps
+    found = placement or (None if "N" in order else "none")
+    norm = _agreed("norm", norm, found) if spelled else norm or found
+    if norm is None:  # a shared or functional activation leaves no A per layer
+        raise ValueError(
+            f"from_torch: cannot tell where the norms stand from the order {order} "
+            '(L linear, N norm, A activation); say it: norm="pre" or norm="post"'
+        )
+    norm_eps = _agreed("norm_eps", norm_eps, eps.pop() if eps else None)
+    return [tuple(pair) for pair in chain], activation, norm, 1e-5 if norm_eps is None else norm_eps
 
 
-def _norm_of(order: str) -> str:
-    """The norm placement of a leaf order such as LNALNAL.
-
-    A shared or functional activation leaves no A per layer.
-    """
-    import re
-
-    if "N" not in order:
-        return "none"
-    if re.fullmatch(r"(LNA)+L", order):
-        return "pre"
-    if re.fullmatch(r"(LAN)+L", order):
-        return "post"
-    raise ValueError(
-        f"from_torch: cannot tell where the norms stand from the order {order} "
-        '(L linear, N norm, A activation); say it: norm="pre" or norm="post"'
-    )
+PLACEMENTS = {"LA": "none", "LNA": "pre", "LAN": "post"}  # of the norm, by the order in a hidden layer
 
 
-def _check_forward(module, layers: list[Layer], source: TorchSource) -> None:
-    """Raise ValueError where the module's own forward differs from the MLP read from it.
+def _agreed(name: str, said: Any, found: Any) -> Any:
+    """What was said, or else found in the module. Raises ValueError where they contradict each other."""
+    if said is not None and found is not None and said != found:
+        raise ValueError(f"from_torch: {name} is {found!r} in the module, got {name}={said!r}; leave it out")
+    return found if said is None else said
 
-    nn.Sequential is what it lists; other modules are tried on one random input. A forward that takes more
-    than one tensor cannot be tried.
+
+def _check_forward(module, source: TorchSource) -> None:
+    """Raise ValueError where the module's own forward differs from the MLP that `source` reads from it.
+
+    Both compute random inputs with random weights: those of the module, such as a last layer near zero, may hide
+    a difference. A forward that takes neither concat(obs, action) nor its two or three parts is not tried.
     """
     import torch
+    from torch.func import functional_call
 
-    if isinstance(module, torch.nn.Sequential):
-        return
     from .reference.mlp import forward
 
-    weight = layers[0].W
-    x = torch.linspace(-1, 1, 3 * weight.shape[0], dtype=weight.dtype, device=weight.device).reshape(3, -1)
-    with torch.no_grad():
-        try:
-            got = module(x)
-        except TypeError:
-            return
-    if not isinstance(got, torch.Tensor):
+    tensors = source.tensors()
+    if tensors[0].is_meta:
         return
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int):
+        return (torch.randn(shape, generator=generator, device="cpu") / shape[-1] ** 0.5).to(tensors[0])
+
+    drawn = {id(t): draw(*t.shape) if t.ndim == 2 else draw(len(t), 1)[:, 0] for t in tensors}
+    (layers,) = source.with_tensors([drawn[id(t)] for t in tensors]).members()
+    x = draw(3, len(layers[0].W))
     arrays = [Layer(*(None if a is None else a.double().cpu().numpy() for a in layer)) for layer in layers]
     wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps)
-    got = got.double().cpu().numpy().reshape(-1)
-    if got.size != wanted.size or not np.allclose(got, wanted.reshape(-1), rtol=1e-2, atol=1e-3):
-        raise ValueError(
-            f"from_torch: {type(module).__name__}.forward does not compute the MLP its submodules spell "
-            f"(activation {source.activation!r}, norm {source.norm!r}); expected a plain chain of its layers"
-        )
+    tolerance = max(1e-2, 16 * torch.finfo(x.dtype).eps) * np.abs(wanted).max()
+
+    state = {name: buffer.clone() for name, buffer in module.named_buffers()}  # which a forward may write to
+    state |= {name: drawn[id(p)] for name, p in module.named_parameters() if id(p) in drawn}
+    for parts in (1, 2, 3):  # forward(x), forward(obs, action), forward(obs, x, t)
+        try:
+            with torch.no_grad():
+                got = functional_call(module, state, x.tensor_split(parts, dim=1))
+        except Exception:  # it is not made for these
+            continue
+        if isinstance(got, torch.Tensor):
+            got = got.double().cpu().numpy().reshape(-1)
+            if got.size == wanted.size and np.allclose(got, wanted.reshape(-1), rtol=0, atol=tolerance):
+                return
+            raise ValueError(
+                f"from_torch: {type(module).__name__}.forward does not compute the MLP its submodules spell "
+                f"(activation {source.activation!r}, norm {source.norm!r}); expected a plain chain of its layers "
+                "from concat(obs, action), or concat(obs, x, t)"
+            )
 
 
 def to_torch(mlp: MLP):

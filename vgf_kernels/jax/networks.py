@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..config import check_choice
-from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_layers
+from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_eps, check_layers
 from ..sources import flax_layers
 from .attributes import PackedNetwork
 
@@ -80,12 +80,13 @@ def network(
         norm_eps: epsilon of the layer norms; flax uses 1e-6.
 
     Raises:
-        ValueError: the tree has no Dense_0, or layers are missing or do not fit.
+        ValueError: the tree has no Dense_0, layers are missing or do not fit, or there is something else in it.
     """
     layers, has_norm = flax_layers(params, _array)
     norm = norm if norm is not None else ("pre" if has_norm else "none")
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("norm", norm, NORMS)
+    check_eps(norm_eps)
     member = [
         Layer(*(None if a is None else jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in layer))
         for layer in layers

@@ -43,7 +43,9 @@ def direction_from_gradient(x: np.ndarray, dq: np.ndarray, config: FlowConfig) -
     d2 = squared_distances(x)
     gamma = kernel_scale(d2, config.bandwidth)[:, None, None]
     k = np.exp(-gamma * d2)
-    repulsion = 2 * gamma * (k.sum(axis=2, keepdims=True) * x - k @ x)
+    # over differences, as the distances: sum_j k_ij x_i - sum_j k_ij x_j is round-off where particles nearly coincide
+    apart = [np.sum(k * (x[:, :, None, a] - x[:, None, :, a]), axis=2) for a in range(x.shape[2])]
+    repulsion = 2 * gamma * np.stack(apart, axis=-1)
     if config.bandwidth_grad:
         repulsion = repulsion + median_repulsion(x, d2, k, gamma)
     return (k @ dq / config.alpha + repulsion) / n

@@ -13,7 +13,7 @@ def threads() -> int:
 
 
 def empty(shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.empty(shape, dtype=torch.float32)
+    return torch.empty(shape, dtype=torch.float32, device="cpu")  # whatever torch.set_default_device says
 
 
 def contiguous(array: torch.Tensor) -> torch.Tensor:
@@ -21,7 +21,13 @@ def contiguous(array: torch.Tensor) -> torch.Tensor:
 
 
 def address(array: torch.Tensor) -> int:
-    return array.data_ptr()
+    try:
+        return array.data_ptr()
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"expected tensors in memory, got one without ({error}); torch.func's vmap, grad and jvp cannot pass "
+            "through an engine: the states B are a batch already, and torch.autograd.grad differentiates value"
+        ) from None
 
 
 def device(array: torch.Tensor) -> str:

@@ -285,6 +285,8 @@ def _check_arrays(**named: Any) -> None:
             raise ValueError(
                 f"{name}: expected the device of {first_name}, {first.device}, got {tensor.device}; move one"
             )
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got {tensor.layout}; pass {name}.to_dense()")
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:
@@ -304,8 +306,12 @@ def _differentiates(obs: Tensor, actions: Tensor) -> bool:
 
 
 def _traced(*tensors: Tensor) -> bool:
-    """Whether a compiler or a tensor subclass (fake tensors among them) must see the call as an operator."""
-    return torch.compiler.is_compiling() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+    """Whether a compiler, a tracer or a tensor subclass (fake tensors among them) must see the call as an operator."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+    )
 
 
 def _share(q: Tensor, aggregate: str) -> Tensor:

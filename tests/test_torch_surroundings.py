@@ -1,0 +1,53 @@
+"""What torch has been told elsewhere in the program changes no result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import make_problem
+
+import vgf_kernels.torch as vgf
+from vgf_kernels.torch import arrays
+
+CONFIG = vgf.FlowConfig(num_steps=2)
+
+
+def td_target(p, obs, noise):
+    reward, mask = torch.from_numpy(p.reward), torch.from_numpy(p.mask)
+    networks = p.critic, p.target_critic, p.policy
+    return vgf.td_target(*networks, obs, noise, reward, mask, 0.9, 3, CONFIG, backend="cpu")
+
+
+@pytest.fixture
+def problem():
+    p = make_problem()
+    return p, torch.from_numpy(p.obs), torch.from_numpy(p.noise)
+
+
+def test_a_default_device(problem):
+    """torch.set_default_device("cuda") is common; results of CPU tensors lie on the CPU all the same."""
+    wanted = td_target(*problem)
+    with torch.device("meta"):
+        assert arrays.empty((1,)).device.type == "cpu"  # else the engine would write to nowhere
+        got = td_target(*problem)
+    assert torch.equal(got, wanted)
+
+
+def test_autocast_and_the_default_dtype(problem):
+    wanted = td_target(*problem)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = td_target(*problem)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, wanted)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_function_computes_again(problem):
+    """torch.jit.trace records operators only: what wrote past it would be left out of the trace."""
+    p, obs, noise = problem
+    traced = torch.jit.trace(lambda obs, noise: td_target(p, obs, noise), (obs, noise))
+    assert torch.equal(traced(obs, noise / 2), td_target(p, obs, noise / 2))
