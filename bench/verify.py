@@ -8,7 +8,9 @@ import numpy as np
 from cases import Case
 
 ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
-VARIATION = 1e-3  # by how much the share of far elements differs between equally good float32 computations
+# By how much the share of far elements differs between equally good float32 computations: a tie in the median of one
+# state of 256 moves all its elements.
+VARIATION = 1 / 256
 
 
 @dataclass(frozen=True)
