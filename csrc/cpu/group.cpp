@@ -231,10 +231,8 @@ void Group::backward(const Net& net, int e, int count) {
                                 layer.bf16 ? kernels_.bf16.operand : Operand::single, p.a});
       if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       // Without a norm the gradient of a unit that is off is zero.
-      if (skips(spec) && !layer.bf16 && spec.norm == Norm::none)
-        whole(p, p.active[l].whole, p.a);
-      else
-        whole(p, all(layer.backward.rows()), p.a);
+      const bool sparse = skips(spec) && !layer.bf16 && spec.norm == Norm::none;
+      whole(p, sparse ? p.active[l].whole : all(layer.backward.rows()), p.a);
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
       Gemm g{};
