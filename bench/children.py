@@ -12,7 +12,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-LAST_WAIT = 20  # seconds, for a process that was killed
+LAST_WAIT = 20  # seconds
+
+
+def reap(killed: subprocess.Popen) -> None:
+    """Wait for a process that was killed, though not for ever: a driver may hold on to it."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        killed.wait(LAST_WAIT)
 
 
 class Stopped(Exception):
@@ -73,6 +79,5 @@ def _end(child: subprocess.Popen, at_once: bool) -> None:
         child.wait(0 if at_once else 60)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to it
-            child.wait(LAST_WAIT)
+        reap(child)
     child.stdout.close()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from children import LAST_WAIT
+from children import reap
 from peers import MODULES, Absent
 
 WORKER = Path(__file__).with_name("worker.py")
@@ -95,8 +95,7 @@ class Process:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to it
-                self._process.wait(timeout=LAST_WAIT)
+            reap(self._process)
         self._process.stdout.close()
         self._log.close()
 
