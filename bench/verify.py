@@ -8,9 +8,10 @@ import numpy as np
 from cases import Case
 
 ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
-# By how much the share of far elements differs between equally good float32 computations: a tie in the median of one
-# state of 256 moves all its elements.
-VARIATION = 1 / 256
+# By how much the share of far elements differs between equally good float32 computations: 0.12% to 0.52% for the
+# definition of flow-L3 with its hidden units in eight other orders, where one state of 256 that goes another way is 0.05 to
+# 0.2%.
+VARIATION = 3.3e-3
 
 
 @dataclass(frozen=True)
