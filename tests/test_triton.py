@@ -19,6 +19,11 @@ import vgf_kernels.triton
 from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
+triton = pytest.importorskip("triton")
+import triton.language as tl
+
+from vgf_kernels.triton.tiles import operand
+
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.3)
 
@@ -200,8 +205,9 @@ def test_more_particles_than_a_tile(engine, N, bandwidth_grad):
     p.particles[1, 1:56] = p.particles[1, 0]
     expect(direction, p).check(direction(engine, p))
 
+    # One step: particles in one place that then differ by a rounding repel each other 2e6 times that far (N = 67, sigma 0).
     def transport(functions, p):
-        return functions.transport(lambda x: x * x - x, p.particles, config)
+        return functions.transport(lambda x: x * x - x, p.particles, replace(config, num_steps=1))
 
     expect(transport, p).check_share(transport(engine, p))
 
@@ -242,17 +248,24 @@ def test_low_precision(engine, precision, norm):
     q, dq = Precise(engine, precision).value_and_grad(p.critic, p.obs, p.particles)
     exact = p.at(np.float64)
     exact_q, exact_dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
-    Expected(exact_q, [_plain(plain_torch.value, p, precision)]).check(q)
-    Expected(exact_dq, [_plain(plain_torch.gradient, p, precision, "mean")]).check(dq)
+    Expected(exact_q, _plain(plain_torch.value, p, precision)).check(q)
+    Expected(exact_dq, _plain(plain_torch.gradient, p, precision, "mean")).check(dq)
 
 
 def _plain(function, p, precision, *args):
-    """A function of plain_torch on the problem's states; its products in tf32 on a GPU only."""
+    """A function of plain_torch on the problem's states; where torch has no tf32, on networks rounded to it."""
+    if precision == "tf32" and INTERPRETED:
+        rounded = [p.rounded(2.0**-11, seed) for seed in range(8)]
+        return [_run(function, q, "fp32", *args) for q in rounded]
+    return [_run(function, p, precision, *args)]
+
+
+def _run(function, p, precision, *args):
     obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
     if precision == "bf16":
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return function(p.critic, obs, x, *args).float().numpy()
-    if INTERPRETED:
+    if precision == "fp32":
         return function(p.critic, obs, x, *args).numpy()
     torch.set_float32_matmul_precision("high")
     try:
@@ -268,7 +281,33 @@ def test_flow_in_bf16(engine):
     exact = p.at(np.float64)
     wanted = reference.flow(exact.critic, exact.obs, exact.particles, config)
     moved = Precise(engine, "bf16").flow(p.critic, p.obs, p.particles, config)
-    Expected(wanted, [_plain(plain_torch.flow, p, "bf16", config)]).check(moved)
+    Expected(wanted, _plain(plain_torch.flow, p, "bf16", config)).check(moved)
+
+
+@triton.jit
+def _operands(x, out, COUNT: tl.constexpr, PRODUCTS: tl.constexpr):
+    at = tl.arange(0, COUNT)
+    tl.store(out + at, operand(tl.load(x + at), PRODUCTS))
+
+
+def test_operands_of_tf32_are_rounded_to_nearest(engine):
+    """Tensor cores would cut them off. Ties go away from zero, as the PTX ISA has it for cvt.rna.tf32; NaN stays."""
+    tie = 1 + 2.0**-11
+    special = [0.0, -0.0, tie, -tie, tie - 2.0**-23, tie + 2.0**-23, np.inf, -np.inf, np.nan, 2.0**-130]
+    x = np.array([*special, *np.random.default_rng(0).normal(size=54)], np.float32)
+    mantissa, exponent = np.frexp(x[10:].astype(np.float64))
+    nearest = np.ldexp(np.round(mantissa * 2**11), exponent - 11)
+    given = torch.from_numpy(x).to(engine.device)
+    for products in ("ieee", "tf32"):
+        out = torch.empty_like(given)
+        _operands[1,](given, out, 64, products)
+        got = out.cpu().numpy()
+        if products == "ieee":
+            np.testing.assert_array_equal(got, x)
+            continue
+        up = np.float32(1 + 2.0**-10)
+        np.testing.assert_array_equal(got[:9], np.float32([0, 0, up, -up, 1, up, np.inf, -np.inf, np.nan]))
+        np.testing.assert_array_equal(got[10:], nearest)
 
 
 def test_precision_follows_torchs_setting(engine):

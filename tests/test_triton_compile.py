@@ -115,7 +115,7 @@ def test_flow_uses_the_tensor_cores_of_each_generation():
 @pytest.mark.parametrize(
     ("kernel", "constants"),
     [
-        (pack, {"H": 512, "ACTIONS": 16, "OUTPUTS": 1, "TILE": TILE}),
+        (pack, {"H": 512, "ACTIONS": 16, "OUTPUTS": 1, "PRODUCTS": "tf32", "TILE": TILE}),
         (large_counts, {"BLOCK": BLOCK}),
         (large_next, {"BLOCK": BLOCK}),
         (large_rows, {"BLOCK": BLOCK}),

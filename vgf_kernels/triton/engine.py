@@ -166,11 +166,11 @@ class TritonEngine:
         """Launch one of the kernels over a network: they share their leading arguments."""
         device = actions.device
         B, N, A = actions.shape
-        packed = self._packed.get((id(mlp), timed))
-        if packed is None:
-            packed = self._packed[id(mlp), timed] = up_to_date(mlp, A, timed, self._precision, device)
         gpu = _gpu(device)
         products = plan.products_of(self._precision, gpu)
+        packed = self._packed.get((id(mlp), timed))
+        if packed is None:
+            packed = self._packed[id(mlp), timed] = up_to_date(mlp, A, timed, self._precision, products, device)
         obs, actions = obs.contiguous(), actions.contiguous()
         ensemble = () if timed else (packed.ensemble,)
 

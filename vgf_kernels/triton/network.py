@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 
 from .activations import activate, slope
-from .tiles import dot, multiply_add, store_as
+from .tiles import dot, multiply_add, operand, store_as, store_operand
 
 
 @triton.jit
@@ -39,7 +39,7 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
             given = exists & (k + ks < net.observations)[None, :]
             o = tl.load(at + (k + ks)[None, :], mask=given, other=0.0)
             w = tl.load(weights + (k + ks)[:, None] * H + columns[None, :])
-            acc = dot(o, w, acc, PRODUCTS)
+            acc = dot(operand(o, PRODUCTS), w, acc, PRODUCTS)
         tl.store(inputs + states[:, None] * H + columns[None, :], acc)
 
 
@@ -55,6 +55,7 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
     CHUNK: tl.constexpr = shape.chunk
     NORM: tl.constexpr = shape.norm
     ACTIVATION: tl.constexpr = shape.activation
+    PRODUCTS: tl.constexpr = shape.products
     ONE_PASS: tl.constexpr = H == CHUNK or NORM == "none"
     rows = tl.arange(0, R)
     half = 0
@@ -88,7 +89,7 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
                     )
                 if NORM != "post":
                     z = activate(z, ACTIVATION)
-                store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
+                store_operand(scratch.y + y_rows[:, None] * H + columns[None, :], z, PRODUCTS)
         if NORM != "none":
             rstd = 1 / tl.sqrt(square / width + net.eps)
             if TAPED:
@@ -108,7 +109,7 @@ def forward(net, scratch, member, owners, t, TIMED: tl.constexpr, TAPED: tl.cons
                     )
                     if NORM == "pre":
                         z = activate(z, ACTIVATION)
-                    store_as(scratch.y + y_rows[:, None] * H + columns[None, :], z)
+                    store_operand(scratch.y + y_rows[:, None] * H + columns[None, :], z, PRODUCTS)
         half = 1 - half
         tl.debug_barrier()
     return half
@@ -128,7 +129,7 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
         z = tl.load(scratch.inputs + (member * shape.states + layer + owners)[:, None] * H + columns[None, :])
         if TIMED:
             z += t * tl.load(first + net.actions * H + columns)[None, :]
-        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRODUCTS)
+        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRODUCTS, False)
     else:
         z = (
             tl.zeros([R, CHUNK], tl.float32)
@@ -195,6 +196,7 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
     CHUNK: tl.constexpr = shape.chunk
     NORM: tl.constexpr = shape.norm
     ACTIVATION: tl.constexpr = shape.activation
+    PRODUCTS: tl.constexpr = shape.products
     ONE_PASS: tl.constexpr = H == CHUNK or NORM == "none"
     rows = tl.arange(0, R)
     half = 0
@@ -231,7 +233,11 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
                 tl.debug_barrier()  # the tape is read again rather than kept in registers
                 z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
                 g = _norm_gradient(g, z, mean, rstd, total / width, along / width, NORM, ACTIVATION)
-            store_as(scratch.y + out_rows[:, None] * H + columns[None, :], g)
+            at = scratch.y + out_rows[:, None] * H + columns[None, :]
+            if ONE_PASS:
+                store_operand(at, g, PRODUCTS)
+            else:
+                store_as(at, g)
         if not ONE_PASS:
             tl.debug_barrier()
             for chunk in range(0, H, CHUNK):
@@ -240,7 +246,7 @@ def input_gradient(net, scratch, member, shape: tl.constexpr):
                 z = tl.load(scratch.tape + tape_rows[:, None] * H + columns[None, :]).to(tl.float32)
                 tl.debug_barrier()  # every thread has read what others overwrite
                 g = _norm_gradient(g, z, mean, rstd, total / width, along / width, NORM, ACTIVATION)
-                store_as(scratch.y + out_rows[:, None] * H + columns[None, :], g)
+                store_operand(scratch.y + out_rows[:, None] * H + columns[None, :], g, PRODUCTS)
         half = 1 - half
         tl.debug_barrier()
     return half

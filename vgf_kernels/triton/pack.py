@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import store_as
+from .tiles import operand, store_operand
 
 
 @triton.jit(do_not_specialize=["stride", "first", "depth", "O", "A"])
@@ -26,6 +26,7 @@ def pack(
     H: tl.constexpr,
     ACTIONS: tl.constexpr,  # A rounded up
     OUTPUTS: tl.constexpr,  # columns of the last layer
+    PRODUCTS: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """Program (layer of a member, tile of its W). Vectors go with the first tile."""
@@ -43,14 +44,17 @@ def pack(
     transposed = member_edges + first * H
     vectors = transposed + H * ACTIONS + layer * 3 * H
     if layer == 0:
+        w = operand(w, PRODUCTS)
         tl.store(member_edges + i[:, None] * H + o[None, :], w, mask=here)
         action = (i >= O) & (i < O + A)
         tl.store(transposed + o[None, :] * ACTIONS + (i - O)[:, None], w, mask=here & action[:, None])
     elif layer < depth:
         matrix = hidden + ((member * (depth - 1) + layer - 1) * 2).to(tl.int64) * (H * H)
-        store_as(matrix + i[:, None] * H + o[None, :], w, here)
-        store_as(matrix + H * H + o[None, :] * H + i[:, None], w, here)
+        store_operand(matrix + i[:, None] * H + o[None, :], w, PRODUCTS, here)
+        store_operand(matrix + H * H + o[None, :] * H + i[:, None], w, PRODUCTS, here)
     else:
+        if OUTPUTS > 1:  # a critic's are multiplied one by one
+            w = operand(w, PRODUCTS)
         tl.store(vectors + i[:, None] * OUTPUTS + o[None, :], w, mask=here)
     if tl.program_id(1) < across:  # the first row of tiles
         last = layer == depth

@@ -72,7 +72,9 @@ def packed_width(widths: tuple[int, ...]) -> int:
     return round_up(widest, POWERS_UP_TO)
 
 
-def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torch.device) -> PackedMLP:
+def up_to_date(
+    mlp: MLP, actions: int, timed: bool, precision: str, products: str, device: torch.device
+) -> PackedMLP:
     """The packed copy with today's weights.
 
     A live MLP is packed at every call, since comparing its weights with the copy would wait for the GPU; a frozen
@@ -80,7 +82,7 @@ def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torc
     packs into memory of its graph, again with every replay.
 
     Args:
-        actions: A. timed: the network is a velocity field, with a time input.
+        actions: A. timed: the network is a velocity field, with a time input. products: see shape.Shape.
     """
     capturing = is_capturing(device)
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
@@ -99,7 +101,7 @@ def up_to_date(mlp: MLP, actions: int, timed: bool, precision: str, device: torc
     launch(
         pack, (mlp.ensemble * (depth + 1), tiles), device, Options(),
         (table.entries, *packed.arrays[:2], stride, first, depth, mlp.widths[0] - actions - timed, actions),
-        (packed.width, packed.actions, packed.outputs, TILE),
+        (packed.width, packed.actions, packed.outputs, products, TILE),
     )  # fmt: skip
     if not capturing:
         mlp.packed[key] = packed
