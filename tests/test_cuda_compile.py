@@ -16,6 +16,8 @@ REGISTERS = {
     "tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168, "hopper_latency_kernel": 255,
 }  # fmt: skip
 OTHERS = 96
+# Instructions. Products of Hopper's tile kernel leave 40 registers of 232; a few sums and counts wait in memory meanwhile.
+SPILLS = {"hopper_tile_kernel": 300}
 # What must be in the code of Hopper's kernels, and what must not: products on the tensor cores of warpgroups, bulk copies,
 # registers moved; or products of warps with transposed operands, stores that tell a barrier of the other block.
 INSTRUCTIONS = {
@@ -113,7 +115,14 @@ def test_every_source_is_there_for_every_architecture(code):
 
 
 def test_nothing_spills(kernels):
-    assert not [kernel for kernel in kernels if kernel.spills]
+    assert not [kernel for kernel in kernels if kernel.spills > SPILLS.get(kernel.function, 0)]
+
+
+def test_products_of_warpgroups_use_no_memory_of_a_thread(hopper_code):
+    for name, instructions in hopper_code.items():
+        loops = re.findall(r"WARPGROUP\.ARRIVE.*?WARPGROUP\.DEPBAR\.LE gsb0, 0x0", instructions, re.DOTALL)
+        assert ("hopper_tile_kernel" in name) == bool(loops)
+        assert not [loop for loop in loops if re.search(r"\b(LDL|STL)\b", loop)], name
 
 
 def test_registers(kernels):

@@ -39,9 +39,9 @@ class Hopper:
         emulator.set_machine(MULTIPROCESSORS[rows], SHARED, True)
 
     def several_tiles(self) -> dict:
-        """Sizes that give two blocks several tiles, and one of them one less; 128 rows of 520 columns would not fit."""
-        self._emulator.set_machine(2, SHARED, True)
-        return {"N": 10} | ({"B": 26, "hidden": (520,)} if self._rows == 64 else {"B": 50, "hidden": (64, 48)})
+        """Sizes that give two blocks several tiles, and one of them one less; with less memory 128 rows would not fit."""
+        self._emulator.set_machine(2, SHARED if self._rows == 128 else 170 * 1024, True)
+        return {"N": 10} | ({"B": 26, "hidden": (512,)} if self._rows == 64 else {"B": 50, "hidden": (64, 48)})
 
     def __getattr__(self, name):
         def call(*args, **kwargs):
@@ -190,7 +190,7 @@ def test_a_state_does_not_depend_on_the_others(hopper):
 
 
 @pytest.mark.parametrize(
-    "change", [{"norm": "post"}, {"hidden": (1030,)}], ids=["norm after the activation", "more columns than fit"]
+    "change", [{"norm": "post"}, {"hidden": (520,)}], ids=["norm after the activation", "more columns than fit"]
 )
 def test_what_it_does_not_take_goes_to_the_general_kernel(emulated, emulator, change):
     emulator.set_machine(MULTIPROCESSORS[128], SHARED, True)

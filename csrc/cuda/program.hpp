@@ -114,7 +114,7 @@ constexpr int kPairPitch = kPairColumns + 1;
 VGF_HD constexpr int bandwidth_bytes(int M) { return round_up(M * static_cast<int>(sizeof(Bandwidth)), 128); }
 VGF_HD constexpr int pair_bytes(int M) {
   const int kernel = M * kPairPitch * static_cast<int>(sizeof(float));
-  const int counts = kWarps * kCounts * static_cast<int>(sizeof(unsigned));
+  const int counts = kCounts * static_cast<int>(sizeof(unsigned));
   return round_up(kernel > counts ? kernel : counts, 128);
 }
 

@@ -65,12 +65,12 @@ double hopper_cost(const Program& p, int M, bool whole_states, const Machine& ma
 }
 
 // How the latency kernel's blocks are put together. A team has a block for 64 columns of the widest layer, a cluster a team
-// for each member; sizes are powers of two.
+// for each member; sizes are powers of two. A block alone has no cluster's shared memory to send to, itself included.
 struct Teams {
   int team = 1, cluster, clusters;
   Teams(const Extent& extent, const Machine& machine) {
     while (team * kSlice < extent.widest) team *= 2;
-    cluster = team;
+    cluster = std::max(team, 2);
     while (cluster < team * extent.ensemble) cluster *= 2;
     // A GPC has at most 18 multiprocessors. There are eight, so where there are more than 8 x 15 one of them has 16.
     constexpr int most_in_gpc = 18, gpcs = 8;
@@ -156,7 +156,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
     best.cluster = cluster;
     p.resident = true;
   };
-  if (hopper && machine.multiprocessors >= kCluster)
+  if (hopper && machine.multiprocessors >= kCluster && extent.widest <= kWidestHopper)
     for (const int M : {kGroupRows, kLargestHopperTile})
       consider(Family::hopper_tiles, M, hopper_shared_bytes(M, extent.k_blocks), kCluster,
                [&](int rows) { return hopper_cost(p, rows, whole_states, machine); });

@@ -16,17 +16,21 @@ constexpr int kStartRegisters = 65536 / kHopperThreads / 8 * 8;
 constexpr int kWorkRegisters = 232, kFetchRegisters = 40;
 static_assert(kWorkRegisters * kThreads + kFetchRegisters * kGroupThreads <= kStartRegisters * kHopperThreads);
 
-constexpr int kCluster = 2;  // blocks that share what each of them fetches
-constexpr int kRing = 6;     // k-blocks of weights in shared memory
-constexpr int kSlotBytes = kChunk * kBlockBytes;
+constexpr int kWidestHopper = 2 * kChunk;  // one chunk waits in registers while the other is multiplied
 
-// Shared memory: the ring's barriers, its slots, then the activations or, between networks, the bandwidths of the tile's
-// states and the work of the pairwise part.
-constexpr int kHopperHeadBytes = 1024;
-static_assert(2 * kRing * 8 <= kHopperHeadBytes);
+constexpr int kCluster = 2;  // blocks that share what each of them fetches
+constexpr int kRing = 5;     // k-blocks of weights in shared memory
+constexpr int kSlotBytes = kChunk * kBlockBytes;
+constexpr int kProductSlots = 2;  // products that are told of, with the vectors of their layers: bias, scale, shift, head
+constexpr int kVectorBytes = 4 * kWidestHopper * static_cast<int>(sizeof(float));
+
+// Shared memory: the barriers, what is known of the tile, what is told of products, the ring's slots, the vectors, then the activations or, between
+// networks, the bandwidths of the tile's states and the work of the pairwise part.
+constexpr int kHopperHeadBytes = 1024, kTileAt = 128, kProductsAt = 640;
+static_assert(2 * (kRing + kProductSlots) * 8 <= kTileAt);
 VGF_HD constexpr int hopper_shared_bytes(int rows, int k_blocks) {
   const int activations = k_blocks * rows * kBlockBytes, pairs = bandwidth_bytes(rows) + pair_bytes(rows);
-  return kHopperHeadBytes + kRing * kSlotBytes + (activations > pairs ? activations : pairs);
+  return kHopperHeadBytes + kRing * kSlotBytes + kProductSlots * kVectorBytes + (activations > pairs ? activations : pairs);
 }
 
 // How wgmma is told of an operand: PTX ISA, "Matrix Descriptor Format". K-major, swizzled by 64 bytes, which is

@@ -33,6 +33,10 @@ __device__ inline void arrive_at(Barrier* barrier, unsigned rank) {
       "r"(rank)
       : "memory");
 }
+// Arrives at this block's own.
+__device__ inline void arrive(Barrier* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
 // Until the phase of this parity has ended. What copies and store_to have brought to this block's shared memory is there then;
 // an acquire for the cluster would also throw away the multiprocessor's L1.
 __device__ inline void wait_for(Barrier* barrier, unsigned parity) {
@@ -54,6 +58,14 @@ __device__ inline void copy_to_cluster(void* shared, const void* global, int byt
           shared_address(shared)),
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "h"(blocks)
       : "memory");
+}
+
+// The same to this block alone.
+__device__ inline void copy_to_block(void* shared, const void* global, int bytes, Barrier* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(global), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
 }
 
 // Words to the same place in the shared memory of block `rank`, whose barrier at the place of `barrier` is told of their

@@ -56,5 +56,11 @@ __device__ inline std::uint32_t to_bf16_pair(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+// The same, negative numbers as 0.
+__device__ inline std::uint32_t to_positive_bf16_pair(float low, float high) {
+  std::uint32_t pair;
+  asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
 
 }  // namespace vgf::cuda::ptx

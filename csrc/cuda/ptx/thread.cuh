@@ -7,6 +7,12 @@
 namespace vgf::cuda::ptx {
 
 __device__ inline int thread() { return threadIdx.x; }
+// The same, read anew: what follows from it is not kept over what comes in between, where registers are short.
+__device__ inline int thread_anew() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
 __device__ inline unsigned block_x() { return blockIdx.x; }
 __device__ inline unsigned block_y() { return blockIdx.y; }
 __device__ inline unsigned blocks_x() { return gridDim.x; }

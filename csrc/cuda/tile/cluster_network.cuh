@@ -38,13 +38,37 @@ __device__ inline void load_weights(const unsigned char* operand, int blocks, in
                                     float (&w)[kUnit]) {
   const int chunk = column / kChunk, within = column % kChunk, row = within / kGroup * kGroup + place_of(within % kGroup);
   const unsigned char* block = operand + tile_offset(blocks, columns, chunk, part / kParts);
-  widen(*reinterpret_cast<const Part*>(block + part_offset(row, part % kParts)), w);
+  widen(*ptx::in_global(reinterpret_cast<const Part*>(block + part_offset(row, part % kParts))), w);
 }
 // The sum over the threads of a row.
 __device__ inline float sum_units(float x) {
   x += ptx::shuffle_xor(x, 1);
   x += ptx::shuffle_xor(x, 2);
   return x + ptx::shuffle_xor(x, 4);
+}
+
+// b + obs W of the first layer, this block's columns of the tile's states.
+__device__ __noinline__ inline void observe(const Place& here, const Net& net, int e, int rank) {
+  const Program& p = here.p;
+  const Observed to = here.observed(net);
+  const float* obs = ptx::in_global(p.obs + here.first_state * p.O);
+  const int parts = k_blocks(p.O, Precision::bf16) * kParts;
+  for (int i = ptx::thread(); i < here.states * kSlice; i += kThreads) {
+    const int s = i / kSlice, c = rank * kSlice + i % kSlice;
+    if (c >= net.first_width) continue;
+    float z = vectors(net, e, net.layer(0).vectors)[c];
+    for (int part = 0; part < parts; part++) {
+      float w[kUnit];
+      load_weights(net.member(e) + net.observe, parts / kParts, net.first_width, c, part, w);
+#pragma unroll
+      for (int j = 0; j < kUnit; j++) {
+        const int k = part * kUnit + j;
+        z = math::fma(k < p.O ? obs[std::int64_t{s} * p.O + k] : 0.0f, w[j], z);
+      }
+    }
+    to.at[e * to.stride + std::int64_t{s} * net.first_width + c] = z;
+  }
+  ptx::sync_block();
 }
 
 template <int Rows>
@@ -83,7 +107,10 @@ class ClusterNetwork {
     const Net& net = net_of(p, pass);
     const int team = first_of_team / p.team, member = min_int(team, net.ensemble - 1);
     weights.hold(net, member, rank);
-    if (pass.observes) return observe(net, member);
+    if (pass.observes) {
+      const Place place = here;  // a copy, since this one's numbers are better off in registers
+      return observe(place, net, member, rank);
+    }
     const bool gradient = pass.role == Role::critic;
     const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / counted(p.euler_steps) : 0;
     go_up(net, member, time, gradient);
@@ -98,11 +125,11 @@ class ClusterNetwork {
   __device__ bool has_row() const { return row < Rows; }
   __device__ bool has_column(const PackedLayer& layer) const { return column < padded(layer.width); }
   __device__ Kept* tape(int l) const {
-    return reinterpret_cast<Kept*>(here.scratch + p.at.tape) + l * kThreads + ptx::thread();
+    return ptx::in_global(reinterpret_cast<Kept*>(here.scratch + p.at.tape) + l * kThreads + ptx::thread());
   }
   __device__ float* added(int block) const {  // what a block of the cluster has found
     unsigned char* its_scratch = here.scratch + (block - static_cast<int>(ptx::cluster_rank())) * p.at.bytes;
-    return reinterpret_cast<float*>(its_scratch + p.at.work) + turn * Rows * (p.A + 1);
+    return ptx::in_global(reinterpret_cast<float*>(its_scratch + p.at.work) + turn * Rows * (p.A + 1));
   }
   // Zeros what lies past the width.
   __device__ void cut(int width, float (&x)[kUnit]) const {
@@ -118,7 +145,7 @@ class ClusterNetwork {
     if (unit < p.team)
       sums.send(row_sums + rank * Rows + row, {{ptx::as_bits(a), ptx::as_bits(b)}}, first_of_team + unit);
   }
-  __device__ float received(int from, int which) const { return ptx::as_float(row_sums[from * Rows + row].word[which]); }
+  __device__ float received(int from, int which) const { return ptx::as_float(ptx::in_shared(row_sums + from * Rows + row)->word[which]); }
   __device__ void send_activations(const Part& part) const {
     unsigned char* place = area + (2 * rank + unit / kParts) * Rows * kBlockBytes + part_offset(row, unit % kParts);
     for (int i = 0; i < p.team; i++)  // each block begins with another one
@@ -126,29 +153,6 @@ class ClusterNetwork {
   }
 
   // ---- up
-
-  // b + obs W of the first layer, this block's columns of the tile's states.
-  __device__ __noinline__ void observe(const Net& net, int e) const {
-    const Observed to = here.observed(net);
-    const float* obs = p.obs + here.first_state * p.O;
-    const int parts = k_blocks(p.O, Precision::bf16) * kParts;
-    for (int i = ptx::thread(); i < here.states * kSlice; i += kThreads) {
-      const int s = i / kSlice, c = rank * kSlice + i % kSlice;
-      if (c >= net.first_width) continue;
-      float z = vectors(net, e, net.layer(0).vectors)[c];
-      for (int part = 0; part < parts; part++) {
-        float w[kUnit];
-        load_weights(net.member(e) + net.observe, parts / kParts, net.first_width, c, part, w);
-#pragma unroll
-        for (int j = 0; j < kUnit; j++) {
-          const int k = part * kUnit + j;
-          z = math::fma(k < p.O ? obs[std::int64_t{s} * p.O + k] : 0.0f, w[j], z);
-        }
-      }
-      to.at[e * to.stride + std::int64_t{s} * net.first_width + c] = z;
-    }
-    ptx::sync_block();
-  }
 
   // z of the first layer: what the observations give, and the particles (and the time).
   __device__ void enter(const Net& net, int e, float time, float (&z)[kUnit]) const {
@@ -172,7 +176,7 @@ class ClusterNetwork {
     }
   }
 
-  __device__ __noinline__ void go_up(const Net& net, int e, float time, bool keep) {
+  __device__ void go_up(const Net& net, int e, float time, bool keep) {
     for (int l = 0; l < net.hidden; l++) {
       const PackedLayer layer = net.layer(l);
       const bool mine = has_row() && has_column(layer), normed = net.norm != Norm::none;
@@ -182,7 +186,7 @@ class ClusterNetwork {
       if (mine && l == 0) enter(net, e, time, z);
       if (l == 1) weights.arrive();
       if (l > 0) {
-        Products::up(area, weights.layer(l), k_blocks(padded(net.layer(l - 1).width), Precision::bf16));
+        Products::up(area, weights.layer(net, l), k_blocks(padded(net.layer(l - 1).width), Precision::bf16));
         if (mine) Products::add_quarters(area, row, unit, z);
       }
       Kept kept{rounded(z), 0, 1};  // without a norm these are its mean and 1 / std
@@ -259,7 +263,7 @@ class ClusterNetwork {
   // ---- down
 
   // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)).
-  __device__ __noinline__ void go_down(const Net& net, int e) {
+  __device__ void go_down(const Net& net, int e) {
     const bool normed = net.norm != Norm::none;
     float dy[kUnit] = {};
     if (has_row() && has_column(net.layer(net.hidden - 1))) load_unit(vectors(net, e, net.last) + column, dy);
@@ -319,7 +323,7 @@ class ClusterNetwork {
       const int below = padded(net.layer(l - 1).width);
       if (has_row()) Products::put(Products::part_of(area, rank), row, unit, rounded(dy));
       ptx::sync_block();
-      Products::down(area, weights.layer(l), k_blocks(below, Precision::bf16), p.team, rank, first_of_team, numbers);
+      Products::down(area, weights.layer(net, l), k_blocks(below, Precision::bf16), p.team, rank, first_of_team, numbers);
       recall(l - 1);
       numbers.receive();
 #pragma unroll
@@ -352,7 +356,7 @@ class ClusterNetwork {
   }
 
   // Of all members, in every block: what their teams' blocks have found, in order.
-  __device__ __noinline__ void gather(const Net& net, bool gradient) const {
+  __device__ void gather(const Net& net, bool gradient) const {
     const int pitch = p.A + 1;
     const auto total = [&](int e, int at) {
       float sum = 0;

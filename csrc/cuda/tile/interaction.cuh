@@ -1,15 +1,13 @@
 // From the gradient dq to the direction phi, for the whole states of a tile: bandwidth, RBF kernel, its two sums.
 //
 // x, dq, phi, attraction, repulsion: [rows][A] floats in the block's scratch (L1). kernel: [rows][kPairPitch] floats in
-// shared memory, 32 particles j at a time. Cost model: rows N (6 A + 20) instructions a step, and 4 rows N 3 A for the
-// median, on 256 threads: under 2% of the critics at N = 10, A = 8.
+// shared memory, 32 particles j at a time; where a state has no more, its distances first. Cost model: rows N (6 A + 20)
+// instructions a step on 256 threads, and 500 to 4,000 of a warp for the median of a state of up to 11 to 32 particles.
 #pragma once
 
 #include "median.cuh"
 
 namespace vgf::cuda {
-
-constexpr int kWarpStates = 32;  // up to so many particles a warp finds the median of a state alone
 
 struct Interaction {
   const float *x, *dq;
@@ -18,21 +16,6 @@ struct Interaction {
   Bandwidth* bandwidths;  // [states], shared
   float* kernel;          // shared; also the counts of the median
 
-  __device__ void find_bandwidths(const PairwiseRule& rule) const {
-    const int states = rows / n, warp = ptx::thread() / kLanes;
-    unsigned* counts = reinterpret_cast<unsigned*>(kernel);
-    const auto state = [&](int s) { return State{x + s * n * dims, n, dims}; };
-    if (!rule.median) {
-      for (int s = ptx::thread(); s < states; s += kThreads) bandwidths[s] = {rule.fixed_gamma, 0, {-1, -1}, {0, 0}};
-    } else if (n <= kWarpStates) {
-      for (int s = warp; s < states; s += kWarps)
-        find_bandwidth<false>(state(s), rule, counts + warp * kCounts, bandwidths + s);
-    } else {
-      for (int s = 0; s < states; s++) find_bandwidth<true>(state(s), rule, counts, bandwidths + s);
-    }
-    ptx::sync_block();
-  }
-
   __device__ void run(const PairwiseRule& rule) const {
     if (!rule.kernel) {
       const float factor = rule.inverse_alpha * rule.inverse_n;
@@ -40,28 +23,17 @@ struct Interaction {
       ptx::sync_block();
       return;
     }
-    find_bandwidths(rule);
+    const bool at_once = n <= kPairColumns;
+    if (at_once) for_pairs(0, n, [](float d2, int) { return d2; });
+    find_bandwidths(rule, at_once);
     for (int first = 0; first < n; first += kPairColumns) {
       const int columns = min_int(kPairColumns, n - first);
-      for (int i = ptx::thread(); i < rows * columns; i += kThreads) {
-        const int row = i / columns, j = i % columns, s = row / n;
-        const float d2 = squared_distance(x + row * dims, x + (s * n + first + j) * dims, dims);
-        kernel[row * kPairPitch + j] = math::exp(-bandwidths[s].gamma * d2);
-      }
-      ptx::sync_block();
-      for (int i = ptx::thread(); i < rows * dims; i += kThreads) {
-        const int row = i / dims, a = i % dims;
-        const float* k = kernel + row * kPairPitch;
-        const std::int64_t other = std::int64_t{row / n * n + first} * dims + a;
-        float towards = first > 0 ? attraction[i] : 0, away = first > 0 ? repulsion[i] : 0;
-        for (int j = 0; j < columns; j++) {
-          towards = math::fma(k[j], dq[other + j * dims], towards);
-          away = math::fma(k[j], x[i] - x[other + j * dims], away);
-        }
-        attraction[i] = towards;
-        repulsion[i] = away;
-      }
-      ptx::sync_block();
+      const auto value = [&](float d2, int s) { return math::exp(-bandwidths[s].gamma * d2); };
+      if (at_once)
+        for_entries(n, [&](float& entry, int row, int) { entry = value(entry, row / n); });
+      else
+        for_pairs(first, columns, value);
+      add_up(first, columns);
     }
     for (int i = ptx::thread(); i < rows * dims; i += kThreads) {
       const int row = i / dims, a = i % dims, s = row / n;
@@ -70,6 +42,66 @@ struct Interaction {
       for (int m = 0; m < 2; m++)
         if (b.row[m] == row - s * n) away -= b.pull * (x[i] - x[(s * n + b.column[m]) * dims + a]);
       phi[i] = rule.inverse_n * (rule.inverse_alpha * attraction[i] + away);
+    }
+    ptx::sync_block();
+  }
+
+  // f(entry of `kernel`, its row, its column)
+  template <class F>
+  __device__ void for_entries(int columns, F f) const {
+    for (int i = ptx::thread(); i < rows * columns; i += kThreads) {
+      const int row = i / columns, j = i % columns;
+      f(kernel[row * kPairPitch + j], row, j);
+    }
+    ptx::sync_block();
+  }
+  // kernel = value(squared distance, state), of all particles to some of their state.
+  template <class F>
+  __device__ void for_pairs(int first, int columns, F value) const {
+    for_entries(columns, [&](float& entry, int row, int j) {
+      const int s = row / n;
+      entry = value(squared_distance(x + row * dims, x + (s * n + first + j) * dims, dims), s);
+    });
+  }
+
+  // stored: `kernel` holds the distances
+  __device__ void find_bandwidths(const PairwiseRule& rule, bool stored) const {
+    const int states = rows / n, warp = ptx::thread() / kLanes;
+    if (!rule.median) {
+      for (int s = ptx::thread(); s < states; s += kThreads) bandwidths[s] = {rule.fixed_gamma, 0, {-1, -1}, {0, 0}};
+    } else if (stored) {
+      for (int s = warp; s < states; s += kWarps) {
+        const StoredDistances distance{kernel + s * n * kPairPitch, n};
+        const Middle middle = n <= 11   ? middle_of_few<4>(distance)
+                              : n <= 19 ? middle_of_few<12>(distance)
+                                        : middle_of_few<32>(distance);
+        put_bandwidth(distance, middle, rule, bandwidths + s);
+      }
+    } else {
+      for (int s = 0; s < states; s++) {
+        const ComputedDistances distance{x + s * n * dims, n, dims};
+        const Middle middle = middle_of_many(distance, reinterpret_cast<unsigned*>(kernel));
+        if (warp == 0) put_bandwidth(distance, middle, rule, bandwidths + s);
+      }
+    }
+    ptx::sync_block();
+  }
+
+  // The two sums over particles j of some columns, onto those of the columns before.
+  __device__ void add_up(int first, int columns) const {
+    for (int i = ptx::thread(); i < rows * dims; i += kThreads) {
+      const int row = i / dims, a = i % dims;
+      const float* k = kernel + row * kPairPitch;
+      const float own = x[i];
+      const std::int64_t other = std::int64_t{row / n * n + first} * dims + a;
+      float towards = first > 0 ? attraction[i] : 0, away = first > 0 ? repulsion[i] : 0;
+#pragma unroll 4
+      for (int j = 0; j < columns; j++) {
+        towards = math::fma(k[j], dq[other + j * dims], towards);
+        away = math::fma(k[j], own - x[other + j * dims], away);
+      }
+      attraction[i] = towards;
+      repulsion[i] = away;
     }
     ptx::sync_block();
   }

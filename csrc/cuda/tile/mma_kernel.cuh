@@ -6,12 +6,15 @@
 
 namespace vgf::cuda {
 
+// What happens between passes is a function, so that nothing of it is in a register while a network runs.
+__device__ __noinline__ inline bool next(const Tile& phases, Pass& pass) { return phases.next(pass); }
+
 template <Precision P, int M>
 __device__ __noinline__ void run_tile(const Program& program, std::int64_t tile) {
-  const Place here(program, tile, M);
+  const Place here(program, Spot(program, tile), M);
   const MmaNetwork<P, M> network(here);
   const Tile phases(here, network.bandwidths(), network.pair_memory());
-  for (Pass pass; phases.next(pass);) network.run(pass);
+  for (Pass pass; next(phases, pass);) network.run(pass);
 }
 
 // A block's tiles, one after the other. A product takes all registers, so what outlives one is kept in memory on purpose:

@@ -1,6 +1,8 @@
 // Which particles a block is at, and where it keeps what belongs to them: a tile's rows, and its private scratch.
 #pragma once
 
+#include <ptx/access.cuh>
+
 #include "../numbers.cuh"
 #include "passes.cuh"
 
@@ -12,22 +14,12 @@ struct Observed {
   std::int64_t stride;
 };
 
-struct Place {
-  const Program& p;
-  unsigned char* scratch;
+// A tile's rows. A tile past the last one has none.
+struct Spot {
   std::int64_t tile, first_row, first_state;
   int rows, states, offset;  // offset: of the first row within its state
-  int tile_rows;             // M: rows that products and pitches count with
-  bool speaks;               // of several blocks that find the same, one gives the results
 
-  __device__ Place(const Program& program, std::int64_t first_tile, int M, bool gives_results = true)
-      : p(program), tile_rows(M), speaks(gives_results) {
-    scratch = p.scratch + ptx::block_x() * p.at.bytes;
-    go_to(first_tile);
-  }
-  // A tile past the last one has no rows.
-  __device__ void go_to(std::int64_t number) {
-    tile = number;
+  __device__ Spot(const Program& p, std::int64_t number) : tile(number) {
     const std::int64_t left = p.rows - tile * p.rows_per_tile;
     rows = static_cast<int>(left < p.rows_per_tile ? (left > 0 ? left : 0) : p.rows_per_tile);
     first_row = rows > 0 ? tile * p.rows_per_tile : 0;
@@ -35,8 +27,19 @@ struct Place {
     offset = static_cast<int>(first_row - first_state * p.N);
     states = rows > 0 ? (offset + rows - 1) / p.N + 1 : 0;
   }
+};
 
-  __device__ float* floats(std::int64_t at) const { return reinterpret_cast<float*>(scratch + at); }
+struct Place : Spot {
+  const Program& p;
+  unsigned char* scratch;
+  int tile_rows;  // M: rows that products and pitches count with
+  bool speaks;    // of several blocks that find the same, one gives the results
+
+  __device__ Place(const Program& program, const Spot& spot, int M, bool gives_results = true)
+      : Spot(spot), p(program), scratch(p.scratch + ptx::block_x() * p.at.bytes), tile_rows(M), speaks(gives_results) {}
+  __device__ void go_to(std::int64_t number) { static_cast<Spot&>(*this) = Spot(p, number); }
+
+  __device__ float* floats(std::int64_t at) const { return ptx::in_global(reinterpret_cast<float*>(scratch + at)); }
   __device__ float* x() const { return floats(p.at.x); }
   __device__ float* dq() const { return floats(p.at.dq); }
   __device__ float* phi() const { return floats(p.at.phi); }
@@ -58,7 +61,7 @@ struct Place {
 
 // Biases, scales and the last layer of a packed network.
 __device__ inline const float* vectors(const Net& net, int e, std::int64_t at) {
-  return reinterpret_cast<const float*>(net.member(e) + at);
+  return ptx::in_global(reinterpret_cast<const float*>(net.member(e) + at));
 }
 
 }  // namespace vgf::cuda

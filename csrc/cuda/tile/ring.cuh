@@ -1,68 +1,80 @@
-// Weights on their way to the tensor cores: a ring of k-blocks in shared memory, filled for all blocks of a cluster at once.
+// What products need on its way to the tensor cores: a ring of k-blocks of weights in shared memory, filled for all blocks of
+// a cluster at once, and a ring of what is said of a product, with the vectors of its layer, which each block fills for itself.
 //
 // A packed operand is a straight line of k-blocks, byte for byte what wgmma reads, so a k-block is one bulk copy without a
 // tensor map. Each block of the cluster fetches its share of a k-block and sends it to all; each waits for the whole.
 //
 // full[slot]   one arrival, of the fetching thread, and the bytes of the k-block
 // empty[slot]  an arrival of every working warp of every block of the cluster: here, too, shares are received
-//
-// The fetching thread walks through the same passes and their operands as the others and is ahead of them by as many
-// k-blocks as the ring has, also where one product, pass or tile ends and another one begins.
+// told, done   the same of products, within the block
 #pragma once
 
+#include <ptx/access.cuh>
 #include <ptx/bulk.cuh>
 #include <ptx/cluster.cuh>
 
 #include "../sm90_layout.hpp"
-#include "place.cuh"
+#include "../numbers.cuh"
 
 namespace vgf::cuda {
 
-struct Operand {
-  const unsigned char* w;
-  int blocks, columns;
+// The normalised value of z is z rstd + shift.
+struct Normaliser {
+  float rstd = 1, shift = 0;
+  __device__ float operator()(float z) const { return math::fma(z, rstd, shift); }
 };
-__device__ inline Operand operand_at(const unsigned char* w, int k, int columns) {
-  return {w, k_blocks(k, Precision::bf16), padded(columns)};
-}
 
-// The products of a pass, in order: what the members see; or up through the hidden layers, out of a policy, and down again.
-__device__ inline int products_of(const Program& p, const Pass& pass) {
-  const Net& net = net_of(p, pass);
-  if (pass.observes) return net.ensemble;
-  return net.hidden + !net.critic + (pass.role == Role::critic ? net.hidden : 0);
-}
-__device__ inline Operand operand_of(const Program& p, const Pass& pass, int product) {
-  const Net& net = net_of(p, pass);
-  const auto below = [&](int l) { return l > 0 ? net.layer(l - 1).width : net.inputs; };
-  if (pass.observes)
-    return operand_at(net.member(product) + net.observe, net.observations, net.first_width);
-  const unsigned char* member = net.member(pass.member);
-  if (product < net.hidden) {
-    const int l = product, k = l > 0 ? padded(below(l)) : below(l);
-    return operand_at(member + net.layer(l).forward, k, net.layer(l).width);
-  }
-  if (!net.critic) return operand_at(member + net.last, padded(below(net.hidden)), net.outputs);
-  const int l = 2 * net.hidden - 1 - product;
-  return operand_at(member + net.layer(l).backward, padded(net.layer(l).width), below(l));
-}
+// A product, and what becomes of it: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way
+// down. Uniform, so it lies in shared memory: what registers have no room for would go to local memory, a copy a thread.
+struct Product {
+  enum What { out, up, down } what;
+  bool more;            // products in this pass
+  int blocks, columns;  // of the operand
+  int rows;             // of the tile that are real
+  float* to;            // out: [rows][columns]
+  const float* init;    // out: [columns], or null; up, of the first layer: what the observations give, of each state of the tile
+
+  int width;
+  Activation activation;
+  bool normed, keep;  // keep z, for the gradient
+  float eps;
+  Part* tape;            // of this layer
+  Normaliser* stats;     // of this layer, [rows of a tile]
+  bool to_head, from_head;  // this is the critic's last hidden layer; the way down begins here
+  float head_bias;
+  float* q;
+};
+constexpr int kProductBytes = 128;
+static_assert(sizeof(Product) <= kProductBytes && kProductsAt + kProductSlots * kProductBytes <= kHopperHeadBytes);
 
 struct Ring {
-  unsigned char* slots;
-  ptx::Barrier *full, *empty;
+  unsigned char* shared;
   int slot = 0;
   unsigned parity = 0;  // of the phase that is next in this slot
+  unsigned product = 0;  // number of the next one
 
-  __device__ explicit Ring(unsigned char* shared) {
-    full = reinterpret_cast<ptx::Barrier*>(shared);
-    empty = full + kRing;
-    slots = shared + kHopperHeadBytes;
+  __device__ explicit Ring(unsigned char* memory) : shared(memory) {}
+  __device__ ptx::Barrier* full(int i) const { return reinterpret_cast<ptx::Barrier*>(shared) + i; }
+  __device__ ptx::Barrier* empty(int i) const { return full(kRing + i); }
+  __device__ ptx::Barrier* told() const { return full(2 * kRing + product % kProductSlots); }
+  __device__ ptx::Barrier* done() const { return full(2 * kRing + kProductSlots + product % kProductSlots); }
+  __device__ unsigned product_parity() const { return product / kProductSlots % 2; }
+  __device__ Product* description() const {
+    return reinterpret_cast<Product*>(shared + kProductsAt + product % kProductSlots * kProductBytes);
   }
+  __device__ unsigned char* weights(int i) const { return shared + kHopperHeadBytes + i * kSlotBytes; }
+  __device__ unsigned char* vectors() const { return weights(kRing) + product % kProductSlots * kVectorBytes; }
+  __device__ unsigned char* behind() const { return weights(kRing) + kProductSlots * kVectorBytes; }
+
   // By one thread of every block; the cluster must meet then. warps: that work, in a block
   __device__ void begin(int warps) const {
     for (int i = 0; i < kRing; i++) {
-      ptx::begin_barrier(full + i, 1);
-      ptx::begin_barrier(empty + i, warps * kCluster);
+      ptx::begin_barrier(full(i), 1);
+      ptx::begin_barrier(empty(i), warps * kCluster);
+    }
+    for (int i = 0; i < kProductSlots; i++) {
+      ptx::begin_barrier(full(2 * kRing + i), 1);
+      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), warps);
     }
     ptx::publish_barriers();
   }
@@ -73,34 +85,24 @@ struct Ring {
     parity ^= 1;
   }
 
-  // The fetching thread's part: all that a tile is multiplied with.
-  __device__ void fetch(const Program& p) {
-    for (Pass pass = following(p, {}); pass.role != Role::end; pass = following(p, pass))
-      for (int i = 0; i < products_of(p, pass); i++) fetch(operand_of(p, pass, i));
-  }
-  __device__ void fetch(const Operand& o) {
-    const unsigned char* from = o.w;
-    for (int chunk = 0; chunk < chunks_of(o.columns); chunk++) {
-      const int bytes = chunk_columns(o.columns, chunk) * kBlockBytes, share = bytes / kCluster;
-      const int mine = ptx::cluster_rank() * share;
-#pragma unroll 1
-      for (int block = 0; block < o.blocks; block++, from += bytes) {
-        ptx::wait_for(empty + slot, parity ^ 1);  // of the phase before, which a new barrier counts as ended
-        ptx::arrive_expecting(full + slot, bytes);
-        ptx::copy_to_cluster(slots + slot * kSlotBytes + mine, from + mine, share, full + slot, (1 << kCluster) - 1);
-        advance();
-      }
-    }
-  }
-
-  // The others': the k-block that is next, once it is here; and that a warp needs one no longer.
+  // The working warps': the k-block that is next, once it is here; and that a warp needs one no longer.
   __device__ const unsigned char* wait() const {
-    ptx::wait_for(full + slot, parity);
-    return slots + slot * kSlotBytes;
+    ptx::wait_for(full(slot), parity);
+    return weights(slot);
   }
   __device__ void release(int which) const {
     const int lane = ptx::thread() % kLanes;
-    if (lane < kCluster) ptx::arrive_at(empty + which, lane);
+    if (lane < kCluster) ptx::arrive_at(empty(which), lane);
+  }
+  // The same of products.
+  __device__ const Product& wait_product() const {
+    ptx::wait_for(told(), product_parity());
+    return *description();
+  }
+  __device__ void release_product() {
+    ptx::sync_warp();
+    if (ptx::thread() % kLanes == 0) ptx::arrive(done());
+    product++;
   }
 };
 static_assert(kGroup * kBlockBytes % (16 * kCluster) == 0, "a share of a k-block is a whole number of 16 bytes");

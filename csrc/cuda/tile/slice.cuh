@@ -22,11 +22,24 @@ class Slice {
 
   // Member e of a net in this block, the `rank`-th of its team: starts the copies, unless it is there. No thread may be in a
   // product. arrive() must follow.
-  __device__ __noinline__ void hold(const Net& net, int e, int rank) {
+  __device__ void hold(const Net& net, int e, int rank) {
     const unsigned char* member = net.member(e);
     if (held == member) return;
     held = member;
-    pitch = slice_pitch(net.widest);
+    fetch(net, member, rank, weights);
+  }
+  // Until it is there for all threads of the block.
+  __device__ void arrive() const {
+    ptx::wait_copies<0>();
+    ptx::sync_block();
+  }
+  __device__ const unsigned char* layer(const Net& net, int l) const {
+    return weights + (l - 1) * slice_pitch(net.widest);
+  }
+
+ private:
+  static __device__ __noinline__ void fetch(const Net& net, const unsigned char* member, int rank,
+                                            unsigned char* weights) {
     const int first = rank * kSlice, chunk = first / kChunk;
     for (int l = 1; l < net.hidden; l++) {
       const PackedLayer layer = net.layer(l);
@@ -35,7 +48,7 @@ class Slice {
       const unsigned char* from =
           member + layer.forward + tile_offset(blocks, columns, chunk, 0) + first % kChunk * kBlockBytes;
       for (int i = ptx::thread() * kPartBytes; i < blocks * kSliceBytes; i += kThreads * kPartBytes) {
-        unsigned char* to = weights + (l - 1) * pitch + i;
+        unsigned char* to = weights + (l - 1) * slice_pitch(net.widest) + i;
         const int block = i / kSliceBytes, at = i % kSliceBytes;
         if (at < bytes)
           ptx::copy16(to, from + block * step + at);
@@ -45,17 +58,9 @@ class Slice {
     }
     ptx::commit_copies();
   }
-  // Until it is there for all threads of the block.
-  __device__ void arrive() const {
-    ptx::wait_copies<0>();
-    ptx::sync_block();
-  }
-  __device__ const unsigned char* layer(int l) const { return weights + (l - 1) * pitch; }
 
- private:
   unsigned char* weights;
   const unsigned char* held = nullptr;
-  int pitch = 0;
 };
 
 // Rows: of a tile.
@@ -79,9 +84,9 @@ struct SliceProducts {
   }
   // Half of a unit in a quarter: eight threads at a time meet no bank twice, be they of one row or of two.
   static __device__ Four* quarter_at(unsigned char* area, int quarter, int row, int unit, int half) {
-    return reinterpret_cast<Four*>(area + (quarter * Rows + row) * kSlice * 4 + half * 128 + (unit ^ row % 2 * 4) * 16);
+    return ptx::in_shared(reinterpret_cast<Four*>(area + (quarter * Rows + row) * kSlice * 4 + half * 128 + (unit ^ row % 2 * 4) * 16));
   }
-  static __device__ __noinline__ void up(unsigned char* area, const unsigned char* w, int blocks) {
+  static __device__ void up(unsigned char* area, const unsigned char* w, int blocks) {
     const int lane = ptx::thread() % kLanes, warp = ptx::thread() / kLanes, group = warp % 2, quarter = warp / 2;
     Sums sum;
     zero(sum);
@@ -149,7 +154,7 @@ struct SliceProducts {
 
   // This block's part of the dy of all blocks, into their areas: zero where the layer below has no columns for them. dz lies
   // at the place of this block's own part.
-  static __device__ __noinline__ void down(unsigned char* area, const unsigned char* w, int blocks, int team, int rank,
+  static __device__ void down(unsigned char* area, const unsigned char* w, int blocks, int team, int rank,
                                            unsigned first_of_team, const Inbox& numbers) {
     const int lane = ptx::thread() % kLanes, warp = ptx::thread() / kLanes;
     unsigned char* mine = part_of(area, rank);
@@ -181,8 +186,8 @@ struct SliceProducts {
     for (int rank = 0; rank < team; rank++)
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        const std::uint32_t word = *reinterpret_cast<const std::uint32_t*>(
-            part_of(area, rank) + turned(row, unit / 4 * 4 + j) + unit % 4 * 4);
+        const std::uint32_t word = *ptx::in_shared(reinterpret_cast<const std::uint32_t*>(
+            part_of(area, rank) + turned(row, unit / 4 * 4 + j) + unit % 4 * 4));
         x[2 * j] += ptx::as_float(word << 16);
         x[2 * j + 1] += ptx::as_float(word & 0xffff0000u);
       }

@@ -21,7 +21,7 @@ class Tile {
       : here(place), p(place.p), bandwidths(its_bandwidths), work(its_work) {}
 
   // Does what lies between a pass, at first that of Role::start, and the next, which it becomes. False: the tile is done.
-  __device__ __noinline__ bool next(Pass& pass) const {
+  __device__ bool next(Pass& pass) const {
     const Pass done = pass;
     pass = following(p, done);
     if (p.observe_to) return pass.role != Role::end;
@@ -38,16 +38,16 @@ class Tile {
   }
 
  private:
-  __device__ __noinline__ void load(const float* from, float* to) const {
+  __device__ void load(const float* from, float* to) const {
     here.for_numbers([&](int i) { to[i] = from[here.first_row * p.A + i]; });
     ptx::sync_block();
   }
-  __device__ __noinline__ void store(const float* from, float* to) const {
+  __device__ void store(const float* from, float* to) const {
     if (!here.speaks) return;
     here.for_numbers([&](int i) { to[here.first_row * p.A + i] = from[i]; });
   }
 
-  __device__ __noinline__ void drift() const {
+  __device__ void drift() const {
     const float* v = here.member(0);
     const int pitch = padded(p.A);
     const float steps = static_cast<float>(counted(p.euler_steps));
@@ -55,7 +55,7 @@ class Tile {
     ptx::sync_block();
   }
 
-  __device__ __noinline__ void clip_samples() const {
+  __device__ void clip_samples() const {
     here.for_numbers([&](int i) { here.x()[i] = clipped(here.x()[i], p.sample_clip); });
     ptx::sync_block();
   }
@@ -65,7 +65,7 @@ class Tile {
   }
 
   // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
-  __device__ __noinline__ void combine() const {
+  __device__ void combine() const {
     const int ensemble = p.critic.ensemble, pitch = padded(p.A);
     here.for_numbers([&](int i) {
       const int row = i / p.A, at = row * pitch + i % p.A;
@@ -84,14 +84,14 @@ class Tile {
     ptx::sync_block();
   }
 
-  __device__ __noinline__ void direction() const {
+  __device__ void direction() const {
     const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.attraction),
                                   here.floats(p.at.repulsion), here.rows, p.N, p.A,
-                                  bandwidths, work};
+                                  ptx::in_shared(bandwidths), ptx::in_shared(work)};
     interaction.run(p.pairwise);
   }
 
-  __device__ __noinline__ void update(int round) const {
+  __device__ void update(int round) const {
     const Corrections corrections = Corrections::of(counted(p.update.first_step) + round);
     float *first = here.floats(p.at.first), *second = here.floats(p.at.second);
     float* x = here.x();
@@ -100,7 +100,7 @@ class Tile {
   }
 
   // The particles' moments from the caller's, or zero.
-  __device__ __noinline__ void start_moments() const {
+  __device__ void start_moments() const {
     float *first = here.floats(p.at.first), *second = here.floats(p.at.second);
     if (p.first) {
       load(p.first, first);
@@ -127,7 +127,7 @@ class Tile {
   }
 
   // Once all members have given their gradients.
-  __device__ __noinline__ void step(int round) const {
+  __device__ void step(int round) const {
     combine();
     if (p.differentiate)
       results();
@@ -143,7 +143,7 @@ class Tile {
     }
   }
 
-  __device__ __noinline__ void store_values(int ensemble) const {
+  __device__ void store_values(int ensemble) const {
     if (!here.speaks) return;
     for (int e = 0; e < ensemble; e++)
       for (int row = ptx::thread(); row < here.rows; row += kThreads)
@@ -151,7 +151,7 @@ class Tile {
   }
 
   // What a single gradient was asked for.
-  __device__ __noinline__ void results() const {
+  __device__ void results() const {
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(here.dq(), p.dq);
     if (p.jacobian && here.speaks) {
@@ -167,7 +167,7 @@ class Tile {
     }
   }
 
-  __device__ __noinline__ void judge() const {
+  __device__ void judge() const {
     if (p.q) store_values(p.judge.ensemble);
     const Judgement& j = p.judgement;
     if ((!j.actions && !j.target) || !here.speaks) return;

@@ -3,14 +3,12 @@
 //
 // a      activations (of the gradient: dz), k-blocks of [Rows][64 bytes] in shared memory, updated in place
 // tape   z of every hidden layer as bfloat16, in scratch. A thread reads back only what it has written, so it lies there as
-//        the thread holds it: [groups of 32 columns][2 halves][128 threads a warpgroup] of 16 bytes. Likewise `work`: dy
-//        of all columns but the last chunk's.
-// stats  [hidden][Rows][2] floats: mean and 1 / std
+//        the thread holds it: [groups of 32 columns][2 halves][128 threads a warpgroup] of 16 bytes
+// stats  [hidden][Rows] Normaliser
 //
-// A product is 256 columns at a time, 128 sums a thread. Of a chunk that is not the last, z goes to the tape and comes
-// back when the whole row's norm is known; z of the last chunk waits in `a`, at the place where its activation will be:
-// all products that read `a` are done by then. So between two products a thread walks over its own 2 rows of every group
-// in a loop of few registers, whatever the activation.
+// A product is 256 columns at a time, 128 sums a thread, and has at most two such chunks. The first one's sums wait in 64
+// registers, as bfloat16, until the second one's products have read `a`; then both are written to it, at the places where
+// activations will be, and a loop of few registers takes them through norm and activation (warpgroup_hidden.cuh).
 #pragma once
 
 #include "ring.cuh"
@@ -26,44 +24,77 @@ __device__ inline void take_unit(const Sums& sum, int group, int half, float (&x
   for (int i = 0; i < kUnit; i++) x[i] = sum[(4 * group + i / 2) * 4 + 2 * half + i % 2];
 }
 
+using Waiting = Part[kChunkGroups][2];  // a chunk's numbers, as bfloat16
+
+// What the working threads know of their tile, in shared memory: registers have other uses.
+struct Known {
+  Spot spot;
+  Pass pass;
+  std::uint16_t state_of[kLargestHopperTile];  // of each row, within the tile
+};
+static_assert(sizeof(Known) <= kProductsAt - kTileAt);
+__device__ inline Known& known(unsigned char* shared) { return *reinterpret_cast<Known*>(shared + kTileAt); }
+
+// The way into the first product: observations, or particles (and the time, where the net takes one more input).
+template <int Rows>
+__device__ __noinline__ void enter(const Program& p, unsigned char* shared, unsigned char* a) {
+  const Known& tile = *ptx::in_shared(&known(shared));
+  const Pass pass = tile.pass;
+  const Net& net = net_of(p, pass);
+  const Place here(p, tile.spot, Rows);
+  if (pass.observes) {
+    const float* obs = ptx::in_global(p.obs + here.first_state * p.O);
+    const int O = p.O;
+    fill_operand<Precision::bf16>(a, Rows, here.states, O,
+                                  [&](int s, int o) { return obs[std::int64_t{s} * O + o]; });
+  } else {
+    const float* particles = here.x();
+    const int dims = p.A;
+    const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / counted(p.euler_steps) : 0;
+    fill_operand<Precision::bf16>(a, Rows, here.rows, net.inputs,
+                                  [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
+  }
+  ptx::show_to_products();
+  ptx::sync_block();
+}
+
 // Rows: of a tile, 64 or 128. With 64 the second warpgroup has none, and helps between passes only.
 template <int Rows>
 class WarpgroupNetwork {
   using Layer = cuda::Layer<Rows>;
 
  public:
-  __device__ WarpgroupNetwork(const Place& place, Ring& weights) : here(place), p(place.p), ring(weights) {
-    a = ring.slots + kRing * kSlotBytes;
-  }
+  __device__ WarpgroupNetwork(const Program& program, unsigned char* shared)
+      : p(program), ring(shared), a(ring.behind()) {}
 
-  // Shared memory of the pairwise part: that of the activations, between networks.
-  __device__ Bandwidth* bandwidths() const { return reinterpret_cast<Bandwidth*>(a); }
-  __device__ float* pair_memory() const { return reinterpret_cast<float*>(a + bandwidth_bytes(Rows)); }
-
-  // Everything but the products and what their sums are needed for is in functions: products are not, because the compiler
-  // would wait for each (its warning C7510), and are written once, because they are large.
-  __device__ void run(const Pass& pass) const {
-    const Net& net = net_of(p, pass);
-    enter(pass, net);
-    for (int product = 0; has_rows() && product < products_of(p, pass); product++) {
-      const Layer y = layer(pass, net, product);
-      Moments moments[2];
-      for (int chunk = 0; chunk < chunks_of(y.columns); chunk++) {
+  // The pass that is known. Products are in no function of their own, because the compiler would wait for each (its warning C7510), and are written
+  // once, because they are large. They leave few registers, so what is known of them is read again rather than kept.
+  __device__ void run() {
+    enter<Rows>(p, ring.shared, a);
+    for (bool more = has_rows(); more;) {
+      const Product& product = ring.wait_product();
+      Waiting waiting;
+      RowSums sums;
+#pragma unroll 1
+      for (int chunk = 0; chunk < chunks_of(product.columns); chunk++) {
         Sums sum;
-        multiply(y, chunk, sum);
-        if (y.what == Layer::out) {
-          put_out(y, chunk, sum);
-          continue;
-        }
-        const bool last = chunk + 1 == chunks_of(y.columns);
-        if (last) ptx::sync_warpgroup();  // A is free
-        if (y.what == Layer::up)
-          put_up(y, chunk, last, sum, moments);
+        if (product.what == Product::up && product.init) fetch_seen(product, chunk);
+        multiply(product.blocks, chunk_columns(product.columns, chunk), sum);
+        if (product.what == Product::out)
+          put_out(product, chunk, sum);
+        else if (chunk_columns(product.columns, chunk) == kChunk)
+          put<true>(product, chunk, sum, sums, waiting);
         else
-          put_down(y, chunk, last, sum);
+          put<false>(product, chunk, sum, sums, waiting);
       }
-      if (y.what == Layer::up) y.go_up(moments[0], moments[1]);
-      if (y.what == Layer::down || y.from_head) go_down(y);
+      if (product.what != Product::out) {
+        const Layer y = layer(product);
+        if (product.columns > kChunk) put_waiting(y, waiting);
+        if (product.what == Product::up) y.go_up(sums);
+        if (product.what == Product::down || product.from_head) y.go_down();
+      }
+      more = product.more;
+      ring.release_product();
     }
     ptx::sync_block();
   }
@@ -72,208 +103,179 @@ class WarpgroupNetwork {
   // Whether this warpgroup has rows of the tile.
   static __device__ bool has_rows() { return ptx::thread() < Rows / kGroupRows * kGroupThreads; }
 
-  // The way into the first product: observations, or particles (and the time, where the net takes one more input).
-  __device__ __noinline__ void enter(const Pass& pass, const Net& net) const {
-    if (pass.observes) {
-      const float* obs = p.obs + here.first_state * p.O;
-      fill_operand<Precision::bf16>(a, Rows, here.states, p.O,
-                                    [&](int s, int o) { return obs[std::int64_t{s} * p.O + o]; });
-    } else {
-      const float* particles = here.x();
-      const int dims = p.A;
-      const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / counted(p.euler_steps) : 0;
-      fill_operand<Precision::bf16>(a, Rows, here.rows, net.inputs,
-                                    [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
-    }
-    ptx::show_to_products();
-    ptx::sync_block();
-  }
-
-  __device__ __noinline__ Layer layer(const Pass& pass, const Net& net, int product) const {
-    const Operand o = operand_of(p, pass, product);
-    Layer y{};
-    y.a = a;
-    y.blocks = o.blocks;
-    y.columns = o.columns;
-    if (pass.observes) {
-      y.init = vectors(net, product, net.layer(0).vectors);
-      const Observed to = here.observed(net);
-      y.to = to.at + product * to.stride;
-      y.rows = here.states;
-      return y;
-    }
-    const bool gradient = pass.role == Role::critic, down = product >= net.hidden;
-    y.rows = here.rows;
-    const int l = down ? 2 * net.hidden - 2 - product : product;  // whose z or dz it is
-    if (down && (!net.critic || l < 0)) {
-      y.init = net.critic ? nullptr : vectors(net, 0, net.last_bias);
-      y.to = here.member(pass.member);
-      return y;
-    }
-    const PackedLayer packed_layer = net.layer(l);
-    y.what = down ? Layer::down : Layer::up;
-    y.width = packed_layer.width;
-    y.groups = padded(y.width) / kGroup;
-    y.activation = net.activation;
-    y.normed = net.norm != Norm::none;
-    y.eps = net.norm_eps;
-    y.vectors = vectors(net, pass.member, packed_layer.vectors);
-    y.init = y.vectors;
-    if (l == 0) {
-      const Observed seen = here.observed(net);
-      y.init = seen.at + pass.member * seen.stride;
-      y.init_pitch = padded(y.width);
-    }
-    y.keep = gradient;
-    const int kept_before = gradient ? l * (net.widest / kGroup * Layer::kTapeStep) : 0;
-    y.tape = reinterpret_cast<Part*>(here.scratch + p.at.tape) + kept_before;
-    y.work = reinterpret_cast<Part*>(here.scratch + p.at.work);
-    y.stats = here.floats(p.at.stats) + l * 2 * Rows;
-    if (net.critic && !down && l + 1 == net.hidden) {
-      y.head = vectors(net, pass.member, net.last);
-      y.head_bias = *vectors(net, pass.member, net.last_bias);
-      y.q = here.q(pass.member);
-      y.from_head = gradient;
-    }
-    return y;
+  __device__ Layer layer(const Product& product) const {
+    return Layer(product, a, ptx::shared_address(ring.vectors()));
   }
 
   // ---- products
 
   // A chunk of at most N columns. Ends with this warp's products done.
   template <int N>
-  __device__ void accumulate(int blocks, Sums& sum) const {
-    Ring weights = ring;
-    const unsigned char* rows = a + ptx::thread() / kGroupThreads * kGroupRows * kBlockBytes;
+  __device__ void accumulate(int blocks, Sums& sum) {
+    const unsigned char* rows = a + ptx::thread_anew() / kGroupThreads * kGroupRows * kBlockBytes;
     int before = 0;
 #pragma unroll 1
     for (int block = 0; block < blocks; block++) {
-      const std::uint64_t w = ptx::operand(weights.wait()), x = ptx::operand(rows + block * Layer::kABytes);
+      const std::uint64_t w = ptx::operand(ring.wait()), x = ptx::operand(rows + block * Layer::kABytes);
       ptx::begin_products();
       ptx::multiply_group<N>(sum, x, w);
       ptx::multiply_group<N>(sum, x + kSliceStep, w + kSliceStep);
       ptx::commit_products();
       ptx::wait_products<1>();
-      if (block > 0) weights.release(before);
-      before = weights.slot;
-      weights.advance();
+      if (block > 0) ring.release(before);
+      before = ring.slot;
+      ring.advance();
     }
     ptx::wait_products<0>();
-    weights.release(before);
-    ring.slot = weights.slot;
-    ring.parity = weights.parity;
+    ring.release(before);
   }
-  __device__ void multiply(const Layer& y, int chunk, Sums& sum) const {
-    const int columns = chunk_columns(y.columns, chunk);
+  __device__ void multiply(int blocks, int columns, Sums& sum) {
 #pragma unroll
     for (int i = 0; i < kChunk / 2; i++) sum[i] = 0;
-    if (y.blocks == 0) return;
+    if (blocks == 0) return;
     if (columns > 128) {
-      accumulate<256>(y.blocks, sum);
+      accumulate<256>(blocks, sum);
     } else if (columns > 64) {
-      accumulate<128>(y.blocks, sum);
+      accumulate<128>(blocks, sum);
     } else if (columns > 32) {
-      accumulate<64>(y.blocks, sum);
+      accumulate<64>(blocks, sum);
     } else {
-      accumulate<32>(y.blocks, sum);
+      accumulate<32>(blocks, sum);
     }
-  }
-
-  // f(group of the chunk) for the chunk's groups, unrolled, since sums are registers.
-  template <class F>
-  static __device__ void for_groups(const Layer& y, int chunk, F f) {
-    const int groups = chunk_columns(y.columns, chunk) / kGroup;
-#pragma unroll
-    for (int group = 0; group < kChunkGroups; group++)
-      if (group < groups) f(group);
   }
 
   // to[rows][columns] = init[column] + A W, as float.
-  __device__ void put_out(const Layer& y, int chunk, const Sums& sum) const {
-    const float* init = y.init;
-    const int column = Layer::column(chunk * kChunkGroups);
+  __device__ void put_out(const Product& product, int chunk, const Sums& sum) const {
+    const Own own;
+    const int columns = product.columns, rows = product.rows, column = chunk * kChunk + own.unit() * kUnit;
+    const int groups = chunk_columns(columns, chunk) / kGroup;
+    const float* init = product.init ? ptx::in_global(product.init) + column : nullptr;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      if (own_row(half) >= y.rows) continue;
-      float* to = y.to + std::int64_t{own_row(half)} * y.columns + column;
-      for_groups(y, chunk, [&](int group) {
+      if (own.row(half) >= rows) continue;
+      float* to = ptx::in_global(product.to) + std::int64_t{own.row(half)} * columns + column;
+#pragma unroll
+      for (int group = 0; group < kChunkGroups; group++) {
+        if (group >= groups) break;
         float x[kUnit], b[kUnit] = {};
         take_unit(sum, group, half, x);
-        if (init) load_unit(init + column + group * kGroup, b);
+        if (init) load_unit(init + group * kGroup, b);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) x[i] += b[i];
         store_unit(to + group * kGroup, x);
-      });
+      }
     }
   }
-
-  // ---- hidden layers
-
-  // z = init + A W of a chunk: to the tape, to A where it is the last, and into the moments of the rows.
-  __device__ void put_up(const Layer& y, int chunk, bool last, Sums& sum, Moments (&moments)[2]) const {
-    const bool keep = y.keep || !last, normed = y.normed;
-    const int first = chunk * kChunkGroups;
+  // Where the parts of a chunk go: to A if it is the last, else to those waiting.
+  struct Target {
+    std::uint32_t place;
+    bool last;
+    Waiting& waiting;
+    __device__ void operator()(int group, int half, const Part& part) const {
+      if (last)
+        ptx::store_shared(place + group * Layer::kABytes + half * Layer::kHalfBytes, part.word);
+      else
+        waiting[group][half] = part;
+    }
+  };
+  // z or dy of a chunk. Whole: it has kChunk columns.
+  template <bool Whole>
+  __device__ void put(const Product& product, int chunk, const Sums& sum, RowSums& sums, Waiting& waiting) const {
+    const bool last = (chunk + 1) * kChunk >= product.columns;
+    if (last) ptx::sync_warpgroup();  // A is free
+    const Layer y = layer(product);
+    const Target target{y.place(chunk * kChunkGroups, 0), last, waiting};
+    if (product.what == Product::up)
+      put_up<Whole>(product, y, chunk, target, sum, sums);
+    else
+      put_down<Whole>(product, chunk, target, sum);
+  }
+  template <bool Whole>
+  __device__ void put_down(const Product& product, int chunk, const Target& put, const Sums& sum) const {
+    const int groups = chunk_columns(product.columns, chunk) / kGroup;
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const int row = own_row(half) < here.rows ? own_row(half) : 0;
-      const float* init = y.init + (row + here.offset) / p.N * y.init_pitch + Layer::column(first);
-      Part *tape = Layer::own(y.tape, first, half), *in_a = Layer::place(a, first, half);
-      float total = 0;
-      for_groups(y, chunk, [&](int group) {
-        float x[kUnit], b[kUnit];
-        take_unit(sum, group, half, x);
-        load_unit(init + group * kGroup, b);
+    for (int group = 0; group < kChunkGroups; group++) {
+      if (!Whole && group >= groups) break;
 #pragma unroll
-        for (int i = 0; i < kUnit; i++) x[i] += b[i];
-        const Part z = rounded(x);
-        if (keep) tape[group * Layer::kTapeStep] = z;
-        if (last) in_a[group * Layer::kAStep] = z;
-        widen(z, x);
-        y.cut(first + group, x);
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) {
-          total += x[i];
-          sum[(4 * group + i / 2) * 4 + 2 * half + i % 2] = x[i];
-        }
-      });
-      if (!normed) continue;
-      const int count = min_int(kChunk, y.width - chunk * kChunk);
-      const float mean = sum_own_row(total) / count;
-      float squares = 0;
-      for_groups(y, chunk, [&](int group) {
+      for (int half = 0; half < 2; half++) {
         float x[kUnit];
         take_unit(sum, group, half, x);
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) x[i] -= mean;
-        y.cut(first + group, x);
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) squares = math::fma(x[i], x[i], squares);
-      });
-      moments[half].include(chunk * kChunk, count, mean, sum_own_row(squares));
+        put(group, half, rounded(x));
+      }
     }
   }
-
-  // dy = A W of a chunk: to A where it is the last, else aside.
-  __device__ void put_down(const Layer& y, int chunk, bool last, const Sums& sum) const {
-    const int first = chunk * kChunkGroups;
+  // Of the first layer: what the observations give, by the state of this thread's row, from `column` on.
+  __device__ const float* seen(const Product& product, int column, int half) const {
+    const Own own;
+    const int state = ptx::in_shared(known(ring.shared).state_of)[own.row(half)];
+    return ptx::in_global(product.init) + state * product.columns + column + own.unit() * kUnit;
+  }
+  __device__ void fetch_seen(const Product& product, int chunk) const {
+    const int groups = chunk_columns(product.columns, chunk) / kGroup;
+#pragma unroll 1
+    for (int half = 0; half < 2; half++) {
+      const float* from = seen(product, chunk * kChunk, half);
+#pragma unroll 1
+      for (int group = 0; group < groups; group++) ptx::prefetch(from + group * kGroup);
+    }
+  }
+  // z goes to the tape, too, and into what is known of its row.
+  template <bool Whole>
+  __device__ void put_up(const Product& product, const Layer& y, int chunk, const Target& put, const Sums& sum,
+                         RowSums& sums) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      Part *work = Layer::own(y.work, first, half), *in_a = Layer::place(a, first, half);
-      for_groups(y, chunk, [&](int group) {
-        float x[kUnit];
-        take_unit(sum, group, half, x);
-        if (last)
-          in_a[group * Layer::kAStep] = rounded(x);
-        else
-          work[group * Layer::kTapeStep] = rounded(x);
-      });
+      if (product.init) {
+        const float* from = seen(product, chunk * kChunk, half);
+        put_row<Whole>(product, y, chunk, half, put, sum, sums,
+                       [&](int group, float(&b)[kUnit]) { load_global_unit(from + group * kGroup, b); });
+      } else {
+        put_row<Whole>(product, y, chunk, half, put, sum, sums,
+                       [&](int group, float(&b)[kUnit]) { y.load(Layer::bias, chunk * kChunkGroups + group, b); });
+      }
     }
   }
+  // beginning(group, what the sums began with)
+  template <bool Whole, class Beginning>
+  __device__ void put_row(const Product& product, const Layer& y, int chunk, int half, const Target& put, const Sums& sum,
+                          RowSums& sums, Beginning beginning) const {
+    const int groups = chunk_columns(product.columns, chunk) / kGroup;
+    const bool taped = product.keep;
+    Part* tape = y.taped(chunk * kChunkGroups, half);
+    float total[2] = {}, squares[2] = {};
+#pragma unroll
+    for (int group = 0; group < kChunkGroups; group++) {
+      if (!Whole && group >= groups) break;
+      float x[kUnit], b[kUnit];
+      beginning(group, b);
+      take_unit(sum, group, half, x);
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) x[i] += b[i];
+      const Part part = rounded(x);
+      put(group, half, part);
+      if (taped) ptx::store_global(tape + group * Layer::kTapeStep, part.word);
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) {
+        total[i % 2] += x[i];
+        squares[i % 2] = math::fma(x[i], x[i], squares[i % 2]);
+      }
+    }
+    sums.total[half] += total[0] + total[1];
+    sums.squares[half] += squares[0] + squares[1];
+  }
+  // The first of two chunks, when the products of the second are done with A.
+  __device__ void put_waiting(const Layer& y, const Waiting& waiting) const {
+    const std::uint32_t place = y.place(0, 0);
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+      for (int group = 0; group < kChunkGroups; group++)
+        ptx::store_shared(place + group * Layer::kABytes + half * Layer::kHalfBytes, waiting[group][half].word);
+  }
 
-  const Place& here;
   const Program& p;
-  Ring& ring;
-  unsigned char* a;
+  Ring ring;
+  unsigned char* const a;
 };
 
 }  // namespace vgf::cuda

@@ -23,6 +23,7 @@ inline void arrive_expecting(Barrier* barrier, int bytes) {
   emulator::arrive(barrier);
 }
 inline void arrive_at(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
+inline void arrive(Barrier* barrier) { emulator::arrive(barrier); }
 inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 
 inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier* barrier, std::uint16_t blocks) {
@@ -32,8 +33,14 @@ inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier
     if (blocks >> rank & 1) emulator::copy_telling(in_block(shared, rank), global, bytes, in_block(barrier, rank));
 }
 
+inline void copy_to_block(void* shared, const void* global, int bytes, Barrier* barrier) {
+  copy_to_cluster(shared, global, bytes, barrier, static_cast<std::uint16_t>(1 << emulator::current->block->rank));
+}
+
 template <int Count>
 inline void store_to(void* shared, const std::uint32_t (&word)[Count], Barrier* barrier, unsigned rank) {
+  // An H100 was seen to stop with an illegal instruction.
+  if (emulator::cluster.size() < 2) throw std::runtime_error("emulator: st.async in a block without a cluster");
   emulator::store_telling(in_block(static_cast<unsigned char*>(shared), rank), word, 4 * Count, in_block(barrier, rank));
 }
 

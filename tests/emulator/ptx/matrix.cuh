@@ -121,5 +121,8 @@ inline std::uint32_t to_bf16(float x) {
   return (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
 }
 inline std::uint32_t to_bf16_pair(float low, float high) { return to_bf16(low) | to_bf16(high) << 16; }
+inline std::uint32_t to_positive_bf16_pair(float low, float high) {
+  return to_bf16_pair(low < 0 ? 0 : low, high < 0 ? 0 : high);
+}
 
 }  // namespace vgf::cuda::ptx
