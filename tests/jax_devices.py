@@ -105,6 +105,33 @@ def gradient_under_shard_map():
     np.testing.assert_array_equal(got, jax.grad(lambda x: vgf.value(p.critic, p.obs, x).sum())(p.particles))
 
 
+def explicit_mesh():
+    """Where types say how arrays are cut, those of results and gradients do, too."""
+    if not hasattr(jax, "set_mesh"):
+        return
+    p = PROBLEM
+    mesh = jax.make_mesh((DEVICES,), ("states",), axis_types=(jax.sharding.AxisType.Explicit,))
+    cut, everywhere = NamedSharding(mesh, P("states")), NamedSharding(mesh, P())
+    critic, target, policy = (jax.device_put(network, everywhere) for network in (CRITIC, TARGET, POLICY))
+    obs, x, noise, reward, mask = (
+        jax.device_put(a, cut) for a in (p.obs, p.particles, p.noise, p.reward, p.mask)
+    )
+
+    def gradient(critic, obs, x):
+        return jax.grad(lambda actions: vgf.value(critic, obs, actions).mean(axis=0).sum())(x)
+
+    with jax.set_mesh(mesh):
+        for function, arrays, wanted in (
+            (gradient, (critic, obs, x), plain.value_and_grad(p.critic, p.obs, p.particles)[1]),
+            (td_target, (critic, target, policy, obs, noise, reward, mask), wanted_target()),
+        ):
+            compiled = jax.jit(function).lower(*arrays).compile()
+            got = compiled(*arrays)
+            np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7)
+            assert jax.typeof(got).sharding.spec[0] == "states", jax.typeof(got)
+            assert not re.search("all-gather|all-to-all|collective-permute", compiled.as_text())
+
+
 if __name__ == "__main__":
     assert len(jax.devices()) == DEVICES
     globals()[sys.argv[1]]()

@@ -294,6 +294,16 @@ def test_a_gradient_for_obs_is_refused():
         jax.grad(lambda obs: jnp.sum(vgf.value(critic, obs, PROBLEM.particles)))(PROBLEM.obs)
 
 
+def test_a_second_derivative_is_refused():
+    critic, p = network(PARAMS["critic"]), PROBLEM
+
+    def slopes(x):
+        return jnp.sum(jax.grad(lambda x: jnp.sum(vgf.value(critic, p.obs, x)))(x) ** 2)
+
+    with pytest.raises(NotImplementedError, match="differentiated once, .*; .* use plain JAX for it"):
+        jax.grad(slopes)(p.particles)
+
+
 # ---- vmap
 
 

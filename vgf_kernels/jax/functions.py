@@ -71,7 +71,7 @@ def pack(
 @documented(
     f"""{NETWORKS} Differentiable once, in reverse mode, with respect to the
     actions. The critic's parameters are constants: their gradient is zero. A gradient with respect to obs
-    is refused."""
+    is refused (ValueError), and so is a second derivative (NotImplementedError)."""
 )
 def value(
     critic: AnyNetwork, obs: Array, actions: Array, *, backend: str = "auto", precision: str | None = None

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .calls import Call
@@ -59,7 +59,30 @@ def _run(*operands, call: Call, jaxpr):
 
 @vgf_call.def_abstract_eval
 def _abstract(*operands, call: Call, jaxpr):
-    return [ShapedArray(s, np.dtype(r.dtype)) for s, r in zip(call.shapes(operands), call.results)]
+    shapes = zip(call.shapes(operands), call.results)
+    return [ShapedArray(s, np.dtype(r.dtype), **_type_of_cut(operands, call, len(s), r.axis)) for s, r in shapes]
+
+
+def _type_of_cut(operands, call: Call, rank: int, axis: int) -> dict:
+    """What the type of a result says of its sharding, where those of the operands do: on meshes with explicit axes, which
+    the states are cut along."""
+    for operand, counts in zip(operands, call.per_state):
+        sharding = getattr(operand, "sharding", None)
+        parts = next(iter(getattr(sharding, "spec", ())), None)
+        if counts and parts is not None:
+            spec = [parts if i == axis else None for i in range(rank)]
+            return {"sharding": NamedSharding(sharding.mesh, PartitionSpec(*spec))}
+    return {}
+
+
+def _refuse_derivative(primals, tangents, *, call: Call, jaxpr):
+    raise NotImplementedError(
+        "expected value to be differentiated once, with respect to the actions; a second derivative goes through the "
+        "engine, which has none: use plain JAX for it"
+    )
+
+
+ad.primitive_jvps[vgf_call] = _refuse_derivative
 
 
 def _varying(array) -> frozenset:
