@@ -6,7 +6,8 @@ Four parts, for both engines unless told otherwise: every function, activation, 
 in float64 (gpu_checks.py); what the GPU itself reaches (matrix products, copies); times against eager torch,
 torch.compile and JAX with rates as shares of the GPU's own matrix product (gpu_times.py); and compute-sanitizer,
 where it is there. Each has a share of the minutes, what one leaves goes to the next, and what matters comes first in
-each. Everything that may hang runs in a process of its own and is killed in time; what has hung is not tried on and on.
+each; checks of several precisions run at once. Everything that may hang runs in a process of its own and is killed in time;
+what has hung is not tried on and on.
 All of it goes to one JSON file in DIR, written anew after every check and every time, so that an end before the end
 loses nothing. A table comes last. Returns 1 where something is wrong.
 
@@ -17,11 +18,14 @@ engine, to test this file.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import shutil
 import sys
+import threading
 import time
-from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -42,9 +46,8 @@ import vgf_kernels
 SHARES = {"checks": 10 / 30, "limits": 1 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
 # Seconds that a check may take: its process's start, the reference, and Triton's compilation.
 SILENCE = {"cuda": 60, "triton": 180, "cpu": 60}
-MOST_RESTARTS = 10
-# Ends of a check's process in one precision, before the others go on without it. A hang takes long and counts twice.
-MOST_ENDS = 4
+MOST_ENDS = 8  # of the process of an engine's checks in one precision
+DEFAULTS = {"VGF_TRITON_AUTOTUNE": "0"}  # what is right does not hang on tuning, which takes long
 TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
@@ -53,6 +56,7 @@ class Session:
 
     def __init__(self, options: argparse.Namespace, engines: dict[str, vgf_kernels.Backend]) -> None:
         self.options = options
+        self._writing = threading.Lock()
         self.engines = [name for name, engine in engines.items() if engine.available]
         self._end = time.monotonic() + 60 * options.minutes
         self._left = dict(SHARES)
@@ -103,53 +107,46 @@ class Session:
             process.close()
 
     def checks(self, deadline: float) -> None:
-        """The engines get equal parts of the time."""
-        stopped = []
-        for number, engine in enumerate(self.engines):
-            left = deadline - time.monotonic()
-            try:
-                self._check(engine, time.monotonic() + left / (len(self.engines) - number))
-            except Stopped as reason:
-                stopped.append(str(reason))
+        """Engines and precisions at once, each in a process of its own: what takes long is the reference."""
+        jobs = list(itertools.product(self.engines, self.options.precision))
+        with ThreadPoolExecutor(max(1, min(len(jobs), (os.cpu_count() or 2) - 1))) as pool:
+            stopped = [reason for reason in pool.map(lambda job: self._check(*job, deadline), jobs) if reason]
         if stopped:
             raise Stopped("; ".join(stopped))
 
-    def _check(self, engine: str, deadline: float) -> None:
-        """A check that raises, hangs or takes its process with it is a failed one; the next begins in a new process."""
-        skip, precisions, ends = 0, list(self.options.precision), Counter()
-        for _ in range(MOST_RESTARTS + 1):
-            command = self._check_command(engine, precisions, "quick" if self.options.quick else "all")
+    def _check(self, engine: str, precision: str, deadline: float) -> str | None:
+        """Why it could not go on; a check that raises, hangs or takes its process with it is a failed one, and the next
+        begins in a new process."""
+        skip = ends = 0
+        while ends < MOST_ENDS:
+            command = self._check_command(engine, [precision], "quick" if self.options.quick else "all")
             check, stopped = {"passed": True}, None
             try:
-                for check in records([*command, "--skip", str(skip)], deadline, SILENCE[engine]):
+                for check in records([*command, "--skip", str(skip)], deadline, SILENCE[engine], **DEFAULTS):
                     if "passed" in check:
                         self._add(engine, check)
                         skip = check["number"] + 1
             except Stopped as reason:
                 stopped = reason
             if stopped and stopped.in_time:
-                self.record["parts"][f"checks of {engine}"] = {"state": "time was up", "checked": skip}
-                return
+                name = f"checks of {engine} in {precision}"
+                self.record["parts"][name] = {"state": "time was up", "checked": skip}
+                return None
             if stopped and "passed" in check:
-                raise Stopped(f"{engine}: {stopped}")
+                return f"{engine} in {precision}: {stopped}"
             if stopped:
                 check |= {"passed": False, "failed": str(stopped)}
                 self._add(engine, check)
             if "failed" not in check:
-                return
-            skip, precision = check["number"] + 1, check["precision"]
-            ends[precision] += 2 if stopped else 1
-            if ends[precision] >= MOST_ENDS:
-                functions = check["number"] // len(precisions) + 1  # that are done
-                precisions.remove(precision)
-                skip = functions * len(precisions)
-            if not precisions:
-                break
-        raise Stopped(f"{engine}: too many checks ended their process")
+                return None
+            skip = check["number"] + 1
+            ends += 2 if stopped else 1  # a hang takes long, so it counts twice
+        return f"{engine} in {precision}: too many checks ended their process"
 
     def _add(self, engine: str, check: dict) -> None:
-        self.record["checks"].append({"engine": engine} | check)
-        self.write()
+        with self._writing:
+            self.record["checks"].append({"engine": engine} | check)
+            self.write()
 
     def _check_command(self, engine: str, precisions: list[str], extent: str) -> list[str]:
         script = [sys.executable, str(HERE / "gpu_checks.py"), engine, self.options.device]

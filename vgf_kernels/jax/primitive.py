@@ -22,6 +22,7 @@ from .calls import Call
 from .lowering import vgf_handler
 from .platforms import engine_for
 
+
 def run(*args: Any, **keywords: Any) -> list[jax.Array]:
     """The results of Call.of(...)."""
     call, operands = Call.of(*args, **keywords)
