@@ -26,6 +26,8 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
     H: tl.constexpr = shape.width
     CHUNK: tl.constexpr = shape.chunk
     PRODUCTS: tl.constexpr = shape.products
+    # In bfloat16 what tf32 cuts off of the inputs is less than bfloat16 would, and rounding takes registers.
+    CUT: tl.constexpr = scratch.y.dtype.element_ty == tl.bfloat16
     weights = net.edges + member * net.stride * 16
     biases = layer_vectors(net, member, 0, shape)
     inputs = scratch.inputs + member * STATES * H
@@ -39,7 +41,9 @@ def prepare_inputs(net, scratch, member, obs, first_state, B, shape: tl.constexp
             given = exists & (k + ks < net.observations)[None, :]
             o = tl.load(at + (k + ks)[None, :], mask=given, other=0.0)
             w = tl.load(weights + (k + ks)[:, None] * H + columns[None, :])
-            acc = dot(operand(o, PRODUCTS), w, acc, PRODUCTS)
+            if not CUT:
+                o = operand(o, PRODUCTS)
+            acc = dot(o, w, acc, PRODUCTS)
         tl.store(inputs + states[:, None] * H + columns[None, :], acc)
 
 
@@ -129,7 +133,8 @@ def _linear(net, scratch, member, layer, half, owners, t, columns, TIMED: tl.con
         z = tl.load(scratch.inputs + (member * shape.states + layer + owners)[:, None] * H + columns[None, :])
         if TIMED:
             z += t * tl.load(first + net.actions * H + columns)[None, :]
-        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRODUCTS, False)
+        CUT: tl.constexpr = scratch.y.dtype.element_ty == tl.bfloat16  # see prepare_inputs
+        z = multiply_add(z, scratch.x, A, layer, first, H, layer, A, columns, R, 16, PRODUCTS, CUT)
     else:
         z = (
             tl.zeros([R, CHUNK], tl.float32)
