@@ -57,8 +57,8 @@ __device__ inline void work(const Program& program, unsigned char* shared) {
 template <int Rows>
 __device__ inline void fetch(const Program& program, unsigned char* shared) {
   Fetcher<Rows> fetcher(program, shared);
-  for (Place here(program, Spot(program, ptx::block_x()), Rows); cluster_goes_on(program, here.tile); here.go_to(here.tile + ptx::blocks_x()))
-    fetcher.run(here);
+  Place here(program, Spot(program, ptx::block_x()), Rows);
+  for (; cluster_goes_on(program, here.tile); here.go_to(here.tile + ptx::blocks_x())) fetcher.run(here);
 }
 
 }  // namespace

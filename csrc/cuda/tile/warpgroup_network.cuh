@@ -67,8 +67,9 @@ class WarpgroupNetwork {
   __device__ WarpgroupNetwork(const Program& program, unsigned char* shared)
       : p(program), ring(shared), a(ring.behind()) {}
 
-  // The pass that is known. Products are in no function of their own, because the compiler would wait for each (its warning C7510), and are written
-  // once, because they are large. They leave few registers, so what is known of them is read again rather than kept.
+  // The pass that is known. Products are in no function of their own, because the compiler would wait for each (its warning
+  // C7510), and are written once, because they are large. They leave few registers, so what is known of them is read again
+  // rather than kept.
   __device__ void run() {
     enter<Rows>(p, ring.shared, a);
     for (bool more = has_rows(); more;) {
