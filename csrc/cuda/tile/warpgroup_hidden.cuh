@@ -155,7 +155,7 @@ class Layer {
         for_parts([&](int j, int half) { z[j][half] = ahead[turn][j][half]; });
         const int begin = first + turn * kBatch;
         if (begin >= groups) break;
-        load_tape(begin + 2 * kBatch, ahead[turn]);
+        if (begin + 2 * kBatch < groups) load_tape(begin + 2 * kBatch, ahead[turn]);
         f(begin, z);
       }
     }
