@@ -130,7 +130,8 @@ class Session:
                 stopped = reason
             if stopped and stopped.in_time:
                 name = f"checks of {engine} in {precision}"
-                self.record["parts"][name] = {"state": "time was up", "checked": skip}
+                with self._writing:
+                    self.record["parts"][name] = {"state": "time was up", "checked": skip}
                 return None
             if stopped and "passed" in check:
                 return f"{engine} in {precision}: {stopped}"
