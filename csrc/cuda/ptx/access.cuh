@@ -1,5 +1,6 @@
 // Which memory a pointer points to: of a generic address the hardware would have to find out, at several instructions and a
-// longer wait each. And loads and stores of 16 bytes that say so themselves. PTX ISA, "Data Movement and Conversion Instructions: ld, st".
+// longer wait each. And loads and stores of 16 bytes that say so themselves. PTX ISA, "Data Movement and Conversion
+// Instructions: ld, st, prefetch".
 #pragma once
 
 #include "async.cuh"
@@ -54,11 +55,5 @@ __device__ inline void store_global(void* global, const std::uint32_t (&word)[4]
 __device__ inline void prefetch(const void* global) {
   asm volatile("prefetch.global.L1 [%0];" ::"l"(global_address(global)));
 }
-// What this launch may have written.
-__device__ inline void load_global(float (&x)[4], const float* global) {
-  asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])
-               : "l"(global_address(global))
-               : "memory");
-}
+
 }  // namespace vgf::cuda::ptx

@@ -34,18 +34,11 @@ __device__ inline float sum_own_row(float x) {
   return x + ptx::shuffle_xor(x, 2);
 }
 
-// A unit of floats, in shared memory, and in global memory that this launch has written.
+// A unit of floats in shared memory.
 __device__ inline void load_shared_unit(std::uint32_t from, float (&x)[kUnit]) {
   float low[4], high[4];
   ptx::load_shared(low, from);
   ptx::load_shared(high, from + 16);
-#pragma unroll
-  for (int i = 0; i < 4; i++) x[i] = low[i], x[4 + i] = high[i];
-}
-__device__ inline void load_global_unit(const float* from, float (&x)[kUnit]) {
-  float low[4], high[4];
-  ptx::load_global(low, from);
-  ptx::load_global(high, from + 4);
 #pragma unroll
   for (int i = 0; i < 4; i++) x[i] = low[i], x[4 + i] = high[i];
 }
@@ -134,6 +127,23 @@ class Layer {
 #pragma unroll
       for (int half = 0; half < 2; half++) f(j, half);
   }
+  // f(j, group) for the groups of a batch that there are.
+  template <class F>
+  __device__ void for_batch(int first, F f) const {
+#pragma unroll
+    for (int j = 0; j < kBatch; j++)
+      if (first + j < groups) f(j, first + j);
+  }
+  // What a group's columns are normed with, and the head's weights.
+  template <bool Head>
+  struct Columns {
+    float by[kUnit], plus[kUnit], w[kUnit];
+    __device__ Columns(const Layer& y, int group) {
+      y.load(scale, group, by);
+      y.load(shift, group, plus);
+      if (Head) y.load(head, group, w);
+    }
+  };
   // The groups from `first` on; the last one again where there are fewer.
   __device__ void load_a(int first, Parts& parts) const {
     for_parts([&](int j, int half) { ptx::load_shared(parts[j][half].word, place(min_int(first + j, groups - 1), half)); });
@@ -181,26 +191,20 @@ class Layer {
     for (int first = 0; first < groups; first += kBatch) {
       Parts z;
       load_a(first, z);
-#pragma unroll
-      for (int j = 0; j < kBatch; j++) {
-        const int group = first + j;
-        if (group >= groups) break;
-        float by[kUnit], plus[kUnit], w[kUnit];
-        load(scale, group, by);
-        load(shift, group, plus);
-        if (Head) load(head, group, w);
+      for_batch(first, [&](int j, int group) {
+        const Columns<Head> c(*this, group);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           float x[kUnit];
           widen(z[j][half], x);
 #pragma unroll
           for (int i = 0; i < kUnit; i++) {
-            x[i] = math::fma(norm[half](x[i]), by[i], plus[i]);
-            if (Head) dot[half] = math::fma(Act::apply(x[i]), w[i], dot[half]);
+            x[i] = math::fma(norm[half](x[i]), c.by[i], c.plus[i]);
+            if (Head) dot[half] = math::fma(Act::apply(x[i]), c.w[i], dot[half]);
           }
           if (!Head) ptx::store_shared(place(group, half), rounded_activations<Act>(x).word);
         }
-      }
+      });
     }
     if (!Head) let_multiply();
 #pragma unroll
@@ -216,14 +220,8 @@ class Layer {
     for_taped([&](int first, const Parts& z) {
       Parts dy;
       if (!Head) load_a(first, dy);
-#pragma unroll
-      for (int j = 0; j < kBatch; j++) {
-        const int group = first + j;
-        if (group >= groups) break;
-        float by[kUnit], plus[kUnit], w[kUnit];
-        load(scale, group, by);
-        load(shift, group, plus);
-        if (Head) load(head, group, w);
+      for_batch(first, [&](int j, int group) {
+        const Columns<Head> c(*this, group);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           float y[kUnit], g[kUnit];
@@ -232,13 +230,13 @@ class Layer {
 #pragma unroll
           for (int i = 0; i < kUnit; i++) {
             y[i] = norm[half](y[i]);
-            g[i] = (Head ? w[i] : g[i]) * by[i] * Act::slope(math::fma(y[i], by[i], plus[i]));
+            g[i] = (Head ? c.w[i] : g[i]) * c.by[i] * Act::slope(math::fma(y[i], c.by[i], c.plus[i]));
             sums[half] += g[i];
             products[half] = math::fma(g[i], y[i], products[half]);
           }
           ptx::store_shared(place(group, half), rounded(g).word);
         }
-      }
+      });
     });
   }
   __device__ void subtract_means(const Normaliser (&norm)[2], const float (&sums)[2], const float (&products)[2]) const {
@@ -253,9 +251,7 @@ class Layer {
     for_taped([&](int first, const Parts& z) {
       Parts g;
       load_a(first, g);
-#pragma unroll
-      for (int j = 0; j < kBatch; j++) {
-        if (first + j >= groups) break;
+      for_batch(first, [&](int j, int group) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
           float x[kUnit], d[kUnit];
@@ -264,9 +260,9 @@ class Layer {
 #pragma unroll
           for (int i = 0; i < kUnit; i++)
             d[i] = math::fma(norm[half].rstd, d[i], math::fma(z_factor[half], x[i], rest[half]));
-          ptx::store_shared(place(first + j, half), rounded(d).word);
+          ptx::store_shared(place(group, half), rounded(d).word);
         }
-      }
+      });
     });
   }
 

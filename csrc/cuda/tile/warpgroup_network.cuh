@@ -169,12 +169,13 @@ class WarpgroupNetwork {
   }
   // Where the parts of a chunk go: to A if it is the last, else to those waiting.
   struct Target {
-    std::uint32_t place;
+    const Layer& y;
+    int first;  // group
     bool last;
     Waiting& waiting;
     __device__ void operator()(int group, int half, const Part& part) const {
       if (last)
-        ptx::store_shared(place + group * Layer::kABytes + half * Layer::kHalfBytes, part.word);
+        ptx::store_shared(y.place(first + group, half), part.word);
       else
         waiting[group][half] = part;
     }
@@ -185,7 +186,7 @@ class WarpgroupNetwork {
     const bool last = (chunk + 1) * kChunk >= product.columns;
     if (last) ptx::sync_warpgroup();  // A is free
     const Layer y = layer(product);
-    const Target target{y.place(chunk * kChunkGroups, 0), last, waiting};
+    const Target target{y, chunk * kChunkGroups, last, waiting};
     if (product.what == Product::up)
       put_up<Whole>(product, y, chunk, target, sum, sums);
     else
@@ -229,7 +230,7 @@ class WarpgroupNetwork {
       if (product.init) {
         const float* from = seen(product, chunk * kChunk, half);
         put_row<Whole>(product, y, chunk, half, put, sum, sums,
-                       [&](int group, float(&b)[kUnit]) { load_global_unit(from + group * kGroup, b); });
+                       [&](int group, float(&b)[kUnit]) { load_unit(from + group * kGroup, b); });
       } else {
         put_row<Whole>(product, y, chunk, half, put, sum, sums,
                        [&](int group, float(&b)[kUnit]) { y.load(Layer::bias, chunk * kChunkGroups + group, b); });
@@ -266,12 +267,11 @@ class WarpgroupNetwork {
   }
   // The first of two chunks, when the products of the second are done with A.
   __device__ void put_waiting(const Layer& y, const Waiting& waiting) const {
-    const std::uint32_t place = y.place(0, 0);
 #pragma unroll
     for (int half = 0; half < 2; half++)
 #pragma unroll
       for (int group = 0; group < kChunkGroups; group++)
-        ptx::store_shared(place + group * Layer::kABytes + half * Layer::kHalfBytes, waiting[group][half].word);
+        ptx::store_shared(y.place(group, half), waiting[group][half].word);
   }
 
   const Program& p;

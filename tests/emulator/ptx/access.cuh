@@ -34,6 +34,5 @@ inline void store_shared(std::uint32_t address, const std::uint32_t (&word)[4]) 
 inline void load_global(std::uint32_t (&word)[4], const void* global) { std::memcpy(word, aligned(global), sizeof word); }
 inline void store_global(void* global, const std::uint32_t (&word)[4]) { std::memcpy(aligned(global), word, sizeof word); }
 inline void prefetch(const void*) {}
-inline void load_global(float (&x)[4], const float* global) { std::memcpy(x, aligned(global), sizeof x); }
 
 }  // namespace vgf::cuda::ptx
