@@ -129,9 +129,9 @@ static void test_packed_networks() {
 }
 
 static void test_schedules() {
-  const Machine machines[] = {{132, 227 * 1024, false}, {108, 163 * 1024, false}, {84, 99 * 1024, false},
-                              {1, 99 * 1024, false},    {132, 227 * 1024, true},  {3, 227 * 1024, true},
-                              {18, 227 * 1024, true}};
+  const Machine machines[] = {{132, 227 * 1024, false, 0}, {108, 163 * 1024, false, 0}, {84, 99 * 1024, false, 0},
+                              {1, 99 * 1024, false, 0},    {132, 227 * 1024, true, 32}, {3, 227 * 1024, true, 0},
+                              {18, 227 * 1024, true, 4}};
   for (const Machine& machine : machines)
     for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16})
       for (const int width : {8, 64, 512, 1024, 4096})
@@ -151,7 +151,7 @@ static void test_schedules() {
               CHECK(!whole || p.rows_per_tile % N == 0, "%d rows of %d particles", p.rows_per_tile, N);
               CHECK((p.tiles - 1) * p.rows_per_tile < p.rows && p.tiles * p.rows_per_tile >= p.rows, "tiles");
               const bool latency = s.family == Family::hopper_latency;
-              const std::int64_t useful = latency ? p.tiles * s.cluster : round_up(p.tiles, s.cluster);
+              const std::int64_t useful = latency ? p.tiles * s.cluster : round_up(p.tiles * p.at_once, s.cluster);
               CHECK(s.blocks >= 1 && s.blocks <= std::min<std::int64_t>(useful, machine.multiprocessors), "blocks");
               CHECK(s.blocks % s.cluster == 0 && (s.family == Family::general || machine.hopper), "%d blocks", s.blocks);
               CHECK(!latency || (p.team * 2 <= s.cluster && p.team * kSlice >= padded(width)), "a team of %d", p.team);
@@ -191,7 +191,7 @@ static void test_shared_memory_of_the_default_configurations() {
         p.A = 8;
         p.O = 29;
         p.rows = B * p.N;
-        const Schedule s = fit(p, c.precision, true, {132, kilobytes * 1024, false});
+        const Schedule s = fit(p, c.precision, true, {132, kilobytes * 1024, false, 0});
         CHECK(p.resident || kilobytes < 163, "%d KB of shared memory", kilobytes);
         if (!p.resident || s.M != c.M) continue;
         met = true;
@@ -248,36 +248,39 @@ static void test_the_choice_among_kernels() {
     Precision precision = Precision::bf16;
     Norm norm = Norm::pre;
     bool whole = true;
-    Machine machine{132, 227 * 1024, true};
+    Machine machine{132, 227 * 1024, true, 32};
+    int at_once = 1;
   };
-  const Machine pcie{114, 227 * 1024, true};
+  const Machine h100{132, 227 * 1024, true, 32}, pcie{114, 227 * 1024, true, 27};
   const Case cases[] = {
-      {"many states", tiles, 128, 3200, 10, 512},
-      {"a million", tiles, 128, 100000, 10, 512},
-      {"narrow layers", tiles, 128, 100000, 10, 64},
-      {"the largest states", tiles, 128, 4000, 128, 512},
-      {"larger states, a part of each", tiles, 128, 4000, 200, 512, Precision::bf16, Norm::pre, false},
-      {"no norm", tiles, 128, 3200, 10, 512, Precision::bf16, Norm::none},
-      {"a training batch", tiles, 64, 256, 10, 512},
-      {"more than two chunks of columns", general, 0, 3200, 10, 544},
+      {"many states", tiles, 64, 3200, 10, 512},
+      {"a million", tiles, 64, 100000, 10, 512},
+      {"narrow layers", tiles, 64, 100000, 10, 64},
+      {"the largest states of a tile", tiles, 64, 4000, 64, 512},
+      {"larger states", general, 0, 4000, 65, 512},
+      {"larger states, a part of each", tiles, 64, 4000, 200, 512, Precision::bf16, Norm::pre, false},
+      {"no norm", tiles, 64, 3200, 10, 512, Precision::bf16, Norm::none},
+      {"a training batch", tiles, 64, 256, 10, 512, Precision::bf16, Norm::pre, true, h100, 2},
+      {"half of one", tiles, 64, 128, 10, 512, Precision::bf16, Norm::pre, true, h100, 2},
+      {"more columns than two warpgroups have sums for", general, 0, 3200, 10, 544},
       {"norm behind the activation", general, 0, 3200, 10, 512, Precision::bf16, Norm::post},
       {"float32", general, 0, 3200, 10, 512, Precision::fp32},
       {"tf32", general, 0, 3200, 10, 512, Precision::tf32},
-      {"another GPU", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false}},
-      {"no cluster", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true}},
+      {"another GPU", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {132, 227 * 1024, false, 0}},
+      {"no cluster", general, 0, 3200, 10, 512, Precision::bf16, Norm::pre, true, {1, 227 * 1024, true, 0}},
       {"one state", latency, 16, 1, 10, 512},
       {"one particle", latency, 16, 1, 1, 512},
       {"one narrow state", latency, 16, 1, 10, 64},
       {"one state, no norm", latency, 16, 1, 10, 512, Precision::bf16, Norm::none},
       {"a state of 32", latency, 32, 1, 32, 512},
-      {"a hundred states", latency, 32, 100, 10, 512},
-      {"more narrow states", latency, 32, 200, 10, 128},
-      {"a state that is too large", tiles, 64, 1, 33, 512},
+      {"a wave of clusters", latency, 32, 20, 10, 512},
+      {"more narrow states", tiles, 64, 200, 10, 128, Precision::bf16, Norm::pre, true, h100, 2},
+      {"a state that is too large", tiles, 64, 1, 33, 512, Precision::bf16, Norm::pre, true, h100, 2},
       {"a part of large states", latency, 32, 1, 200, 512, Precision::bf16, Norm::pre, false},
       {"one state, norm behind the activation", general, 0, 1, 10, 512, Precision::bf16, Norm::post},
       {"one state, too wide", general, 0, 1, 10, 544},
       {"one state, float32", general, 0, 1, 10, 512, Precision::fp32},
-      {"a GPC of sixteen is not certain", general, 0, 1, 10, 512, Precision::bf16, Norm::pre, true, pcie},
+      {"a GPC of sixteen is not certain", tiles, 64, 1, 10, 512, Precision::bf16, Norm::pre, true, pcie, 2},
       {"one of eight is", latency, 16, 1, 10, 256, Precision::bf16, Norm::pre, true, pcie},
   };
   for (const Case& c : cases) {
@@ -288,6 +291,7 @@ static void test_the_choice_among_kernels() {
     CHECK(s.family == c.family, "%s", c.what);
     if (s.family == general) continue;
     CHECK(s.M == c.M && s.shared_bytes <= c.machine.shared_bytes, "%s: %d rows, %d bytes", c.what, s.M, s.shared_bytes);
+    CHECK(p.at_once == c.at_once, "%s: %d members at once", c.what, p.at_once);
     if (s.family == latency) continue;
     CHECK(p.at.work - p.at.tape >= std::int64_t{4} * s.M * padded(c.width) * 2, "%s: tape", c.what);
   }
@@ -304,7 +308,7 @@ static void test_teams_of_the_latency_kernel() {
     widths.front() = 37;
     widths.back() = 1;
     Program p = flow_of(spec_of(widths, c.ensemble), Precision::bf16, 1, 10);
-    const Schedule s = fit(p, Precision::bf16, true, {132, 227 * 1024, true});
+    const Schedule s = fit(p, Precision::bf16, true, {132, 227 * 1024, true, 32});
     CHECK((s.family == Family::hopper_latency) == (c.team > 0), "%d x %d x %d", c.ensemble, c.hidden, c.width);
     if (c.team > 0)
       CHECK(p.team == c.team && s.cluster == c.cluster && s.blocks == c.cluster, "%d x %d x %d: a team of %d, %d blocks",
@@ -314,17 +318,24 @@ static void test_teams_of_the_latency_kernel() {
 
 // What sm90_design.md says.
 static void test_shared_memory_of_the_hopper_kernel() {
-  const int limit = 227 * 1024;
-  CHECK(hopper_shared_bytes(128, 16) == 1024 + 96 * 1024 + 128 * 1024, "%d bytes", hopper_shared_bytes(128, 16));
-  CHECK(hopper_shared_bytes(64, 16) == 1024 + 96 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(64, 16));
-  CHECK(hopper_shared_bytes(128, 16) <= limit && hopper_shared_bytes(128, 17) > limit, "512 columns are the most at 128 rows");
+  CHECK(hopper_shared_bytes(16) == 3584 + 128 * 1024 + 16 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(16));
+  CHECK(hopper_shared_bytes(16) <= 227 * 1024, "512 columns");
+}
+
+// Every group of a layer is one warpgroup's, and lies within one chunk of its weights.
+static void test_halves_of_a_layer() {
+  for (int groups = 1; groups <= kWidestHopper / kGroup; groups++) {
+    const int first = groups_of_the_first(groups), second = groups - first;
+    CHECK(first >= second && first <= kChunkGroups && second >= 0, "%d and %d", first, second);
+    CHECK(groups <= kChunkGroups || first == kChunkGroups, "%d of %d", first, groups);
+  }
 }
 
 // ---- the passes of a program
 
-static std::vector<Pass> passes_of(const Program& p) {
+static std::vector<Pass> passes_of(const Program& p, int side = 0) {
   std::vector<Pass> found;
-  for (Pass pass = following(p, {}); pass.role != Role::end; pass = following(p, pass)) found.push_back(pass);
+  for (Pass pass = following(p, {}, side); pass.role != Role::end; pass = following(p, pass, side)) found.push_back(pass);
   return found;
 }
 
@@ -352,6 +363,17 @@ static void test_passes() {
   expect("all", passes_of(p),
          {{policy, true, 0, 0}, {policy, false, 0, 0}, {policy, false, 1, 0}, {critic, true, 0, 0}, {critic, false, 0, 0},
           {critic, false, 0, 1}, {critic, false, 1, 0}, {critic, false, 1, 1}, {judge, true, 0, 0}, {judge, false, 0, 0}});
+  p.critic.ensemble = p.judge.ensemble = 3;
+  p.at_once = 2;
+  p.steps = 1;
+  expect("two at once, the first", passes_of(p),
+         {{policy, true, 0, 0}, {policy, false, 0, 0}, {policy, false, 1, 0}, {critic, true, 0, 0}, {critic, false, 0, 0},
+          {critic, false, 0, 2}, {judge, true, 0, 0}, {judge, false, 0, 0}, {judge, false, 0, 2}});
+  expect("and the second", passes_of(p, 1),
+         {{policy, true, 0, 0}, {policy, false, 0, 0}, {policy, false, 1, 0}, {critic, true, 0, 1}, {critic, false, 0, 1},
+          {judge, true, 0, 1}, {judge, false, 0, 1}});
+  p.critic.ensemble = 2;
+  p.judge.ensemble = p.at_once = 1;
   p.steps = 0;
   p.euler_steps = 1;
   expect("no steps", passes_of(p), {{policy, true, 0, 0}, {policy, false, 0, 0}, {judge, true, 0, 0}, {judge, false, 0, 0}});
@@ -392,6 +414,7 @@ int main() {
   test_the_choice_among_kernels();
   test_teams_of_the_latency_kernel();
   test_shared_memory_of_the_hopper_kernel();
+  test_halves_of_a_layer();
   test_passes();
   return 0;
 }

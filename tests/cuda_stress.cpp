@@ -183,7 +183,7 @@ int main(int count, char** arguments) {
   cuda::Machine small = cuda::emulated, large = cuda::emulated;
   small.shared_bytes = 80 * 1024;
   large.shared_bytes = 227 * 1024;
-  const cuda::Machine hopper{18, 227 * 1024, true};  // few states go to its latency kernel
+  const cuda::Machine hopper{18, 227 * 1024, true, 4};  // few states go to its latency kernel
   const Case cases[] = {
       {{4, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
       {{4, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch

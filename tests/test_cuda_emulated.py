@@ -347,6 +347,7 @@ def test_none_follows_the_matmul_precision(emulated):
 
 
 def test_a_change_of_live_weights_is_seen(emulated):
+    torch.manual_seed(0)  # of some weights the value is near zero, and its relative error large
     module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     critic = MLP.from_torch(module)
     obs, x = np.ones((2, 2), np.float32), np.ones((2, 4, 3), np.float32)

@@ -165,40 +165,43 @@ def test_low_precisions(precision, N):
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"B": 3000, "N": 10, "hidden": (512,) * 4},
+        {"B": 3000, "hidden": (512,) * 4},
+        {"B": 256, "hidden": (512,) * 4},  # two critics at once
         {"B": 3001, "N": 7, "E": 3, "hidden": (64, 300, 33), "activation": "gelu", "norm": "none"},
-        {"B": 300, "N": 10, "E": 1, "hidden": (1024, 512), "activation": "mish"},
+        {"B": 300, "E": 1, "hidden": (512, 384), "activation": "mish"},
     ],
     ids=str,
 )
 def test_hopper(sizes):
-    """Batches that fill the GPU go to its tile kernel, the first states alone to another one: both are right."""
-    p = make_problem(**{"A": 8, "O": 29, "activation": "silu"} | sizes)
-    few = replace(p, **{name: getattr(p, name)[:12] for name in ("obs", "particles", "noise", "reward", "mask")})
+    """Batches go to its tile kernel: right, and the same again."""
+    p = make_problem(**{"N": 10, "A": 8, "O": 29, "activation": "silu"} | sizes)
     engine = OnDevice(precision="bf16")
+    target = (0.97, 4, CONFIG, "min", "mean")
 
-    def results(problem):
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            q, dq = engine.value_and_grad(problem.critic, problem.obs, problem.particles)
-            target = engine.td_target(
-                problem.critic, problem.target_critic, problem.policy, problem.obs, problem.noise,
-                problem.reward, problem.mask, 0.97, 4, CONFIG, "min", "mean",
-            )  # fmt: skip
-        kernels = [event.key for event in profile.key_averages() if "tile_kernel" in event.key]
-        return [q[:, :12], dq[:12], target[:12]], kernels
+    def results():
+        return [
+            *engine.value_and_grad(p.critic, p.obs, p.particles),
+            engine.td_target(
+                p.critic, p.target_critic, p.policy, p.obs, p.noise, p.reward, p.mask, *target
+            ),
+        ]  # fmt: skip
 
-    many, kernels = results(p)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        first = results()
+    kernels = [event.key for event in profile.key_averages() if "tile_kernel" in event.key]
     assert kernels and all("hopper_tile_kernel" in name for name in kernels)
-    alone, kernels = results(few)
-    assert not any("hopper_tile_kernel" in name for name in kernels)
-    exact = few.at(np.float64)
-    wanted = vgf_reference().value_and_grad(exact.critic, exact.obs, exact.particles)
-    for got, other, truth in zip(many, alone, wanted):
-        assert relative_error(got, truth) <= 2 * relative_error(other, truth)
-    assert relative_error(many[2], alone[2]) < 0.02
-    again, _ = results(p)
-    for first, second in zip(many, again):
-        np.testing.assert_array_equal(first, second)
+    few = replace(p, **{name: getattr(p, name)[:12] for name in ("obs", "particles", "noise", "reward", "mask")})
+    exact, reference = few.at(np.float64), vgf_reference()
+    wanted = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    plain = plain_bf16(plain_torch.value, few), plain_bf16(plain_torch.gradient, few, "mean")
+    for got, truth, other in zip((first[0][:, :12], first[1][:12]), wanted, plain):
+        assert relative_error(got, truth) <= 2 * relative_error(other, truth) + 1e-3
+    wanted = reference.td_target(
+        exact.critic, exact.target_critic, exact.policy, exact.obs, exact.noise, exact.reward, exact.mask, *target
+    )
+    assert relative_error(first[2][:12], wanted) < 0.02
+    for one, two in zip(first, results()):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.skipif(
@@ -209,9 +212,9 @@ def test_hopper(sizes):
     "sizes",
     [
         {"B": 1, "hidden": (512,) * 4},
-        {"B": 100, "hidden": (512,) * 4, "norm": "none"},  # sixteen blocks a cluster, several tiles
+        {"B": 20, "hidden": (512,) * 4, "norm": "none"},  # sixteen blocks a cluster, several tiles
         {"B": 5, "E": 1, "hidden": (512, 300, 33), "activation": "gelu"},  # eight
-        {"B": 30, "N": 32, "E": 3, "hidden": (64, 230), "activation": "mish"},
+        {"B": 5, "N": 32, "E": 3, "hidden": (64, 230), "activation": "mish"},
         {"B": 1, "N": 1, "hidden": (17,)},
     ],
     ids=str,

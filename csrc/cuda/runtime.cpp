@@ -2,8 +2,12 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
+#include <atomic>
 #include <stdexcept>
 #include <string>
+
+#include "sm90_layout.hpp"
 
 namespace vgf::cuda {
 namespace {
@@ -25,6 +29,43 @@ int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
   return value;
+}
+
+int most_shared_bytes(int device) { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device); }
+
+// Always the device's limit: another thread may launch the same kernel with less.
+void allow_shared_bytes(const void* kernel, const char* name, int device) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes(device)),
+        (std::string("cudaFuncSetAttribute of ") + name).c_str());
+}
+
+cudaLaunchAttribute cluster_of(int blocks) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = blocks;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  return cluster;
+}
+
+// How many clusters of Hopper's tile kernel the device has room for: fewer than its multiprocessors would make, since a
+// cluster lies within a GPC. A fact of the device, which a call should not wait for twice.
+int clusters_at_once(int device) {
+  static std::array<std::atomic<int>, 64> known{};
+  const bool kept = device < static_cast<int>(known.size());
+  if (const int clusters = kept ? known[device].load() : 0) return clusters;
+  const auto* kernel = reinterpret_cast<const void*>(hopper_tile_kernel_of());
+  allow_shared_bytes(kernel, "hopper_tile_kernel", device);
+  cudaLaunchAttribute cluster = cluster_of(kCluster);
+  cudaLaunchConfig_t configuration{};
+  configuration.gridDim = dim3(kCluster);
+  configuration.blockDim = dim3(kHopperThreads);
+  configuration.dynamicSmemBytes = most_shared_bytes(device);
+  configuration.attrs = &cluster;
+  configuration.numAttrs = 1;
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &configuration), "cudaOccupancyMaxActiveClusters");
+  if (kept) known[device] = clusters;
+  return clusters;
 }
 
 }  // namespace
@@ -56,8 +97,9 @@ Machine machine() {
   const int device = current_device();
   const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
   const int minor = attribute(cudaDevAttrComputeCapabilityMinor, device);
-  return {attribute(cudaDevAttrMultiProcessorCount, device), attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-          major == 9 && minor == 0};
+  const bool hopper = major == 9 && minor == 0;
+  return {attribute(cudaDevAttrMultiProcessorCount, device), most_shared_bytes(device), hopper,
+          hopper ? clusters_at_once(device) : 0};
 }
 
 void clear(void* memory, std::size_t bytes, Stream stream) {
@@ -70,19 +112,13 @@ void copy(void* to, const void* from, std::size_t bytes, Stream stream) {
 }
 
 void launch(const char* name, const void* kernel, Grid grid, const void* parameter, Stream stream) {
-  // Always the device's limit: another thread may launch the same kernel with less.
-  if (grid.shared_bytes > 48 * 1024)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, machine().shared_bytes),
-          (std::string("cudaFuncSetAttribute of ") + name).c_str());
+  if (grid.shared_bytes > 48 * 1024) allow_shared_bytes(kernel, name, current_device());
   constexpr int most_portable = 8;
   if (grid.cluster > most_portable)
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           (std::string("cudaFuncSetAttribute of ") + name).c_str());
   void* arguments[] = {const_cast<void*>(parameter)};
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = grid.cluster;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchAttribute cluster = cluster_of(grid.cluster);
   cudaLaunchConfig_t configuration{};
   configuration.gridDim = dim3(grid.x, grid.y);
   configuration.blockDim = dim3(grid.threads);

@@ -1,6 +1,7 @@
 #include "schedule.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -15,6 +16,7 @@ struct Extent {
   int columns = 0;   // of a product
   int k_blocks = 0;  // of an operand
   int widest = 0, first = 0, hidden = 0, taped = 1, ensemble = 1;
+  int fewest_critics = std::numeric_limits<int>::max();
   bool post = false;  // a norm behind an activation
   int resident = 0;   // bytes of the hidden products' weights, of 64 columns
 
@@ -29,15 +31,24 @@ struct Extent {
     hidden = std::max(hidden, net.hidden);
     if (net.gradient) taped = std::max(taped, net.hidden);
     ensemble = std::max(ensemble, net.ensemble);
+    if (net.critic) fewest_critics = std::min(fewest_critics, net.ensemble);
     resident = std::max(resident, (net.hidden - 1) * slice_pitch(net.widest));
   }
 };
 
 std::int64_t rows_per_tile(const Program& p, int M, bool whole_states) { return whole_states ? M / p.N * p.N : M; }
 
-// Whole clusters.
-int hopper_blocks(std::int64_t tiles, const Machine& machine) {
-  return static_cast<int>(std::min<std::int64_t>(round_up(tiles, kCluster), machine.multiprocessors / kCluster * kCluster));
+// Whole clusters, as many as run at once.
+int hopper_blocks(std::int64_t tiles, int at_once, const Machine& machine) {
+  return static_cast<int>(std::min<std::int64_t>(round_up(tiles * at_once, kCluster), machine.clusters * kCluster));
+}
+
+// How much faster all networks are evaluated where `at_once` critics are at a time; sampling has one network.
+double gain_of(const Program& p, int at_once) {
+  if (at_once == 1) return 1;
+  const int members = p.critic.present() ? p.critic.ensemble : p.judge.present() ? p.judge.ensemble : 1;
+  const double gain = static_cast<double>(members) / ((members + at_once - 1) / at_once);
+  return p.policy.present() ? (1 + gain) / 2 : gain;
 }
 
 // Relative time of a program with tiles of M rows. A tile streams all weights from L2, which is shared by the blocks
@@ -53,15 +64,16 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return waves * (std::max(weights, multiply) + between);
 }
 
-// The same of the Hopper kernel: wgmma at what a large matrix product was measured to reach (788 TFLOP/s), two blocks sharing
-// what they read of the weights; with 128 rows much of what lies between products is hidden behind the other warpgroup's.
-double hopper_cost(const Program& p, int M, bool whole_states, const Machine& machine) {
-  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
-  const int blocks = hopper_blocks(tiles, machine);
+// The same of the Hopper kernel: tiles of 64 rows, wgmma at what a large matrix product was measured to reach (788 TFLOP/s),
+// blocks that share what they read of the weights, and what lies between products.
+double hopper_cost(const Program& p, int at_once, bool whole_states, const Machine& machine) {
+  const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const int blocks = hopper_blocks(tiles, at_once, machine);
   const double active = static_cast<double>(blocks) / machine.multiprocessors;
-  const double weights = std::max(4.7, (4.7 + 7.8 * active) / kCluster), between = M == kGroupRows ? 2.3 : 1.4;
-  const std::int64_t waves = (tiles + blocks - 1) / blocks;
-  return waves * (std::max(weights, 0.088 * M) + between);
+  const double weights = std::max(4.7, (4.7 + 7.8 * active) * at_once / kCluster);
+  const double multiply = 0.074 * kHopperRows, between = 1.8;
+  const std::int64_t waves = (tiles * at_once + blocks - 1) / blocks;
+  return waves * (std::max(weights, multiply) + between) / gain_of(p, at_once);
 }
 
 // How the latency kernel's blocks are put together. A team has a block for 64 columns of the widest layer, a cluster a team
@@ -80,15 +92,12 @@ struct Teams {
   bool possible() const { return team <= kMostTeam && cluster <= kMostBlocks && clusters > 0; }
 };
 
-// The same of the latency kernel (sm90_latency.md), which runs all members at once. Its exchanges take as long in narrow
-// layers, while what the others do is less there, to about a third, where they too wait for latencies.
-double latency_cost(const Program& p, int M, bool whole_states, int widest, const Teams& teams) {
+// The same of the latency kernel, which runs all members at once, from times on an H100 (sm90_latency.md). In narrow layers
+// all kernels wait for latencies.
+double latency_cost(const Program& p, int M, bool whole_states, const Teams& teams) {
   const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
   const std::int64_t waves = (tiles + teams.clusters - 1) / teams.clusters;
-  const double members = p.critic.present() ? p.critic.ensemble : p.judge.present() ? p.judge.ensemble : 1;
-  const double at_once = p.policy.present() ? (1 + members) / 2 : members;  // sampling has one network
-  const double exchanges = 0.9 * std::clamp(512.0 / widest, 1.0, 3.0);
-  return waves * (exchanges + 0.05 * M) / at_once;
+  return waves * (4.4 + 0.06 * M) / gain_of(p, kMostBlocks);
 }
 
 struct Shared {
@@ -123,6 +132,7 @@ Scratch carve(const Program& p, const Extent& extent, Precision precision, Famil
 }  // namespace
 
 Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& machine) {
+  p.at_once = 1;
   Extent extent;
   for (const Net* net : {&p.policy, &p.critic, &p.judge}) extent.include(*net, precision);
   Schedule best{Family::general, 0, 0, 1, 0, 0};
@@ -145,27 +155,30 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
     }
   }
   const bool hopper = machine.hopper && precision == Precision::bf16 && !extent.post;
-  const auto consider = [&](Family family, int M, int shared, int cluster, auto cost_of) {
+  const auto consider = [&](Family family, int M, int shared, int cluster, int at_once, auto cost_of) {
     if (shared > machine.shared_bytes || (whole_states && M < p.N)) return;
-    const double time = cost_of(M);
+    const double time = cost_of();
     if (best.M > 0 && time >= least) return;
     least = time;
     best.family = family;
     best.M = M;
     best.shared_bytes = shared;
     best.cluster = cluster;
+    p.at_once = at_once;
     p.resident = true;
   };
-  if (hopper && machine.multiprocessors >= kCluster && extent.widest <= kWidestHopper)
-    for (const int M : {kGroupRows, kLargestHopperTile})
-      consider(Family::hopper_tiles, M, hopper_shared_bytes(M, extent.k_blocks), kCluster,
-               [&](int rows) { return hopper_cost(p, rows, whole_states, machine); });
-  const Teams teams(extent, machine);
   const bool in_parts = p.observe_to || p.observed || p.given;  // a part of a call on larger states, or of a transport
+  for (const int at_once : {1, kMostAtOnce}) {
+    if (!hopper || machine.clusters == 0 || extent.widest > kWidestHopper) break;
+    if (at_once > 1 && (in_parts || extent.fewest_critics < at_once)) break;
+    consider(Family::hopper_tiles, kHopperRows, hopper_shared_bytes(extent.k_blocks), kCluster, at_once,
+             [&] { return hopper_cost(p, at_once, whole_states, machine); });
+  }
+  const Teams teams(extent, machine);
   if (hopper && teams.possible() && !in_parts)
     for (const int M : {kSmallLatencyTile, kLargestLatencyTile})
-      consider(Family::hopper_latency, M, latency_shared_bytes(M, teams.team, extent.resident), teams.cluster,
-               [&](int rows) { return latency_cost(p, rows, whole_states, extent.widest, teams); });
+      consider(Family::hopper_latency, M, latency_shared_bytes(M, teams.team, extent.resident), teams.cluster, 1,
+               [&] { return latency_cost(p, M, whole_states, teams); });
   if (best.M == 0)
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");
@@ -178,7 +191,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
     case Family::general:
       best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, machine.multiprocessors));
       break;
-    case Family::hopper_tiles: best.blocks = hopper_blocks(p.tiles, machine); break;
+    case Family::hopper_tiles: best.blocks = hopper_blocks(p.tiles, p.at_once, machine); break;
     case Family::hopper_latency:
       best.blocks = static_cast<int>(std::min<std::int64_t>(p.tiles, teams.clusters)) * teams.cluster;
   }

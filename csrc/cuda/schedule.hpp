@@ -11,6 +11,7 @@ struct Machine {
   int multiprocessors;
   int shared_bytes;  // most a block may ask for
   bool hopper;       // of compute capability 9.0, whose own kernels are in this build
+  int clusters;      // of its tile kernel that run at once
 };
 
 // Which kernel takes a program: the general one, or one of Hopper's: tiles of many particles (sm90_layout.hpp), or few of

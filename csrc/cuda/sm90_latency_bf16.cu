@@ -19,7 +19,8 @@ template <int Rows>
 __global__ void __launch_bounds__(kThreads, 1) hopper_latency_kernel(const __grid_constant__ Program program) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   const unsigned blocks = ptx::cluster_blocks(), clusters = ptx::blocks_x() / blocks;
-  Place here(program, Spot(program, ptx::block_x() / blocks), Rows, ptx::cluster_rank() == 0);
+  Place here(program, Spot(program, ptx::block_x() / blocks), Rows);
+  here.speaks = ptx::cluster_rank() == 0;
   ClusterNetwork<Rows> network(here);
   const Tile phases(here, network.bandwidths(), network.pair_memory());
   network.begin();

@@ -9,16 +9,24 @@
 namespace vgf::cuda {
 namespace {
 
-// The blocks of a cluster go through as many tiles, the last of them perhaps without rows, since they share weights: until
-// their first block has none.
-__device__ inline bool cluster_goes_on(const Program& program, std::int64_t tile) {
-  return tile - ptx::cluster_rank() < program.tiles;
-}
+// The blocks that share weights go through as many tiles, the last of them perhaps without rows: until their first has none.
+struct Tiles {
+  std::int64_t tile;
+  int place, step;
+  __device__ Tiles(const Ring& ring)
+      : place(ptx::cluster_rank() - ring.first_mate()), step(ptx::blocks_x() / kCluster * ring.mates()) {
+    tile = ptx::block_x() / kCluster * ring.mates() + place;
+  }
+  __device__ bool next(const Program& program) {
+    tile += step;
+    return tile - place < program.tiles;
+  }
+};
 
 __device__ __noinline__ inline void begin_tile(const Program& program, std::int64_t tile, Known& here) {
   const Spot spot(program, tile);
   const int row = ptx::thread();
-  if (row < kLargestHopperTile) here.state_of[row] = row < spot.rows ? (row + spot.offset) / program.N : 0;
+  if (row < kHopperRows) here.state_of[row] = row < spot.rows ? (row + spot.offset) / program.N : 0;
   if (row == 0) {
     here.spot = spot;
     here.pass = {};
@@ -26,62 +34,74 @@ __device__ __noinline__ inline void begin_tile(const Program& program, std::int6
   ptx::sync_block();
 }
 
+// The blocks that evaluate other members on the same tile have done what this one has. By all threads.
+__device__ inline void meet(const Ring& ring, Known& here) {
+  ptx::sync_block();
+  if (ptx::thread() == 0) {
+    const int mates = ring.mates();
+    for (int rank = ptx::cluster_rank() % mates; rank < kCluster; rank += mates) ptx::arrive_releasing(ring.met(), rank);
+    ptx::wait_acquiring(ring.met(), here.meetings++ % 2);
+  }
+  ptx::sync_block();
+}
+
 // The phases between passes are a function: what outlived them in registers would be in the way of the products.
 // False: the tile is done.
-template <int Rows>
-__device__ __noinline__ bool next(const Program& program, unsigned char* shared) {
-  Known& here = *ptx::in_shared(&known(shared));
-  unsigned char* pairs = Ring(shared).behind();
-  const Place place(program, here.spot, Rows);
-  const Tile phases(place, reinterpret_cast<Bandwidth*>(pairs), reinterpret_cast<float*>(pairs + bandwidth_bytes(Rows)));
+__device__ __noinline__ bool next(const Program& program) {
+  const Ring ring(program);
+  Known& here = *ptx::in_shared(&known());
+  unsigned char* pairs = ring.behind();
+  const Place place = place_of(program, here.spot, ring);
+  const Tile phases(place, reinterpret_cast<Bandwidth*>(pairs), reinterpret_cast<float*>(pairs + bandwidth_bytes(kHopperRows)));
   Pass pass = here.pass;
+  const bool together = program.at_once > 1 && pass.role >= Role::critic && ends_round(program, pass);
+  if (together) meet(ring, here);  // what the others' members give is there
   const bool more = phases.next(pass);
+  if (together) meet(ring, here);  // it has been read
   ptx::sync_block();  // all have read the pass before
   if (ptx::thread() == 0) here.pass = pass;
   ptx::sync_block();
   return more;
 }
 
-template <int Rows>
-__device__ inline void work(const Program& program, unsigned char* shared) {
-  WarpgroupNetwork<Rows> network(program, shared);
-  std::int64_t tile = ptx::block_x();
+__device__ inline void work(const Program& program) {
+  WarpgroupNetwork network(program);
+  Tiles tiles{Ring(program)};
   do {
-    begin_tile(program, tile, known(shared));
-    while (next<Rows>(program, shared)) network.run();
-    tile += ptx::blocks_x();
+    begin_tile(program, tiles.tile, known());
+    while (next(program)) network.run();
     ptx::sync_block();  // the next tile writes what this one may still be reading
-  } while (cluster_goes_on(program, tile));
+  } while (tiles.next(program));
 }
 
-template <int Rows>
-__device__ inline void fetch(const Program& program, unsigned char* shared) {
-  Fetcher<Rows> fetcher(program, shared);
-  Place here(program, Spot(program, ptx::block_x()), Rows);
-  for (; cluster_goes_on(program, here.tile); here.go_to(here.tile + ptx::blocks_x())) fetcher.run(here);
+__device__ inline void fetch(const Program& program) {
+  Fetcher fetcher(program);
+  const Ring ring(program);
+  Tiles tiles(ring);
+  do fetcher.run(*new (ptx::shared_memory() + kFetchingAt) Place(place_of(program, Spot(program, tiles.tile), ring)));
+  while (tiles.next(program));
 }
 
 }  // namespace
 
-template <int Rows>
 __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __grid_constant__ Program program) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  unsigned char* shared = ptx::shared_memory();
-  if (ptx::thread() == 0) Ring(shared).begin(Rows / kGroupRows * kGroupThreads / kLanes);
+  if (ptx::thread() == 0) {
+    Ring(program).begin();
+    known().meetings = 0;
+  }
   ptx::sync_cluster();
   if (ptx::thread() < kThreads) {
     ptx::take_registers<kWorkRegisters>();
-    work<Rows>(program, shared);
+    work(program);
   } else {
     ptx::give_registers<kFetchRegisters>();
-    if (ptx::thread() == kThreads) fetch<Rows>(program, shared);
+    if (ptx::thread() == kThreads) fetch(program);
   }
   ptx::sync_cluster();  // nobody leaves while others may arrive at its barriers
 #endif
 }
 
-Kernel<Program> hopper_tile_kernel_of(int rows) {
-  return rows == kGroupRows ? hopper_tile_kernel<kGroupRows> : hopper_tile_kernel<kLargestHopperTile>;
-}
+Kernel<Program> hopper_tile_kernel_of() { return hopper_tile_kernel; }
 
 }  // namespace vgf::cuda

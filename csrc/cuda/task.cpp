@@ -108,16 +108,14 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   if (!real()) return;
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
   Grid grid{static_cast<unsigned>(schedule.blocks), 1, kThreads, schedule.shared_bytes, schedule.cluster};
-  const bool small = schedule.M == kGroupRows || schedule.M == kSmallLatencyTile;
   switch (schedule.family) {
     case Family::general: return launch("tile_kernel", tile_kernel_of(precision, schedule.M), grid, p, workspace_.stream);
     case Family::hopper_tiles:
       grid.threads = kHopperThreads;
-      return launch(small ? "hopper_tile_kernel<64>" : "hopper_tile_kernel<128>", hopper_tile_kernel_of(schedule.M), grid, p,
-                    workspace_.stream);
+      return launch("hopper_tile_kernel", hopper_tile_kernel_of(), grid, p, workspace_.stream);
     case Family::hopper_latency:
-      return launch(small ? "hopper_latency_kernel<16>" : "hopper_latency_kernel<32>", hopper_latency_kernel_of(schedule.M),
-                    grid, p, workspace_.stream);
+      return launch(schedule.M == kSmallLatencyTile ? "hopper_latency_kernel<16>" : "hopper_latency_kernel<32>",
+                    hopper_latency_kernel_of(schedule.M), grid, p, workspace_.stream);
   }
 }
 

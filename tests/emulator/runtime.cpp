@@ -3,7 +3,7 @@
 
 namespace vgf::cuda {
 
-Machine emulated{2, 99 * 1024, false};
+Machine emulated{2, 99 * 1024, false, 0};
 
 std::vector<Device> devices() { return {{"emulator", 8, 0}}; }
 int driver_version() { return 13000; }

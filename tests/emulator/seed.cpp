@@ -1,5 +1,6 @@
 // What a test sets and asks from Python, by ctypes: the order of threads, the device, the launches.
 #include "../../csrc/cuda/schedule.hpp"
+#include "../../csrc/cuda/sm90_layout.hpp"
 #include "emulator.hpp"
 
 namespace vgf::cuda {
@@ -10,7 +11,7 @@ extern "C" __attribute__((visibility("default"))) void emulator_set_seed(unsigne
 
 extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int multiprocessors, int shared_bytes,
                                                                             bool hopper) {
-  vgf::cuda::emulated = {multiprocessors, shared_bytes, hopper};
+  vgf::cuda::emulated = {multiprocessors, shared_bytes, hopper, multiprocessors / vgf::cuda::kCluster};
 }
 
 // How many launches of a kernel there have been.

@@ -1,5 +1,5 @@
-// Who a thread is, and how threads meet: barriers, shuffles, votes, atomics. CUDA C++ names for what a kernel needs,
-// so that an emulator can offer the same ones.
+// Who a thread is, and how threads meet: barriers, shuffles, votes, atomics; and the functions
+// that a multiprocessor has. CUDA C++ names for what a kernel needs, so that an emulator can offer the same ones.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +25,6 @@ __device__ inline unsigned char* shared_memory() {
 
 // The 256 threads that work in every kernel here; those that only fetch (sm_90) are not among them.
 __device__ inline void sync_block() { asm volatile("bar.sync 0, 256;" ::: "memory"); }
-// The 128 threads of a warpgroup.
-__device__ inline void sync_warpgroup() {
-  if (thread() < 128)
-    asm volatile("bar.sync 1, 128;" ::: "memory");
-  else
-    asm volatile("bar.sync 2, 128;" ::: "memory");
-}
 __device__ inline void sync_warp() { __syncwarp(); }
 template <class T>
 __device__ inline T shuffle_xor(T x, int mask) {
@@ -54,6 +47,18 @@ __device__ inline void atomic_add(T* at, T x) {
   atomicAdd(at, x);
 }
 __device__ inline void atomic_max(unsigned* at, unsigned x) { atomicMax(at, x); }
+
+// 2^x and 1 / x, right to 22 bits. PTX ISA, "Floating Point Instructions: ex2, rcp".
+__device__ inline float power_of_two(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ inline float reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 __device__ inline unsigned as_bits(float x) { return __float_as_uint(x); }
 __device__ inline float as_float(unsigned x) { return __uint_as_float(x); }

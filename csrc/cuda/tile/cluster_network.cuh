@@ -208,7 +208,7 @@ class ClusterNetwork {
         for (int i = 0; i < kUnit; i++) z[i] = math::fma((z[i] - kept.mean) * kept.rstd, by[i], plus[i]);
       }
       if (keep) *tape(l) = kept;
-      activate(net.activation, z);
+      activate<Precision::fp32>(net.activation, z);  // exact: of the quicker one registers spill
       cut(layer.width, z);
       if (l + 1 == net.hidden) {
         if (has_row()) leave(net, e, mine, z);
@@ -291,7 +291,7 @@ class ClusterNetwork {
         y[i] = (y[i] - kept.mean) * kept.rstd;  // without a norm mean is 0 and rstd is 1
         input[i] = math::fma(y[i], by[i], plus[i]);
       }
-      pull_back(net.activation, input, dy);
+      pull_back<Precision::bf16>(net.activation, input, dy);
 #pragma unroll
       for (int i = 0; i < kUnit; i++) dy[i] *= by[i];
       cut(layer.width, dy);

@@ -23,17 +23,28 @@ __device__ inline void with_activation(Activation activation, F f) {
     case Activation::elu: return f(math::Elu{});
   }
 }
+// act(z), as exactly as a precision asks for, and its derivative.
+template <Precision P, class Act>
+__device__ inline float activated(float z) {
+  return static_cast<float>(Act::apply(typename Numbers<P>::Real(z)));
+}
+template <Precision P, class Act>
+__device__ inline float slope(float z) {
+  return static_cast<float>(Act::slope(typename Numbers<P>::Real(z)));
+}
+template <Precision P>
 __device__ inline void activate(Activation activation, float (&x)[kUnit]) {
   with_activation(activation, [&](auto act) {
 #pragma unroll
-    for (int i = 0; i < kUnit; i++) x[i] = decltype(act)::apply(x[i]);
+    for (int i = 0; i < kUnit; i++) x[i] = activated<P, decltype(act)>(x[i]);
   });
 }
 // dy becomes dy act'(z).
+template <Precision P>
 __device__ inline void pull_back(Activation activation, const float (&z)[kUnit], float (&dy)[kUnit]) {
   with_activation(activation, [&](auto act) {
 #pragma unroll
-    for (int i = 0; i < kUnit; i++) dy[i] *= decltype(act)::slope(z[i]);
+    for (int i = 0; i < kUnit; i++) dy[i] *= slope<P, decltype(act)>(z[i]);
   });
 }
 
@@ -107,7 +118,7 @@ struct Hidden {
       float mean = 0, rstd = 1;
       const auto input = [&](int unit, float(&x)[kUnit]) {  // of the norm, where there is one
         load(z, row, unit, x);
-        if (norm == Norm::post) activate(activation, x);
+        if (norm == Norm::post) activate<P>(activation, x);
       };
       if (norm != Norm::none) moments(input, mean, rstd);
       float dot = 0;
@@ -115,7 +126,7 @@ struct Hidden {
         float x[kUnit];
         input(unit, x);
         if (norm != Norm::none) normalise(unit, mean, rstd, x);
-        if (norm != Norm::post) activate(activation, x);
+        if (norm != Norm::post) activate<P>(activation, x);
         cut(unit, x);
         if (head) {
           float w[kUnit];
@@ -176,9 +187,9 @@ struct Hidden {
           load(head, unit, g);
         load(z, row, unit, y);
         if (norm == Norm::none) {
-          pull_back(activation, y, g);
+          pull_back<P>(activation, y, g);
         } else {
-          if (norm == Norm::post) activate(activation, y);
+          if (norm == Norm::post) activate<P>(activation, y);
           float by[kUnit];
           load(scale(), unit, by);
 #pragma unroll
@@ -188,7 +199,7 @@ struct Hidden {
             load(shift(), unit, plus);
 #pragma unroll
             for (int i = 0; i < kUnit; i++) plus[i] = math::fma(y[i], by[i], plus[i]);
-            pull_back(activation, plus, g);
+            pull_back<P>(activation, plus, g);
           }
 #pragma unroll
           for (int i = 0; i < kUnit; i++) g[i] *= by[i];
@@ -219,7 +230,7 @@ struct Hidden {
         }
         if (norm == Norm::post) {
           load(z, row, unit, y);
-          pull_back(activation, y, g);
+          pull_back<P>(activation, y, g);
         }
         cut(unit, g);
         if (valid) store(row, unit, g);

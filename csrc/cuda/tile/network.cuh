@@ -153,7 +153,7 @@ class MmaNetwork {
   __device__ Product velocity(const Net& net) const {
     Product g = product(net.member(0) + net.last, padded(net.layer(net.hidden - 1).width), net.outputs);
     g.init = vectors(net, 0, net.last_bias);
-    g.c = here.member(0);
+    g.c = here.velocity();
     g.as_float = true;
     return g;
   }

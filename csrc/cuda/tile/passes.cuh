@@ -7,8 +7,8 @@ namespace vgf::cuda {
 
 enum class Role { start, policy, critic, judge, end };
 
-// One network on the tile: what its first layer makes of the observations, of all members; or one member forward, and back
-// where its gradient is wanted.
+// One network on the tile: what its first layer makes of the observations, of all members that are evaluated here; or one
+// member forward, and back where its gradient is wanted.
 struct Pass {
   Role role = Role::start;
   bool observes = false;
@@ -26,16 +26,24 @@ VGF_HD inline int rounds_of(const Program& p, Role role) {
   }
 }
 
+// Where critics are evaluated side by side, a side takes every at_once-th, from its own number on; a policy all of them take.
+VGF_HD inline int first_member(Role role, int side) { return role == Role::policy ? 0 : side; }
+VGF_HD inline int members_apart(const Program& p, Role role) { return role == Role::policy ? 1 : p.at_once; }
+// Whether no member follows in this round: of this side, and every side has one that is its last.
+VGF_HD inline bool ends_round(const Program& p, const Pass& pass) {
+  return !pass.observes && pass.member + members_apart(p, pass.role) >= net_of(p, pass).ensemble;
+}
+
 // The pass behind this one; Role::end behind the last.
-VGF_HD inline Pass following(const Program& p, const Pass& pass) {
+VGF_HD inline Pass following(const Program& p, const Pass& pass, int side = 0) {
   if (p.observe_to) return pass.role == Role::start ? Pass{Role::critic, true, 0, 0} : Pass{Role::end, false, 0, 0};
-  if (pass.observes) return {pass.role, false, 0, 0};
+  if (pass.observes) return {pass.role, false, 0, pass.member};
   if (pass.role != Role::start) {
-    if (pass.member + 1 < net_of(p, pass).ensemble) return {pass.role, false, pass.round, pass.member + 1};
-    if (pass.round + 1 < rounds_of(p, pass.role)) return {pass.role, false, pass.round + 1, 0};
+    if (!ends_round(p, pass)) return {pass.role, false, pass.round, pass.member + members_apart(p, pass.role)};
+    if (pass.round + 1 < rounds_of(p, pass.role)) return {pass.role, false, pass.round + 1, first_member(pass.role, side)};
   }
   for (int role = static_cast<int>(pass.role) + 1; role < static_cast<int>(Role::end); role++)
-    if (rounds_of(p, Role(role)) > 0) return {Role(role), !p.observed, 0, 0};
+    if (rounds_of(p, Role(role)) > 0) return {Role(role), !p.observed, 0, first_member(Role(role), side)};
   return {Role::end, false, 0, 0};
 }
 

@@ -33,18 +33,22 @@ struct Place : Spot {
   const Program& p;
   unsigned char* scratch;
   int tile_rows;  // M: rows that products and pitches count with
-  bool speaks;    // of several blocks that find the same, one gives the results
+  int side = 0;   // of several blocks that evaluate different members on this tile,
+  int first = 0;  // and how many blocks before this one is the first, in whose scratch all put what critics give
+  bool speaks = true;  // of several blocks that find the same, one gives the results
 
-  __device__ Place(const Program& program, const Spot& spot, int M, bool gives_results = true)
-      : Spot(spot), p(program), scratch(p.scratch + ptx::block_x() * p.at.bytes), tile_rows(M), speaks(gives_results) {}
+  __device__ Place(const Program& program, const Spot& spot, int M)
+      : Spot(spot), p(program), scratch(p.scratch + ptx::block_x() * p.at.bytes), tile_rows(M) {}
   __device__ void go_to(std::int64_t number) { static_cast<Spot&>(*this) = Spot(p, number); }
 
   __device__ float* floats(std::int64_t at) const { return ptx::in_global(reinterpret_cast<float*>(scratch + at)); }
   __device__ float* x() const { return floats(p.at.x); }
   __device__ float* dq() const { return floats(p.at.dq); }
   __device__ float* phi() const { return floats(p.at.phi); }
-  __device__ float* member(int e) const { return floats(p.at.members) + std::int64_t{e} * tile_rows * padded(p.A); }
-  __device__ float* q(int e) const { return floats(p.at.q) + e * tile_rows; }
+  __device__ float* velocity() const { return floats(p.at.members); }
+  // What critic e gives: its dq and its value.
+  __device__ float* member(int e) const { return of_all_sides(p.at.members) + std::int64_t{e} * tile_rows * padded(p.A); }
+  __device__ float* q(int e) const { return of_all_sides(p.at.q) + e * tile_rows; }
 
   __device__ Observed observed(const Net& net) const {
     const std::int64_t width = net.first_width;
@@ -57,6 +61,9 @@ struct Place : Spot {
   __device__ void for_numbers(F f) const {  // of the tile's particles
     for (int i = ptx::thread(); i < rows * p.A; i += kThreads) f(i);
   }
+
+ private:
+  __device__ float* of_all_sides(std::int64_t at) const { return floats(at - first * p.at.bytes); }
 };
 
 // Biases, scales and the last layer of a packed network.

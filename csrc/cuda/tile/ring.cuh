@@ -1,12 +1,14 @@
 // What products need on its way to the tensor cores: a ring of k-blocks of weights in shared memory, filled for all blocks of
-// a cluster at once, and a ring of what is said of a product, with the vectors of its layer, which each block fills for itself.
+// a cluster that evaluate the same members, and a ring of what is said of a product, with the vectors of its layer, which each
+// block fills for itself.
 //
 // A packed operand is a straight line of k-blocks, byte for byte what wgmma reads, so a k-block is one bulk copy without a
-// tensor map. Each block of the cluster fetches its share of a k-block and sends it to all; each waits for the whole.
+// tensor map for each chunk of 256 columns. Each of the blocks fetches its share and sends it to all; each waits for the whole.
 //
 // full[slot]   one arrival, of the fetching thread, and the bytes of the k-block
-// empty[slot]  an arrival of every working warp of every block of the cluster: here, too, shares are received
+// empty[slot]  an arrival of every working warp of these blocks: here, too, shares are received
 // told, done   the same of products, within the block
+// met          an arrival of every block that evaluates other members on the same tile, and of this one
 #pragma once
 
 #include <ptx/access.cuh>
@@ -24,15 +26,16 @@ struct Normaliser {
   __device__ float operator()(float z) const { return math::fma(z, rstd, shift); }
 };
 
-// A product, and what becomes of it: it leaves as it is, or it is z of a hidden layer on the way up, or its dy on the way
-// down. Uniform, so it lies in shared memory: what registers have no room for would go to local memory, a copy a thread.
+// A product, what it is added to, and what becomes of it: it leaves as it is, or it is z of a hidden layer on the way up, or
+// its dy on the way down. Uniform, so it lies in shared memory: what registers have no room for would go to local memory, a
+// copy a thread.
 struct Product {
   enum What { out, up, down } what;
   bool more;            // products in this pass
   int blocks, columns;  // of the operand
   int rows;             // of the tile that are real
   float* to;            // out: [rows][columns]
-  const float* init;    // out: [columns], or null; up, of the first layer: what the observations give, of each state of the tile
+  const float* init;    // out: [columns], or null; up: what the observations give, by state, or null: the bias
 
   int width;
   Activation activation;
@@ -45,54 +48,56 @@ struct Product {
   float* q;
 };
 constexpr int kProductBytes = 128;
-static_assert(sizeof(Product) <= kProductBytes && kProductsAt + kProductSlots * kProductBytes <= kHopperHeadBytes);
+static_assert(sizeof(Product) <= kProductBytes && kProductsAt + kProductSlots * kProductBytes <= kFetchingAt);
 
+// Only what changes is kept: what a thread can work out again takes no register meanwhile.
 struct Ring {
-  unsigned char* shared;
-  int slot = 0;
-  unsigned parity = 0;  // of the phase that is next in this slot
-  unsigned product = 0;  // number of the next one
+  const Program& p;
+  unsigned at = 0, product = 0;  // numbers of the next k-block and of the next product
 
-  __device__ explicit Ring(unsigned char* memory) : shared(memory) {}
-  __device__ ptx::Barrier* full(int i) const { return reinterpret_cast<ptx::Barrier*>(shared) + i; }
+  __device__ explicit Ring(const Program& program) : p(program) {}
+  // The blocks that share what they fetch, by rank in the cluster; and which members they evaluate.
+  __device__ int mates() const { return p.at_once == 1 ? kCluster : kCluster / kMostAtOnce; }
+  __device__ int side() const { return ptx::cluster_rank() / mates(); }
+  __device__ int first_mate() const { return side() * mates(); }
+
+  __device__ ptx::Barrier* full(int i) const { return reinterpret_cast<ptx::Barrier*>(ptx::shared_memory()) + i; }
   __device__ ptx::Barrier* empty(int i) const { return full(kRing + i); }
   __device__ ptx::Barrier* told() const { return full(2 * kRing + product % kProductSlots); }
   __device__ ptx::Barrier* done() const { return full(2 * kRing + kProductSlots + product % kProductSlots); }
+  __device__ ptx::Barrier* met() const { return full(2 * (kRing + kProductSlots)); }
+  // Of a k-block, and of the phase that brings it there.
+  static __device__ int slot(unsigned block) { return block % kRing; }
+  __device__ unsigned parity() const { return at / kRing % 2; }
   __device__ unsigned product_parity() const { return product / kProductSlots % 2; }
   __device__ Product* description() const {
-    return reinterpret_cast<Product*>(shared + kProductsAt + product % kProductSlots * kProductBytes);
+    return reinterpret_cast<Product*>(ptx::shared_memory() + kProductsAt + product % kProductSlots * kProductBytes);
   }
-  __device__ unsigned char* weights(int i) const { return shared + kHopperHeadBytes + i * kSlotBytes; }
-  __device__ unsigned char* vectors() const { return weights(kRing) + product % kProductSlots * kVectorBytes; }
-  __device__ unsigned char* behind() const { return weights(kRing) + kProductSlots * kVectorBytes; }
+  __device__ unsigned char* weights(int i) const { return ptx::shared_memory() + kHopperHeadBytes + i * kSlotBytes; }
+  __device__ unsigned char* vectors() const { return weights(kRing) + product % kProductSlots * kVectors * kVectorBytes; }
+  __device__ unsigned char* behind() const { return weights(kRing) + kProductSlots * kVectors * kVectorBytes; }
 
-  // By one thread of every block; the cluster must meet then. warps: that work, in a block
-  __device__ void begin(int warps) const {
+  // By one thread of every block; the cluster must meet then.
+  __device__ void begin() const {
     for (int i = 0; i < kRing; i++) {
       ptx::begin_barrier(full(i), 1);
-      ptx::begin_barrier(empty(i), warps * kCluster);
+      ptx::begin_barrier(empty(i), kWarps * mates());
     }
     for (int i = 0; i < kProductSlots; i++) {
       ptx::begin_barrier(full(2 * kRing + i), 1);
-      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), warps);
+      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), kWarps);
     }
+    ptx::begin_barrier(met(), p.at_once);
     ptx::publish_barriers();
   }
-  __device__ void advance() {
-    slot++;
-    if (slot < kRing) return;
-    slot = 0;
-    parity ^= 1;
-  }
-
   // The working warps': the k-block that is next, once it is here; and that a warp needs one no longer.
   __device__ const unsigned char* wait() const {
-    ptx::wait_for(full(slot), parity);
-    return weights(slot);
+    ptx::wait_for(full(slot(at)), parity());
+    return weights(slot(at));
   }
-  __device__ void release(int which) const {
+  __device__ void release(unsigned block) const {
     const int lane = ptx::thread() % kLanes;
-    if (lane < kCluster) ptx::arrive_at(empty(which), lane);
+    if (lane < mates()) ptx::arrive_at(empty(slot(block)), first_mate() + lane);
   }
   // The same of products.
   __device__ const Product& wait_product() const {

@@ -23,11 +23,11 @@ class Tile {
   // Does what lies between a pass, at first that of Role::start, and the next, which it becomes. False: the tile is done.
   __device__ bool next(Pass& pass) const {
     const Pass done = pass;
-    pass = following(p, done);
+    pass = following(p, done, here.side);
     if (p.observe_to) return pass.role != Role::end;
     if (done.role == Role::start) load(p.start, here.x());
     if (done.role == Role::policy && !done.observes) drift();
-    if (done.role == Role::critic && !done.observes && done.member + 1 == p.critic.ensemble) step(done.round);
+    if (done.role == Role::critic && ends_round(p, done)) step(done.round);
     if (done.role <= Role::policy && pass.role > Role::policy) {
       if (p.policy.present()) clip_samples();
       if (moves()) begin_moving();
@@ -48,7 +48,7 @@ class Tile {
   }
 
   __device__ void drift() const {
-    const float* v = here.member(0);
+    const float* v = here.velocity();
     const int pitch = padded(p.A);
     const float steps = static_cast<float>(counted(p.euler_steps));
     here.for_numbers([&](int i) { here.x()[i] += v[i / p.A * pitch + i % p.A] / steps; });

@@ -23,6 +23,8 @@ inline void arrive_expecting(Barrier* barrier, int bytes) {
   emulator::arrive(barrier);
 }
 inline void arrive_at(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
+inline void arrive_releasing(Barrier* barrier, unsigned rank) { arrive_at(barrier, rank); }
+inline void wait_acquiring(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 inline void arrive(Barrier* barrier) { emulator::arrive(barrier); }
 inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 

@@ -13,7 +13,6 @@ inline unsigned blocks_x() { return emulator::blocks_x; }
 inline unsigned char* shared_memory() { return emulator::current->block->shared; }
 
 inline void sync_block() { emulator::sync(0, 256); }
-inline void sync_warpgroup() { emulator::sync(1 + thread() / 128, 128); }
 inline void sync_warp() { emulator::sync_warp(); }
 
 // f(arguments by lane) once for the warp.
@@ -65,6 +64,9 @@ inline void atomic_max(unsigned* at, unsigned x) {
   while (before < x && !__atomic_compare_exchange_n(at, &before, x, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
 }
+
+inline float power_of_two(float x) { return std::exp2(x); }
+inline float reciprocal(float x) { return 1 / x; }
 
 inline unsigned as_bits(float x) {
   unsigned bits;
