@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import FrozenInstanceError, replace
+import re
+from dataclasses import FrozenInstanceError, fields, replace
 
 import numpy as np
 import pytest
 
-from vgf_kernels import FlowConfig
+from vgf_kernels import MLP, FlowConfig
 
 NAN, INF = float("nan"), float("inf")
 
@@ -24,7 +25,7 @@ REFUSED = [
     *[
         ({field: bad}, f"{field}: expected a finite number > 0, got {bad!r}")
         for field in ("learning_rate", "alpha", "bandwidth")
-        for bad in (0, 0.0, -0.1, NAN, INF, None, True)
+        for bad in (0, 0.0, -0.1, NAN, INF, None, True, 10**400)
     ],
     ({"learning_rate": "0.1"}, "learning_rate: expected a finite number > 0, got '0.1'"),
     ({"aggregate": "max"}, "aggregate: expected one of 'mean', 'min', got 'max'"),
@@ -39,9 +40,9 @@ REFUSED = [
     ({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); swap the bounds"),
     ({"clip": (0.5, 0.5)}, r"clip: expected low < high, got \(0.5, 0.5\)"),
     ({"clip": (NAN, 1.0)}, r"clip: expected low < high, got \(nan, 1.0\)"),
-    ({"clip": 1.0}, r"clip: expected \(low, high\) or None, got 1.0"),
-    ({"clip": (-1.0, 0.0, 1.0)}, r"clip: expected \(low, high\) or None, got"),
-    ({"clip": "ab"}, r"clip: expected \(low, high\) or None, got 'ab'"),
+    ({"clip": 1.0}, r"clip: expected \(low, high\), two numbers, or None, got 1.0"),
+    ({"clip": (-1.0, 0.0, 1.0)}, r"clip: expected \(low, high\), two numbers, or None, got"),
+    ({"clip": "ab"}, r"clip: expected \(low, high\), two numbers, or None, got 'ab'"),
 ]
 
 
@@ -49,6 +50,27 @@ REFUSED = [
 def test_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         FlowConfig(**settings)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(FlowConfig)])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros(3), np.zeros((2, 2)), np.array("rbf"), np.array(["rbf", "min"]), np.bool_(True), ["mean"], {}, "",
+        ("-1", "1"), (False, True), NAN, 1j, (0, 10**400),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_no_field_takes_what_makes_no_sense(field, bad):
+    with pytest.raises(ValueError, match=rf"^{field}: expected .*, got {re.escape(repr(bad))}"):
+        FlowConfig(**{field: bad})
+
+
+@pytest.mark.parametrize("eps", [np.zeros(2), None, True, "1e-6", NAN, INF, -1e-6, 10**400], ids=repr)
+def test_eps_of_a_norm_is_a_finite_number(eps):
+    layers = [[{"W": np.zeros((2, 3)), "b": np.zeros(3)}, {"W": np.zeros((3, 1)), "b": np.zeros(1)}]]
+    with pytest.raises(ValueError, match=rf"norm_eps: expected a finite number >= 0, got {re.escape(repr(eps))}"):
+        MLP.from_layers(layers, norm_eps=eps)
 
 
 def test_replace_checks_again():

@@ -64,18 +64,31 @@ class FlowConfig:
 
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless value is a finite number > 0."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if not is_finite(value) or value <= 0:
         raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
 
 
+def is_finite(value: Any) -> bool:
+    """Whether value is a real number, no bool, that a float can hold."""
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # an integer larger than any float
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, numbers.Real)) and not isinstance(value, bool)
+
+
+def _as_float(value: Any) -> float:
+    if not _is_number(value):  # float("1") is one
+        raise TypeError
+    return float(value)
+
+
 def check_choice(name: str, value: object, choices: tuple, also: str = "") -> None:
-    """Raise ValueError unless value is one of choices."""
-    if value not in choices:
+    """Raise ValueError unless value is one of choices, which are strings and None."""
+    if not (value is None or isinstance(value, str)) or value not in choices:  # an array compares by element
         names = ", ".join(repr(c) for c in choices)
         raise ValueError(f"{name}: expected one of {names}{' ' + also if also else ''}, got {value!r}")
 
@@ -85,9 +98,9 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     if clip is None:
         return None
     try:
-        low, high = (float(bound) for bound in clip)
-    except (TypeError, ValueError):
-        raise ValueError(f"clip: expected (low, high) or None, got {clip!r}") from None
+        low, high = map(_as_float, clip)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"clip: expected (low, high), two numbers, or None, got {clip!r}") from None
     if not low < high:
         raise ValueError(f"clip: expected low < high, got {clip!r}; swap the bounds or pass None for no clip")
     return (low, high)

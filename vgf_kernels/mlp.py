@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-import numbers
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .config import check_choice
+from .config import check_choice, is_finite
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")
@@ -253,7 +251,7 @@ class MLP(Described):
 
 def check_eps(eps: Any) -> None:
     """Raise ValueError unless eps can be added to a variance."""
-    if not isinstance(eps, numbers.Real) or not math.isfinite(eps) or eps < 0:
+    if not is_finite(eps) or eps < 0:
         raise ValueError(f"norm_eps: expected a finite number >= 0, got {eps!r}")
 
 
