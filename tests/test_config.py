@@ -22,6 +22,8 @@ REFUSED = [
     ({"num_steps": None}, "num_steps: expected an integer >= 0, got None"),
     ({"num_steps": NAN}, "num_steps: expected an integer >= 0, got nan"),
     ({"num_steps": INF}, "num_steps: expected an integer >= 0, got inf"),
+    ({"num_steps": 2**31}, "num_steps: expected at most 2147483647 steps, got 2147483648; "),
+    ({"num_steps": 10**30}, "num_steps: expected at most 2147483647 steps, got 1000000"),
     *[
         ({field: bad}, f"{field}: expected a finite number > 0, got {bad!r}")
         for field in ("learning_rate", "alpha", "bandwidth")

@@ -185,6 +185,11 @@ CASES = {
     ),
     "no Euler steps": Bad({"euler_steps": 0}, "euler_steps: expected an integer >= 1, got 0; "),
     "half an Euler step": Bad({"euler_steps": 2.5}, "euler_steps: expected an integer >= 1, got 2.5; "),
+    "more Euler steps than can be counted": Bad(
+        {"euler_steps": 2**31}, "euler_steps: expected at most 2147483647 steps, got 2147483648; "
+    ),
+    "Euler steps beyond 64 bits": Bad({"num_steps": 10**30}, "num_steps: expected at most 2147483647 steps, got 10+; "),
+    "an array of Euler steps": Bad({"euler_steps": zeros(2, dtype=int)}, "euler_steps: expected an integer"),
     "num_steps": Bad({"num_steps": -1}, "num_steps: expected an integer >= 1, got -1; "),
     "clip": Bad({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); "),
     "discount nan": Bad({"discount": float("nan")}, "discount: expected a finite number, got nan; "),
@@ -340,6 +345,43 @@ def test_weights_on_another_device():
     obs, x = torch.from_numpy(PROBLEM.obs), torch.from_numpy(PROBLEM.particles)
     with pytest.raises(ValueError, match="expected the CPU for CPU arrays, got meta; move"):
         vgf_kernels.torch.value(MLP.from_torch(module), obs, x, backend="cpu")
+
+
+class Labelled(np.ndarray):
+    """An array that means more than its numbers."""
+
+
+@pytest.mark.parametrize("name", ["obs", "particles", "reward", "q", "score_fn"])
+@pytest.mark.parametrize(
+    "special", [lambda a: np.ma.masked_array(a, a > 0), lambda a: a.view(Labelled)], ids=["masked", "subclass"]
+)
+@pytest.mark.parametrize("frontend", ["numpy", "jax"])
+def test_arrays_that_are_more_than_their_numbers(frontend, name, special):
+    module = Engine(frontend, "cpu").module
+    function = {"obs": "value", "reward": "td_target", "q": "select"}.get(name, "transport")
+    arguments = {key: good()[key] for key in ARGUMENTS[function]}
+    if name == "score_fn":
+        arguments[name] = lambda x: special(np.zeros(x.shape, np.float32))
+    else:
+        arguments[name] = special(arguments[name])
+    with pytest.raises(TypeError, match=rf"{name}: expected a plain ndarray, got (MaskedArray|Labelled), .*np.asarray"):
+        getattr(module, function)(**arguments)
+
+
+def test_masked_weights_are_refused():
+    layers = layers_of(PROBLEM.critic)
+    layers[0][0]["W"] = np.ma.masked_array(layers[0][0]["W"], layers[0][0]["W"] > 0)
+    with pytest.raises(TypeError, match="weights: expected a plain ndarray, got MaskedArray"):
+        MLP.from_layers(layers, norm="pre")
+
+
+def test_arrays_in_a_file_are_plain(tmp_path):
+    import vgf_kernels.numpy as vgf
+
+    np.save(tmp_path / "obs.npy", PROBLEM.obs)
+    mapped = np.load(tmp_path / "obs.npy", mmap_mode="r")
+    q = vgf.value(PROBLEM.critic, mapped, PROBLEM.particles)
+    np.testing.assert_array_equal(q, vgf.value(PROBLEM.critic, PROBLEM.obs, PROBLEM.particles))
 
 
 def test_byte_swapped_arrays_are_refused():

@@ -10,7 +10,9 @@ import math
 import numbers
 from typing import Any
 
-from .config import FlowConfig, check_choice
+import numpy as np
+
+from .config import FlowConfig, check_choice, check_limit
 from .mlp import Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
@@ -36,6 +38,15 @@ def check_arrays(array_type: Any, remedy: str, **arrays: Any) -> None:
             raise TypeError(
                 f"{name}: expected the dtype of {first_name}, {first.dtype}, got {array.dtype}; cast one"
             )
+
+
+def check_plain(name: str, array: Any) -> None:
+    """A NumPy array is no more than its numbers; the mask of a masked one, say, would be lost."""
+    if isinstance(array, np.ndarray) and type(array) not in (np.ndarray, np.memmap):
+        raise TypeError(
+            f"{name}: expected a plain ndarray, got {type(array).__name__}, of which only the numbers would be seen; "
+            "pass np.asarray(...) of it, of a masked one after filled(...)"
+        )
 
 
 # ---- one check a function; arrays are given by their shapes
@@ -211,10 +222,12 @@ def _check_config(config, trajectory=False) -> None:
 
 
 def _check_steps(name: str, steps) -> None:
-    if isinstance(steps, bool) or not (isinstance(steps, int) or hasattr(steps, "__index__")) or steps < 1:
+    whole = isinstance(steps, int) or (hasattr(steps, "__index__") and not hasattr(steps, "__len__"))  # as arrays have
+    if isinstance(steps, bool) or not whole or steps < 1:
         raise ValueError(
             f"{name}: expected an integer >= 1, got {steps!r}; the velocity field needs at least one step"
         )
+    check_limit(name, steps)
 
 
 def _check_selection(name: str, how: str, aggregate: str, temperature, noise_name: str, noise, shape) -> None:

@@ -8,6 +8,8 @@ import numbers
 from dataclasses import dataclass
 from typing import Any
 
+MOST_STEPS = 2**31 - 1  # the engines count in 32 bits
+
 
 @dataclass(frozen=True)
 class FlowConfig:
@@ -43,6 +45,7 @@ class FlowConfig:
         steps = self.num_steps
         if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
             raise ValueError(f"num_steps: expected an integer >= 0, got {steps!r}")
+        check_limit("num_steps", steps)
         check_positive("learning_rate", self.learning_rate)
         check_positive("alpha", self.alpha)
         check_choice("aggregate", self.aggregate, ("mean", "min"))
@@ -60,6 +63,12 @@ class FlowConfig:
                 'use bandwidth="median" or bandwidth_grad=False'
             )
         object.__setattr__(self, "clip", check_clip(self.clip))
+
+
+def check_limit(name: str, steps: int) -> None:
+    """Raise ValueError where an engine could not count so many steps."""
+    if steps > MOST_STEPS:
+        raise ValueError(f"{name}: expected at most {MOST_STEPS} steps, got {steps!r}; particles settle long before")
 
 
 def check_positive(name: str, value: float) -> None:

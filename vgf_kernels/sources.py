@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import check_plain
 from .mlp import MLP, Layer
 
 LAYER_KEYS = ("W", "b", "scale", "bias")
@@ -140,6 +141,7 @@ def _leaves(tree: Mapping[str, Any], module: str, *names: str) -> list:
 
 
 def _own(array) -> np.ndarray:
+    check_plain("weights", array)
     array = np.array(array, order="C")
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"weights: expected a floating-point array, got {array.dtype}")

@@ -18,6 +18,7 @@ def check(**named: Any) -> None:
         if not isinstance(array, Array):
             kind = type(array).__name__
             raise TypeError(f"{name}: expected Array, got {kind}; use jnp.asarray(..., jnp.float32)")
+        checks.check_plain(name, array)
     checks.check_arrays(object, "", **named)
 
 

@@ -206,6 +206,8 @@ def draw_noise(rng: np.random.Generator, B: int, N: int, A: int) -> np.ndarray:
 
 def _check_arrays(**named: Any) -> None:
     checks.check_arrays(np.ndarray, "use np.asarray(..., np.float32)", **named)
+    for name, array in named.items():
+        checks.check_plain(name, array)
 
 
 def _shape(array: np.ndarray | None):
