@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import processes
 import pytest
 
 from vgf_kernels import reference
@@ -62,6 +63,16 @@ def test_wrong_command_lines_exit_with_2(arguments):
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2
+
+
+def test_the_module_is_the_command():
+    done = processes.python("-m", "vgf_kernels", "info")
+    assert done.returncode == 0, done.stderr
+    assert "engines, in the order" in done.stdout
+    refused = processes.python("-m", "vgf_kernels", "bench")  # no checkout
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("vgf-kernels bench: ")
+    assert processes.python("-m", "vgf_kernels", "fly").returncode == 2
 
 
 def test_failures_return_1_and_one_line(tmp_path, capsys, monkeypatch):
