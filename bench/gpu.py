@@ -224,7 +224,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--backend", nargs="+", choices=("cuda", "triton"), default=["cuda", "triton"], help="the engines"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu checks the CPU engine")
-    parser.add_argument("--precision", nargs="+", choices=("fp32", "tf32", "bf16"), default=None)
+    parser.add_argument(
+        "--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="in which they compute; default: all they have"
+    )
     parser.add_argument("--minutes", type=float, default=30, help="for everything, about")
     parser.add_argument(
         "--quick", action="store_true", help="fewer networks, two small cases, fewer contestants"

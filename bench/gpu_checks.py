@@ -148,11 +148,13 @@ class _Precise:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("engine")
-    parser.add_argument("device")
-    parser.add_argument("--precision", nargs="+", required=True)
-    parser.add_argument("--extent", choices=("few", "quick", "all"), required=True)
-    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("engine", help="a backend")
+    parser.add_argument("device", help="cpu or cuda")
+    parser.add_argument("--precision", nargs="+", required=True, help="fp32, tf32, bf16")
+    parser.add_argument(
+        "--extent", choices=("few", "quick", "all"), required=True, help="few sizes, one norm, or everything"
+    )
+    parser.add_argument("--skip", type=int, default=0, help="leave so many checks out")
     options = parser.parse_args()
     for record in run(options.engine, options.device, options.precision, options.extent, options.skip):
         print(json.dumps(record), flush=True)

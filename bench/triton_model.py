@@ -90,7 +90,7 @@ def _step(config: Config, precision: str, programs: int) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--precision", choices=GEMM, default="bf16")
+    parser.add_argument("--precision", choices=GEMM, default="bf16", help="of the flow")
     precision = parser.parse_args().precision
     for B, steps in ((256, 3), (100_000, 3)):
         default = plan.default_config(WIDTH, precision, False, B, PARTICLES, H200)

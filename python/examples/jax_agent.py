@@ -59,9 +59,9 @@ def play(networks: dict, settings: Settings, implementation, count: int = 100) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--updates", type=int, default=20)
-    parser.add_argument("--amortized", action="store_true")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--updates", type=int, default=20, help="how many, of each agent")
+    parser.add_argument("--amortized", action="store_true", help="move particles along a learned score")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the library")
     arguments = parser.parse_args()
     settings = Settings(amortized=arguments.amortized, precision=arguments.precision)
     rng = np.random.default_rng(0)
