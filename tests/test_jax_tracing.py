@@ -259,6 +259,60 @@ def test_step_counts_that_are_refused():
 # ---- gradients
 
 
+def td_target(mask, discount):
+    p = PROBLEM
+    networks = (p.critic, p.target_critic, p.policy)
+    return vgf.td_target(*networks, p.obs, p.noise, p.reward, mask, discount, 2, CONFIG, backend="cpu")
+
+
+SETTINGS = {
+    "learning_rate": lambda v: FlowConfig(learning_rate=v),
+    "alpha": lambda v: FlowConfig(alpha=v),
+    "bandwidth": lambda v: FlowConfig(bandwidth=v),
+    "clip": lambda v: FlowConfig(clip=(-v, v)),
+    "temperature": lambda v: vgf.select(PROBLEM.select_noise, temperature=v),
+    "norm_eps": lambda v: vgf.network(PARAMS["critic"], norm_eps=v),
+    "max_norm": lambda v: vgf.transport(lambda x: x, PROBLEM.particles, CONFIG, max_norm=v),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_traced_setting_is_refused_with_what_to_do(name):
+    def use(v):
+        SETTINGS[name](v)
+        return v
+
+    with pytest.raises(ValueError, match=rf"{name}: expected .*Tracer.*; .*static_argnames"):
+        jax.jit(use)(0.5)
+    jax.jit(use, static_argnames="v")(v=0.5)
+
+
+def test_a_traced_num_steps_goes_beside_the_config():
+    with pytest.raises(ValueError, match="num_steps: expected an integer.*Tracer.*; .*vgf_kernels.jax.* num_steps="):
+        jax.jit(lambda v: FlowConfig(num_steps=v) and v)(1)
+
+
+def test_a_traced_discount_goes_into_the_mask():
+    with pytest.raises(ValueError, match=r"discount: expected .*Tracer.*; .*discount=1.0, mask=discount \* mask"):
+        jax.jit(td_target)(PROBLEM.mask, 0.9)
+    got = jax.jit(lambda discount: td_target(discount * PROBLEM.mask, 1.0))(0.9)
+    np.testing.assert_allclose(got, td_target(PROBLEM.mask, 0.9), rtol=1e-6, atol=1e-6)
+
+
+def test_an_export_must_say_that_custom_calls_are_kept():
+    from jax import export
+
+    def move(x):
+        return flow(network(PARAMS["critic"]), x, backend="cpu")
+
+    x = jnp.asarray(PROBLEM.particles)
+    with pytest.raises(ValueError, match="custom calls .*no compatibility guarantees"):
+        export.export(jax.jit(move))(x)
+    kept = [export.DisabledSafetyCheck.custom_call(name) for name in ("vgf_pack", "vgf_flow")]
+    exported = export.export(jax.jit(move), disabled_checks=kept)(x)
+    np.testing.assert_array_equal(exported.call(x), expected_flow())
+
+
 def test_the_gradient_of_value():
     p = PROBLEM
     critic = network(PARAMS["critic"])

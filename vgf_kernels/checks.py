@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import FlowConfig, check_choice, check_limit
+from .config import FlowConfig, check_choice, check_limit, is_array, remedy_for
 from .mlp import Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
@@ -118,7 +118,10 @@ def check_td_target(
     _check_shape("reward", reward, next_obs[:1], "[B]")
     _check_shape("mask", mask, next_obs[:1], "[B]")
     if not _is_finite(discount):
-        raise ValueError(f"discount: expected a finite number, got {discount!r}; 0.99 is usual")
+        remedy = "0.99 is usual"
+        if is_array(discount):
+            remedy = "pass one that is traced or differs by state as discount=1.0, mask=discount * mask"
+        raise ValueError(f"discount: expected a finite number, got {discount!r}; {remedy}")
     _check_steps("euler_steps", euler_steps)
     _check_config(config)
     check_choice("aggregate", aggregate, AGGREGATES)
@@ -222,7 +225,7 @@ def _check_config(config, trajectory=False) -> None:
 
 
 def _check_steps(name: str, steps) -> None:
-    whole = isinstance(steps, int) or (hasattr(steps, "__index__") and not hasattr(steps, "__len__"))  # as arrays have
+    whole = isinstance(steps, int) or (hasattr(steps, "__index__") and not is_array(steps))
     if isinstance(steps, bool) or not whole or steps < 1:
         raise ValueError(
             f"{name}: expected an integer >= 1, got {steps!r}; the velocity field needs at least one step"
@@ -235,7 +238,7 @@ def _check_selection(name: str, how: str, aggregate: str, temperature, noise_nam
     check_choice("aggregate", aggregate, AGGREGATES)
     if not _is_finite(temperature) or temperature <= 0:
         raise ValueError(
-            f"temperature: expected a finite number > 0, got {temperature!r}; 1.0 is the default"
+            f"temperature: expected a finite number > 0, got {temperature!r}{remedy_for(temperature) or '; 1.0 is the default'}"
         )
     if noise is not None:
         _check_shape(noise_name, noise, shape, "[B, N]")

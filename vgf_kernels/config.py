@@ -44,7 +44,8 @@ class FlowConfig:
     def __post_init__(self) -> None:
         steps = self.num_steps
         if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 0:
-            raise ValueError(f"num_steps: expected an integer >= 0, got {steps!r}")
+            remedy = "; functions of vgf_kernels.jax take an array as their own num_steps=" if is_array(steps) else ""
+            raise ValueError(f"num_steps: expected an integer >= 0, got {steps!r}{remedy}")
         check_limit("num_steps", steps)
         check_positive("learning_rate", self.learning_rate)
         check_positive("alpha", self.alpha)
@@ -74,7 +75,19 @@ def check_limit(name: str, steps: int) -> None:
 def check_positive(name: str, value: float) -> None:
     """Raise ValueError unless value is a finite number > 0."""
     if not is_finite(value) or value <= 0:
-        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}")
+        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}{remedy_for(value)}")
+
+
+def is_array(value: Any) -> bool:
+    """Whether value is an array or a tensor, traced or not, rather than one of NumPy's numbers."""
+    return hasattr(value, "shape") and hasattr(value, "__len__")
+
+
+def remedy_for(setting: Any) -> str:
+    """What to do where an array stands for a setting, to end a message with; "" for anything else."""
+    if not is_array(setting):
+        return ""
+    return "; a setting is a Python number: convert it outside, and under jax.jit pass it by static_argnames"
 
 
 def is_finite(value: Any) -> bool:
@@ -109,7 +122,8 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     try:
         low, high = map(_as_float, clip)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"clip: expected (low, high), two numbers, or None, got {clip!r}") from None
+        remedy = remedy_for(clip[0]) if isinstance(clip, (tuple, list)) and clip else ""
+        raise ValueError(f"clip: expected (low, high), two numbers, or None, got {clip!r}{remedy}") from None
     if not low < high:
         raise ValueError(f"clip: expected low < high, got {clip!r}; swap the bounds or pass None for no clip")
     return (low, high)

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .config import check_choice, is_finite
+from .config import check_choice, is_finite, remedy_for
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")
@@ -252,7 +252,7 @@ class MLP(Described):
 def check_eps(eps: Any) -> None:
     """Raise ValueError unless eps can be added to a variance."""
     if not is_finite(eps) or eps < 0:
-        raise ValueError(f"norm_eps: expected a finite number >= 0, got {eps!r}")
+        raise ValueError(f"norm_eps: expected a finite number >= 0, got {eps!r}{remedy_for(eps)}")
 
 
 def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
