@@ -59,6 +59,46 @@ except RuntimeError as error:
     assert refused.startswith("backend 'cpu' is unavailable: the compiled module vgf_kernels._native")
 
 
+@pytest.mark.parametrize("frontend", ["numpy", "torch"])
+def test_the_reference_is_not_taken_in_silence(frontend):
+    """Without the compiled module "auto" can take nothing else; it says so once, and not where it was asked for."""
+    code = f"""
+import sys
+sys.modules["vgf_kernels._native"] = None
+from engines import Engine
+from problems import make_problem
+p = make_problem()
+print("asked for", file=sys.stderr)
+Engine("{frontend}", "reference").value(p.critic, p.obs, p.particles)
+print("by default", file=sys.stderr)
+for _ in range(2):
+    q = Engine("{frontend}", "auto").value(p.critic, p.obs, p.particles)
+"""
+    done = processes.python("-c", code, VGF_BACKEND="")
+    assert done.returncode == 0, done.stderr
+    asked_for, by_default = done.stderr.split("by default")
+    assert "RuntimeWarning" not in asked_for
+    assert by_default.count("RuntimeWarning: backend \"auto\" takes the reference, which is slow") == 1
+    assert "vgf_kernels._native cannot be imported from" in by_default
+
+
+def test_jax_has_no_reference_by_default():
+    code = """
+import sys
+sys.modules["vgf_kernels._xla"] = None
+import vgf_kernels.jax as vgf
+from problems import make_problem
+p = make_problem()
+try:
+    vgf.value(p.critic, p.obs, p.particles)
+except RuntimeError as error:
+    print(error)
+"""
+    refused = processes.run(code, VGF_BACKEND="", JAX_PLATFORMS="cpu")
+    assert "the compiled module vgf_kernels._xla cannot be imported" in refused
+    assert 'backend="reference"' in refused
+
+
 def test_the_package_is_typed():
     folder = processes.PACKAGE / "vgf_kernels"
     assert (folder / "py.typed").exists()

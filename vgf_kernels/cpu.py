@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .config import FlowConfig, compiled_options
@@ -12,7 +13,10 @@ try:
 
     _absent = None
 except ImportError as error:
-    _absent = f"the compiled module vgf_kernels._native cannot be imported ({error}); reinstall the package"
+    _absent = (
+        f"the compiled module vgf_kernels._native cannot be imported from {Path(__file__).parent} ({error}); "
+        "reinstall the package, or leave its source tree if that is where you are"
+    )
 
 DEVICE = "cpu"
 DTYPES = ("float32",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,10 +105,21 @@ def _automatic(device: str) -> str:
         if module.DEVICE == device.split(":")[0]:
             reasons[name] = module.missing()
             if reasons[name] is None:
+                if name == "reference":
+                    _warn_of_reference(reasons["cpu"])
                 return name
     why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "none is made for it"
     raise RuntimeError(
         f"no engine serves arrays on {device} ({why}); move the arrays and networks to the CPU"
+    )
+
+
+def _warn_of_reference(reason: str) -> None:
+    """Python shows a warning once for its place in the code, which is here."""
+    warnings.warn(
+        f'backend "auto" takes the reference, which is slow, since the cpu engine is unavailable: {reason}; pass '
+        'backend="reference" if that is what you want',
+        RuntimeWarning,
     )
 
 
