@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from problems import make_problem
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import vgf_kernels.torch as vgf
 from vgf_kernels.torch import arrays
@@ -51,3 +52,29 @@ def test_a_traced_function_computes_again(problem):
     p, obs, noise = problem
     traced = torch.jit.trace(lambda obs, noise: td_target(p, obs, noise), (obs, noise))
     assert torch.equal(traced(obs, noise / 2), td_target(p, obs, noise / 2))
+
+
+TRACED = {
+    "value": lambda p, obs, x: vgf.value(p.critic, obs, x),
+    "gradient": lambda p, obs, x: vgf.value_and_grad(p.critic, obs, x)[1],
+    "flow": lambda p, obs, x: vgf.flow(p.critic, obs, x, CONFIG, trajectory=True),
+    "act": lambda p, obs, x: vgf.act(p.critic, p.policy, obs, x, 2, CONFIG),
+    "td_target": td_target,
+    "transport": lambda p, obs, x: vgf.transport(torch.sin, x, CONFIG),
+}
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+@pytest.mark.parametrize("function", TRACED)
+def test_make_fx_records_what_computes_again(problem, function, mode, pre_dispatch):
+    """Also with real tensors, on which a call would go straight to the engine, unseen."""
+    p, obs, noise = problem
+
+    def run(obs, x):
+        return TRACED[function](p, obs, x)
+
+    graph = make_fx(run, tracing_mode=mode, pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True)(obs, noise)
+    others = obs.flip(0), noise.flip(0) / 2
+    assert torch.equal(graph(*others), run(*others))
+    assert not torch.equal(graph(*others), graph(obs, noise))

@@ -306,10 +306,13 @@ def _differentiates(obs: Tensor, actions: Tensor) -> bool:
 
 
 def _traced(*tensors: Tensor) -> bool:
-    """Whether a compiler, a tracer or a tensor subclass (fake tensors among them) must see the call as an operator."""
+    """Whether a compiler, a tracer, a dispatch mode (make_fx is one) or a tensor subclass (fake tensors among them) must
+    see the call as an operator."""
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._ops._len_torch_dispatch_stack_pre_dispatch() > 0
         or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
     )
 
