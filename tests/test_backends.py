@@ -67,3 +67,18 @@ def test_fp32_is_the_precision_of_both(backend):
     np.testing.assert_array_equal(
         value(PROBLEM, backend=backend, precision="fp32"), value(PROBLEM, backend=backend, precision=None)
     )
+
+
+def test_fp32_is_not_the_precision_of_float64():
+    with pytest.raises(ValueError, match='precision: "fp32" needs float32 arrays, got float64; pass precision=None'):
+        value(DOUBLE, backend="reference", precision="fp32")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_packed_for_values_alone_are_packed_again_for_a_gradient(precision):
+    p = make_problem()
+    arrays = p.critic, p.obs, p.particles
+    vgf.value(*arrays, backend="cpu", precision=precision)
+    _, dq = vgf.value_and_grad(*arrays, backend="cpu", precision=precision)
+    wanted = vgf.value_and_grad(make_problem().critic, *arrays[1:], backend="cpu", precision=precision)[1]
+    np.testing.assert_array_equal(dq, wanted)

@@ -88,6 +88,9 @@ CASES = {
     "B of obs": Bad(
         without_a_row("obs"), r"expected the same number of states B, got obs \[2, 5\] and \w+ \[3, 4, 2\]; "
     ),
+    "more obs than states": Bad(
+        {"obs": zeros(B + 1, O)}, r"expected the same number of states B, got obs \[4, 5\] and \w+ \[3, 4, 2\]; "
+    ),
     "B of next_obs": Bad(
         without_a_row("next_obs"), r"expected the same number of states B, got next_obs \[2, 5\]"
     ),

@@ -244,6 +244,18 @@ def test_a_static_num_steps_takes_the_configs_place():
     np.testing.assert_array_equal(got[-1], wanted)
 
 
+@pytest.mark.parametrize("steps", [0, 1])
+def test_the_fewest_steps_of_act_and_td_target(steps):
+    """Of none the critic needs no gradient, of one it does."""
+    p, config = PROBLEM, FlowConfig(num_steps=steps, learning_rate=0.1, alpha=0.2)
+    critic, target, policy = (network(PARAMS[name]) for name in ("critic", "target_critic", "policy"))
+    got = vgf.act(critic, policy, p.obs, p.noise, 2, config)
+    np.testing.assert_array_equal(got, vgf_kernels.numpy.act(p.critic, p.policy, p.obs, p.noise, 2, config))
+    rest = p.obs, p.noise, p.reward, p.mask, 0.9, 2, config
+    got = vgf.td_target(critic, target, policy, *rest)
+    np.testing.assert_array_equal(got, vgf_kernels.numpy.td_target(p.critic, p.target_critic, p.policy, *rest))
+
+
 def test_step_counts_that_are_refused():
     critic = network(PARAMS["critic"])
     with pytest.raises(Exception, match="expected at least 0 steps, got -1"):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from accuracy import EPS, relative_error
-from problems import make_problem
+from engines import Engine
+from problems import layers_of, make_problem
 
 from vgf_kernels import MLP, FlowConfig
 
@@ -48,6 +49,32 @@ def test_clip_bounds_hold_at_every_step(engine, optimizer):
     steps = flow(engine, config=config, trajectory=True)[1:]
     low, high = np.float32(-0.3), np.float32(0.2)
     assert steps.min() == low and steps.max() == high
+
+
+@pytest.mark.parametrize("frontend", ["numpy", "torch"])
+@pytest.mark.parametrize("num_steps", [0, 2])
+def test_transport_does_not_write_to_its_input(frontend, num_steps):
+    """Not by way of a score that writes to what it is given, nor of a result that is the input itself."""
+    engine = Engine(frontend, "cpu")
+    particles = engine.array(PROBLEM.particles.copy())
+
+    def score(x):
+        x *= 2
+        return x
+
+    moved = engine.module.transport(score, particles, replace(CONFIG, num_steps=num_steps))
+    moved += 1
+    np.testing.assert_array_equal(np.asarray(particles), PROBLEM.particles)
+
+
+@pytest.mark.parametrize("spread", [1e-6, 1e-3])
+def test_a_bandwidth_at_its_floor_is_constant(engine, spread):
+    """Below the floor of sigma^2 the median has no derivative to follow, above it has."""
+    x = (PROBLEM.particles * spread).astype(np.float32)
+    fixed, through = (
+        engine.direction(PROBLEM.critic, PROBLEM.obs, x, replace(CONFIG, bandwidth_grad=grad)) for grad in (False, True)
+    )
+    assert np.array_equal(fixed, through) == (spread == 1e-6)
 
 
 def test_no_steps_is_the_identity(engine):
@@ -132,3 +159,28 @@ def test_the_inputs_are_not_written_to(engine):
     engine.transport(lambda x: -x, p.particles, CONFIG)
     for array, copy in zip((p.obs, p.particles, p.noise), before):
         np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("bad", [0, 5])
+def test_a_particle_that_is_nan_is_the_largest(engine, bad):
+    """As it is for NumPy's max and argmax: it decides its state, and no other."""
+    p, noise = PROBLEM, PROBLEM.noise.copy()
+    noise[1, bad] = np.nan
+    config = replace(CONFIG, kernel=None)
+    action = engine.act(p.critic, p.policy, p.obs, noise, 2, config)
+    assert np.isnan(action[1]).all() and np.isfinite(action[[0, 2]]).all()
+    target = engine.td_target(
+        p.critic, p.target_critic, p.policy, p.obs, noise, p.reward, np.ones_like(p.mask), 0.9, 2, config, reduce="max"
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.isnan(target), [False, True, False])
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_a_critic_that_is_nan_is_the_smallest(engine, bad):
+    p, members = PROBLEM, layers_of(PROBLEM.target_critic)
+    members[bad][-1]["b"] = np.full(1, np.nan, np.float32)
+    target_critic = MLP.from_layers(members, activation="silu", norm="pre", norm_eps=1e-5)
+    target = engine.td_target(
+        p.critic, target_critic, p.policy, p.obs, p.noise, p.reward, np.ones_like(p.mask), 0.9, 2, CONFIG, "min"
+    )  # fmt: skip
+    assert np.isnan(target).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from test_independence import results
 
 import vgf_kernels.torch
 from vgf_kernels import FlowConfig
+from vgf_kernels.numpy import arrays
 
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.2)
 
@@ -81,6 +83,20 @@ def test_a_thread_count_that_is_none(cpu_numpy, setting, monkeypatch):
     monkeypatch.setenv("VGF_NUM_THREADS", setting)
     with pytest.raises(ValueError, match=rf"VGF_NUM_THREADS: expected an integer >= 1, got '{setting}'; "):
         cpu_numpy.value(p.critic, p.obs, p.particles)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"OMP_NUM_THREADS": "3,1"}, 3),  # the threads of nested teams
+        ({"VGF_NUM_THREADS": "2", "OMP_NUM_THREADS": "3"}, 2),
+        ({}, len(os.sched_getaffinity(0))),
+    ],
+)
+def test_what_sets_the_number_of_threads(settings, count, monkeypatch):
+    for name in ("VGF_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, settings.get(name, ""))
+    assert arrays.threads() == count
 
 
 def test_several_callers_at_once(cpu):

@@ -7,11 +7,11 @@ import plain_torch
 import pytest
 import torch
 from accuracy import Expected
-from problems import make_problem
+from problems import layers_of, make_problem
 from test_mlp_torch import inputs, sequential
 
 import vgf_kernels.torch as vgf
-from vgf_kernels import MLP, FlowConfig
+from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 LOSSES = {
@@ -40,6 +40,19 @@ def test_gradient_of_a_loss_on_value(loss):
     for backend in ("cpu", "reference"):
         got = gradient_of(lambda *a, b=backend: vgf.value(*a, backend=b), p.critic, obs, x, LOSSES[loss])
         Expected(exact.numpy(), [plain.numpy()]).check(got.numpy())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_tie_shares_the_gradient_that_value_and_grad_returns(backend):
+    """Two equal critics and a larger one: the gradient is that of one of the two, not their sum."""
+    p = make_problem(E=1)
+    (layers,) = layers_of(p.critic)
+    above = [*layers[:-1], {**layers[-1], "b": layers[-1]["b"] + 1}]
+    critic = MLP.from_layers([layers, layers, above], norm=p.critic.norm, norm_eps=p.critic.norm_eps)
+    _, exact = reference.value_and_grad(p.at(np.float64).critic, *(a.astype(np.float64) for a in (p.obs, p.particles)))
+    x = torch.from_numpy(p.particles).requires_grad_()
+    _, dq = vgf.value_and_grad(critic, torch.from_numpy(p.obs), x, "min", backend=backend)
+    np.testing.assert_allclose(dq.detach(), exact, rtol=0, atol=1e-5 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("norm", NORMS)
