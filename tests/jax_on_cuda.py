@@ -72,7 +72,7 @@ def check_counts(p):
     @jax.jit
     def run(steps, euler_steps):
         run.traced += 1
-        critic, target, policy = networks
+        critic, _, policy = networks
         counts = {"num_steps": steps, "backend": "cuda"}
         return (
             vgf.flow(critic, p.obs, p.particles, CONFIG, **counts),

@@ -12,7 +12,7 @@ import pytest
 from accuracy import Expected, relative_error
 from problems import make_problem
 from test_accuracy import CONFIG
-from test_cuda_emulated import THROUGH, act, flow, gradient, plain_bf16, sample, td_target
+from test_cuda_emulated import THROUGH, act, flow, gradient, plain_bf16, td_target
 from test_cuda_hopper import check_networks
 
 from vgf_kernels import reference

@@ -107,7 +107,7 @@ def test_none_follows_the_matmul_precision(emulated_jax, setting, precision):
 
 def test_packed_weights(emulated_jax):
     p = make_problem(N=7, **SMALL)
-    critic, policy = jax_on_cuda.check_packed(p)
+    critic, _ = jax_on_cuda.check_packed(p)
     with pytest.raises(ValueError, match="critic: expected weights packed with observations=4, got 5"):
         vgf.value(critic, p.obs[:, :4], np.zeros((3, 7, 3), np.float32))
     with pytest.raises(ValueError, match="expected weights packed for the cpu engine, got those of cuda"):

@@ -10,9 +10,10 @@ Raises:
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
-Dims = tuple[int, int, int, int]  # B, N, O, A
-Room = tuple[int, int, int]  # workspace (256-byte aligned), its bytes, stream (cudaStream_t)
+Dims: TypeAlias = tuple[int, int, int, int]  # B, N, O, A
+Room: TypeAlias = tuple[int, int, int]  # workspace (256-byte aligned), its bytes, stream (cudaStream_t)
 
 def driver_version() -> int:
     """The CUDA version of the driver, 1000 * major + 10 * minor; 0 without a driver."""
