@@ -15,7 +15,8 @@ from vgf_kernels import MLP, FlowConfig
 from vgf_kernels.torch import ops
 
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.2)
-PROBLEM = make_problem(B=4, N=6, A=2, O=3, hidden=(16, 9))
+THROUGH_THE_SMALLEST = replace(CONFIG, aggregate="min", bandwidth_grad=True)
+PROBLEM = make_problem(B=12, N=6, A=2, O=3, hidden=(16, 9))
 TENSORS = {
     name: torch.from_numpy(getattr(PROBLEM, name))
     for name in ("obs", "particles", "noise", "select_noise", "reward", "mask")
@@ -51,6 +52,13 @@ CALLS = {
     "td_target": lambda p, t: vgf.td_target(
         p.critic, p.target_critic, p.policy, t["obs"], t["noise"], t["reward"], t["mask"], 0.9, 3, CONFIG
     ),
+    "act on the smallest critic": lambda p, t: vgf.act(
+        p.critic, p.policy, t["obs"], t["noise"], 3, THROUGH_THE_SMALLEST, aggregate="min"
+    ),
+    "td_target of the smallest critic and largest particle": lambda p, t: vgf.td_target(
+        p.critic, p.target_critic, p.policy, t["obs"], t["noise"], t["reward"], t["mask"], 0.9, 3,
+        THROUGH_THE_SMALLEST, "min", "max",
+    ),  # fmt: skip
     "transport": lambda p, t: vgf.transport(lambda x: x.square() - x, t["particles"], CONFIG),
 }
 
