@@ -111,6 +111,17 @@ def test_gradients_in_a_graph():
     torch.testing.assert_close(gradient(compiled(function)), gradient(function))
 
 
+def test_a_score_with_parameters_is_a_constant_in_a_graph_too():
+    score = torch.nn.Linear(2, 2)
+
+    def function(x):
+        return vgf.transport(score, x, CONFIG)
+
+    got, wanted = compiled(function)(TENSORS["particles"]), function(TENSORS["particles"])
+    assert torch.equal(got, wanted)
+    assert not got.requires_grad and not wanted.requires_grad
+
+
 def test_weights_that_change_after_compiling():
     module = sequential("relu", "pre")
     mlp = MLP.from_torch(module)
