@@ -4,10 +4,10 @@
 
 A program has a multiprocessor to itself and is limited by what it reads: weights, and the activations in its scratch
 memory, both from the L2 cache. A step of a tile is a sequence of products, each a stream of blocks through the
-pipeline and an epilogue (network.py):
+pipeline (network.py), and what follows them, a few rows at a time (norm.py):
 
-    chunk of a product:   latency + max(bytes / rate, FLOPs / tensor cores)
-    its epilogue:         latency + bytes / rate
+    chunk of a product:   2 latencies + max(bytes / rate, FLOPs / tensor cores) + bytes of the result / rate
+    piece of the rest:    latency + bytes / rate
     rate:                 the least of what a multiprocessor takes, its share of the L2 cache, and, for a stream,
                           bytes under way / latency
 
@@ -56,7 +56,8 @@ def predict(config: Config, precision: str, B: int, steps: int) -> Prediction:
 def _step(config: Config, precision: str, programs: int) -> tuple[float, float]:
     """Seconds and bytes of a step of one tile."""
     size = 2 if precision == "bf16" else 4
-    rows, chunks, one_pass = config.rows, WIDTH // config.chunk, config.chunk >= WIDTH
+    rows, chunks = config.rows, WIDTH // config.chunk
+    pieces = rows // plan.parts(WIDTH, config)["norm_rows"]  # of what is no product
     activations, weights = rows * WIDTH * size, WIDTH * WIDTH * size
     under_way = max(1, config.stages - 1) * config.block * (config.chunk + rows) * size
     most = min(MULTIPROCESSOR_BYTES, L2_BYTES / programs)
@@ -68,20 +69,17 @@ def _step(config: Config, precision: str, programs: int) -> tuple[float, float]:
 
     def add(count: int, latencies: int, streamed: float, epilogue: float, flops: float = 0.0) -> None:
         nonlocal seconds, moved
-        seconds += count * (
-            latencies * LATENCY + max(streamed / stream, flops / cores) + epilogue / plain
-        )
+        seconds += count * (latencies * LATENCY + max(streamed / stream, flops / cores) + epilogue / plain)
         moved += count * (streamed + epilogue)
 
-    passes = chunks if one_pass else 3 * chunks  # waits: the stream, its epilogue, the second pass
-    passes += chunks if one_pass else 0
     product = 2 * rows * WIDTH * WIDTH
-    forward, backward = (2, 3) if one_pass else (3, 5)  # epilogues, in activations of the tile
-    add(CRITICS * (DEPTH - 1), passes, weights + chunks * activations, forward * activations, product)
-    add(CRITICS * (DEPTH - 1), passes, weights + chunks * activations, backward * activations, product)
-    add(CRITICS, passes, 0, forward * activations + 4 * rows * WIDTH)  # the first layer
-    add(CRITICS, passes, 0, backward * activations)  # the last one's gradient
-    add(CRITICS, 4, 0, 2 * activations)  # the value, and the gradient's way to the actions
+    streamed = weights + chunks * activations
+    waits = 2 * chunks + pieces  # for each stream's first block and its result's way out; for each piece
+    add(CRITICS * (DEPTH - 1), waits, streamed, 3 * activations, product)
+    add(CRITICS * (DEPTH - 1), waits, streamed, 4 * activations, product)
+    add(CRITICS, 3 * pieces, 0, 3 * activations + 4 * rows * WIDTH)  # the first layer
+    add(CRITICS, pieces, 0, 2 * activations)  # the last one's gradient
+    add(CRITICS, 3 + pieces, 0, 2 * activations)  # the value, and the gradient's way to the actions
     states = max(1, rows // PARTICLES)
     group = min(plan.LARGEST_GROUP // 256, 1 << (states - 1).bit_length())
     seconds += -(-states // group) * 31 * COUNT
@@ -93,10 +91,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=GEMM, default="bf16", help="of the flow")
     precision = parser.parse_args().precision
     for B, steps in ((256, 3), (100_000, 3)):
-        default = plan.default_config(WIDTH, precision, False, B, PARTICLES, H200)
-        tried = [plan.config_of(WIDTH, precision, False, rows, 90) for rows in (16, 32, 64)]
+        default = plan.default_config(WIDTH, precision, B, PARTICLES, H200)
+        tried = [plan.config_of(WIDTH, precision, rows, 90) for rows in (16, 32, 64, 128)]
         tried += [replace(default, chunk=128, block=32, warps=4 if default.rows < 64 else 8, stages=3)]
-        for config in dict.fromkeys([default, *tried, *plan.candidates(WIDTH, precision, False, B, PARTICLES, H200)]):
+        for config in dict.fromkeys(
+            [default, *tried, *plan.candidates(WIDTH, precision, B, PARTICLES, H200)]
+        ):
             p = predict(config, precision, B, steps)
             share = p.flops / GEMM[precision]
             mark = "  default" if config == default else ""

@@ -61,9 +61,9 @@ def gpu_of(target: str) -> plan.Gpu:
 
 def paper(target: str, precision: str, rows: int = 64, outputs: int = 1, norm: str = "pre", **changes):
     """The shape and the options of the default configuration for the paper's critic, or another network."""
-    config = plan.config_of(512, precision, outputs > 1, rows, ARCHITECTURES[target])
+    config = plan.config_of(512, precision, rows, ARCHITECTURES[target])
     shape = Shape(
-        rows=config.rows, states=16, width=512, chunk=config.chunk, block=config.block, actions=16, outputs=outputs,
+        rows=config.rows, states=16, width=512, **plan.parts(512, config), actions=16, outputs=outputs,
         activation="relu", norm=norm, products=plan.products_of(precision, gpu_of(target)),
     )  # fmt: skip
     return dataclasses.replace(shape, **changes), config.options

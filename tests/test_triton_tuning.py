@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from vgf_kernels.triton import plan, tuning
 
 H100 = plan.Gpu("H100", 132, 90, True)
-CANDIDATES = plan.candidates(512, "bf16", False, 256, 10, H100)
+CANDIDATES = plan.candidates(512, "bf16", 256, 10, H100)
 
 
 class Clock:
@@ -107,7 +107,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("B", "rows"), [(1, 16), (132, 16), (256, 32), (10_000, 64), (100_000, 64)])
 def test_the_default_fills_the_gpu(B, rows):
-    assert plan.default_config(512, "bf16", False, B, 10, H100).rows == rows
+    assert plan.default_config(512, "bf16", B, 10, H100).rows == rows
 
 
 def test_how_float32_is_multiplied():
@@ -122,9 +122,9 @@ def test_how_float32_is_multiplied():
 @pytest.mark.parametrize("N", [1, 10, 33, 64, 65, 10_000])
 @pytest.mark.parametrize("width", [16, 64, 512, 1024])
 def test_candidates_fit_the_problem(width, N, precision):
-    found = plan.candidates(width, precision, True, 1000, N, H100)
+    found = plan.candidates(width, precision, 1000, N, H100)
     assert 1 < len(found) <= tuning.CANDIDATES
-    assert found[0] == plan.default_config(width, precision, True, 1000, N, H100)
+    assert found[0] == plan.default_config(width, precision, 1000, N, H100)
     for config in found:
         assert width % config.chunk == 0
         assert config.rows >= min(N, 16) and (N > plan.LARGEST_STATE or config.rows >= N)

@@ -8,7 +8,7 @@ import triton.language as tl
 from .ensemble import ensemble_gradient, prepare_members
 from .pairwise import tile_direction
 from .shape import Net
-from .tile import load_actions, scratch_of, store_actions, tile_of, tiles
+from .tile import load_actions, renewed, scratch_of, store_actions, tile_of, tiles
 
 RUNTIME = [
     "small_size", "large_size", "stride", "first", "depth", "eps", "ensemble", "B", "N", "O", "A", "alpha", "sigma",
@@ -52,6 +52,7 @@ def direction(
         prepare_members(net, scratch, ensemble, obs, tile.first_state, B, shape)
         tl.debug_barrier()
         ensemble_gradient(net, scratch, ensemble, tile, None, 0, AGGREGATE, shape)
-        tile_direction(scratch, tile, N, A, alpha, sigma, interaction, shape)
+        tile = renewed(net, tile, R)
+        tile_direction(scratch, tile, A, alpha, sigma, interaction, shape)
         store_actions(scratch.phi, out, tile, A, shape)
         tl.debug_barrier()

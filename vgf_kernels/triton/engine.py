@@ -204,7 +204,7 @@ class TritonEngine:
         )
         chosen = tuning.chosen.get(key)
         if chosen is None:
-            candidates = plan.candidates(packed.width, self._precision, timed, B, N, gpu)
+            candidates = plan.candidates(packed.width, self._precision, B, N, gpu)
             chosen = tuning.choose(key, candidates, timer(device, run))
         run(chosen)
 

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from .network import action_gradient, critic_value, forward, input_gradient, prepare_inputs
+from .tile import renewed
 
 
 @triton.jit
@@ -25,12 +26,13 @@ def member_value(net, scratch, member, owners, shape: tl.constexpr):
 
 @triton.jit
 def member_value_and_gradient(net, scratch, member, owners, shape: tl.constexpr):
-    """q [R] of one critic, and which half of scratch.y holds what `action_gradient` needs."""
+    """q [R] of one critic; what `action_gradient` needs is left in scratch.y."""
     tl.debug_barrier()
     half = forward(net, scratch, member, owners, 0.0, False, True, shape)
     q = critic_value(net, scratch, member, half, shape)
     tl.debug_barrier()
-    return q, input_gradient(net, scratch, member, shape)
+    input_gradient(net, scratch, member, shape)
+    return q
 
 
 @triton.jit
@@ -46,16 +48,17 @@ def ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE: tl.cons
     smallest = tl.zeros([R], tl.float32)
     tied = tl.zeros([R], tl.float32)
     for member in range(ensemble):
-        value, half = member_value_and_gradient(net, scratch, member, tile.owners, shape)
+        value = member_value_and_gradient(net, scratch, member, renewed(net, tile, R).owners, shape)
         if q is not None:
-            tl.store(q + member * total + tile.at, value, mask=tile.exists)
+            here = renewed(net, tile, R)
+            tl.store(q + member * total + here.at, value, mask=here.exists)
         if AGGREGATE == "min":
             replaces = (value < smallest) | (value != value) | (member == 0)  # noqa: PLR0124
             joins = (value == smallest) & (member > 0)
             smallest = tl.where(replaces, value, smallest)
             tied = tl.where(replaces, 1.0, tl.where(joins, tied + 1, tied))
         for c in range(0, A, 16):
-            g = action_gradient(net, scratch, member, half, c, shape)
+            g = action_gradient(net, scratch, member, c, shape)
             at = scratch.dq + rows[:, None] * A + (c + tl.arange(0, 16))[None, :]
             before = tl.load(at, mask=(rows >= 0)[:, None] & (member > 0), other=0.0)
             tl.debug_barrier()

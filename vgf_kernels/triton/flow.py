@@ -3,9 +3,9 @@
 A persistent program takes tile after tile through all steps; everything in between stays in its scratch memory.
 
 Cost of a step of R rows with E critics of depth D and width H: 4 E R H (A + (D-1) H) FLOPs, half forward, half
-back, and from L2 2 E (D-1) H^2 elements of weights and about (8 D + 2 (D-1) H / chunk) E R H of activations
+back, and from L2 2 E (D-1) H^2 elements of weights and about (7 D + 2 (D-1) H / chunk) E R H of activations
 (network.py); from memory, once a tile, only the observations, the particles and the result. At R = 64, H = 512 and
-chunks of 128 in bfloat16 that is 98 KB of weights and 120 KB of activations a particle and step, for 6.4 MFLOP.
+chunks of 256 in bfloat16 that is 98 KB of weights and 80 KB of activations a particle and step, for 6.4 MFLOP.
 bench/triton_model.py makes times of it.
 """
 
@@ -18,7 +18,7 @@ from .ensemble import ensemble_gradient, prepare_members
 from .optimizer import clip, step
 from .pairwise import tile_direction
 from .shape import Net
-from .tile import load_actions, scratch_of, store_actions, tile_of, tiles
+from .tile import load_actions, renewed, scratch_of, store_actions, tile_of, tiles
 
 RUNTIME = [
     "small_size", "large_size", "stride", "first", "depth", "eps", "ensemble", "B", "N", "O", "A",
@@ -83,11 +83,12 @@ def flow(
             correction_1 = 0.9 * correction_1 + 0.1  # 1 - 0.9^(l + 1), without cancellation
             correction_2 = 0.999 * correction_2 + 0.001
             ensemble_gradient(net, scratch, ensemble, tile, None, 0, AGGREGATE, shape)
-            tile_direction(scratch, tile, N, A, alpha, sigma, interaction, shape)
+            here = renewed(net, tile, R)
+            tile_direction(scratch, here, A, alpha, sigma, interaction, shape)
             for c in range(0, AP, 16):
                 at = rows[:, None] * AP + (c + columns)[None, :]
                 phi = tl.load(
-                    scratch.phi + at, mask=tile.exists[:, None] & (c + columns < A)[None, :], other=0.0
+                    scratch.phi + at, mask=here.exists[:, None] & (c + columns < A)[None, :], other=0.0
                 )
                 x, m, v = tl.load(scratch.x + at), tl.load(scratch.first + at), tl.load(scratch.second + at)
                 tl.debug_barrier()
@@ -99,7 +100,8 @@ def flow(
                 tl.store(scratch.second + at, v)
             tl.debug_barrier()
             if TRAJECTORY:
-                store_actions(scratch.x, out + (l + 1) * size, tile, A, shape)
+                store_actions(scratch.x, out + (l + 1) * size, here, A, shape)
         if not TRAJECTORY:
+            tile = renewed(net, tile, R)
             store_actions(scratch.x, out, tile, A, shape)
         tl.debug_barrier()

@@ -103,7 +103,7 @@ def _median_pull(x, group, row, column, i, pull, stride, states, N):
 
 
 @triton.jit
-def tile_direction(scratch, tile, N, A, alpha, sigma, interaction: tl.constexpr, shape: tl.constexpr):
+def tile_direction(scratch, tile, A, alpha, sigma, interaction: tl.constexpr, shape: tl.constexpr):
     """scratch.phi from scratch.x and scratch.dq, for a tile of whole states (any tile without a kernel)."""
     R: tl.constexpr = shape.rows
     AP: tl.constexpr = shape.actions
@@ -118,7 +118,7 @@ def tile_direction(scratch, tile, N, A, alpha, sigma, interaction: tl.constexpr,
             scratch.phi,
             AP,
             tile.states,
-            N,
+            tile.N,
             A,
             alpha,
             sigma,
@@ -131,5 +131,5 @@ def tile_direction(scratch, tile, N, A, alpha, sigma, interaction: tl.constexpr,
         rows, columns = tl.arange(0, R), tl.arange(0, 16)
         for c in range(0, AP, 16):
             at = rows[:, None] * AP + (c + columns)[None, :]
-            tl.store(scratch.phi + at, tl.load(scratch.dq + at) / (alpha * N))
+            tl.store(scratch.phi + at, tl.load(scratch.dq + at) / (alpha * tile.N))
     tl.debug_barrier()

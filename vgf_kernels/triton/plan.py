@@ -11,6 +11,9 @@ from .shape import Interaction, Shape
 
 LARGEST_GROUP = 4096  # squared distances that a program holds in registers at a time
 UPDATE_ROWS = 32  # particles of a program of the update kernel, where a state has no more
+HELD = (
+    8192  # elements of a tile, at most, that are worked on at a time outside of the hidden layers' products
+)
 LARGEST_STATE = 64  # particles of a state that a tile takes; the tiled path serves more
 
 
@@ -49,16 +52,16 @@ class Gpu:
     tf32: bool
 
 
-def default_config(width: int, precision: str, timed: bool, B: int, N: int, gpu: Gpu) -> Config:
+def default_config(width: int, precision: str, B: int, N: int, gpu: Gpu) -> Config:
     """A good choice without measuring: the fewest rows with which the tiles fill no more than one wave, else the most.
 
     Where every program works on one tile, fewer rows take less time; where there are many tiles, more rows make
-    more of every weight that is loaded. timed: the network is a velocity field.
+    more of every weight that is loaded.
     """
     rows = fewest_rows(N)
     while rows < most_rows(precision) and tiles(B, N, rows) > gpu.processors:
         rows *= 2
-    return config_of(width, precision, timed, rows, gpu.architecture)
+    return config_of(width, precision, rows, gpu.architecture)
 
 
 def most_rows(precision: str) -> int:
@@ -71,38 +74,43 @@ def fewest_rows(N: int) -> int:
     return 16 if N > LARGEST_STATE else max(16, 1 << (N - 1).bit_length())
 
 
-def config_of(width: int, precision: str, timed: bool, rows: int, architecture: int) -> Config:
+def config_of(width: int, precision: str, rows: int, architecture: int) -> Config:
     """What goes with a number of rows so that nothing is spilled; test_triton_compile.py holds it to that.
 
-    A program is alone on its multiprocessor, so few rows take wide chunks: fewer passes over the activations, fewer
-    waits for the first weights of a chunk, and more of them under way (bench/triton_model.py has the figures).
+    A program is alone on its multiprocessor, so chunks are as wide as registers allow: fewer passes over the
+    activations, fewer waits for the first weights of a chunk, and more of them under way (bench/triton_model.py has
+    the figures).
     """
-    chunk, block, warps, stages = _choice(precision, timed, rows, architecture)
+    chunk, block, warps, stages = _choice(precision, rows, architecture)
     return Config(rows, min(width, chunk), block, warps, stages)
 
 
-def _choice(precision: str, timed: bool, rows: int, architecture: int) -> tuple[int, int, int, int]:
+def _choice(precision: str, rows: int, architecture: int) -> tuple[int, int, int, int]:
     """Chunk, block, warps and stages."""
     hopper, amd = architecture >= 90, architecture == 0
     if amd:
         return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
         if rows <= 32:
-            return (512, 32, 8, 3) if rows <= 16 else (256, 32, 8, 5)
-        if hopper:
-            return (64, 64, 8, 4) if timed else (128, 32, 8, 5)
-        return 64, 32, 8, 4
+            return (512, 32, 8, 3) if rows <= 16 else (512 if hopper else 256, 32, 8, 5)
+        return (256 if hopper else 128), 32, 8, 4
     if precision == "tf32":
-        return (128, 32, 8, 4) if rows <= 32 else (64, 32 if hopper else 16, 8, 4)
-    return {16: (128, 32, 8, 3), 32: (64, 32, 8, 4)}.get(rows, (32, 16, 8, 2))
+        if rows <= 32:
+            return (256 if hopper and rows == 32 else 128), 32, 8, 4
+        return 128, 16, 8, 4
+    if rows <= 16:
+        return 128, 16, 8, 4
+    if rows <= 32:
+        return (128, 32, 8, 3) if hopper else (128, 16, 8, 2)
+    return 64, 16, 8, 2
 
 
-def candidates(width: int, precision: str, timed: bool, B: int, N: int, gpu: Gpu) -> list[Config]:
+def candidates(width: int, precision: str, B: int, N: int, gpu: Gpu) -> list[Config]:
     """The default, then what else may be faster although it spills a little: other numbers of rows, wider chunks and
     longer blocks."""
-    default = default_config(width, precision, timed, B, N, gpu)
+    default = default_config(width, precision, B, N, gpu)
     others = [
-        config_of(width, precision, timed, rows, gpu.architecture)
+        config_of(width, precision, rows, gpu.architecture)
         for rows in (default.rows * 2, default.rows // 2)
         if fewest_rows(N) <= rows <= 128
     ]
@@ -124,14 +132,26 @@ def shape_of(packed: PackedMLP, products: str, config: Config, N: int) -> Shape:
         rows=config.rows,
         states=max(16, 1 << (states - 1).bit_length()),
         width=packed.width,
-        chunk=min(config.chunk, packed.width),
-        block=min(config.block, packed.width),
+        **parts(packed.width, config),
         actions=packed.actions,
         outputs=packed.outputs,
         activation=packed.activation,
         norm=packed.norm,
         products=products,
     )
+
+
+def parts(width: int, config: Config) -> dict[str, int]:
+    """How much of a layer is worked on at a time, as fields of a Shape."""
+    chunk, columns = min(config.chunk, width), 1 << (width - 1).bit_length()
+    held = min(HELD, config.rows * config.chunk)
+    return {
+        "chunk": chunk,
+        "narrow": min(chunk, max(16, held // config.rows)),
+        "block": min(config.block, width),
+        "norm_rows": min(config.rows, max(1, held // columns)),
+        "norm_columns": columns,
+    }
 
 
 def interaction_of(config: FlowConfig, N: int, rows: int) -> Interaction:

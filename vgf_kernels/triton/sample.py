@@ -13,7 +13,7 @@ import triton.language as tl
 from .network import forward, prepare_inputs, velocity
 from .optimizer import clip
 from .shape import Net
-from .tile import load_actions, scratch_of, store_actions, tile_of, tiles
+from .tile import load_actions, renewed, scratch_of, store_actions, tile_of, tiles
 
 RUNTIME = [
     "small_size", "large_size", "stride", "first", "depth", "eps", "B", "N", "O", "A", "num_steps", "low", "high",
@@ -69,5 +69,6 @@ def sample(
                 tl.debug_barrier()
                 tl.store(at, x)
             tl.debug_barrier()
+        tile = renewed(net, tile, R)
         store_actions(scratch.x, out, tile, A, shape)
         tl.debug_barrier()

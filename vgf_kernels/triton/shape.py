@@ -25,9 +25,9 @@ class Shape:
         rows: R, the particles a program works on at a time.
         states: the states that these may belong to, rounded up to what a product takes.
         width: H, the widest hidden layer rounded up to a multiple of `chunk`.
-        chunk: columns of a layer that are accumulated at a time; equal to `width`, the layer norm needs no
-            second pass over them.
+        chunk: columns of a hidden layer that are accumulated at a time. narrow: the same of the first and the last.
         block: columns of the inner dimension of a product that are loaded at a time.
+        norm_rows: rows that are normalised at a time. norm_columns: `width` rounded up to a power of two.
         actions: A, rounded up to a multiple of 16.
         outputs: columns of the last layer: 1 for a critic, `actions` for a velocity field.
         products: how float32 numbers are multiplied, "ieee" or "tf32". In "bf16" they are those of the first and
@@ -38,7 +38,10 @@ class Shape:
     states: int
     width: int
     chunk: int
+    narrow: int
     block: int
+    norm_rows: int
+    norm_columns: int
     actions: int
     outputs: int
     activation: str
@@ -75,7 +78,8 @@ class Scratch(NamedTuple):
         Adam's moments.
     stats: [depth, 2, R] float32: mean and 1/std of each layer norm.
     inputs: [E, states, H] float32: the first layer's observation part and bias.
-    y: [2, R, H] in the type of the products: a layer's activations (or its gradient), and the next one's.
+    y: [2, R, H] in the type of the products: a layer's activations (or its gradient), and the next one's, where
+        they do not take their place.
     tape: [depth, R, H] in that type: what entered each hidden layer's norm or activation.
     """
 
@@ -93,7 +97,7 @@ class Scratch(NamedTuple):
 def scratch_sizes(shape: Shape, ensemble: int, depth: int, taped: bool) -> tuple[int, int]:
     """What a program needs, in units of ALIGNED elements: of float32, and of the type of the products."""
     small = 5 * shape.rows * shape.actions + 2 * depth * shape.rows + ensemble * shape.states * shape.width
-    tape = depth if taped else int(shape.width != shape.chunk and shape.norm != "none")
+    tape = depth if taped else int(shape.norm != "none")
     return round_up(small, ALIGNED) // ALIGNED, (2 + tape) * shape.rows * shape.width // ALIGNED
 
 

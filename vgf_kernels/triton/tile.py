@@ -8,16 +8,21 @@ import triton
 import triton.language as tl
 
 from .shape import Scratch
+from .where import nothing
 
 
 class Tile(NamedTuple):
     """Some whole states, or some particles of one state where those do not all fit.
 
+    index, B, N: what it is made of.
     first_state: the first of them. states: how many there are room for.
     owners [R]: each row's state within the tile. particles [R]: its particle within the state.
     exists [R]: whether the row is a particle at all. at [R] int64: its row in arrays [B * N, ...].
     """
 
+    index: Any
+    B: Any
+    N: Any
     first_state: Any
     states: Any
     owners: Any
@@ -45,7 +50,13 @@ def tile_of(index, B, N, R: tl.constexpr):
     particles = index % pieces * per_state + rows - owners * per_state
     exists = (rows < states * per_state) & (first_state + owners < B) & (particles < N)
     at = (first_state + owners).to(tl.int64) * N + particles
-    return Tile(first_state, states, owners, particles, exists, at)
+    return Tile(index, B, N, first_state, states, owners, particles, exists, at)
+
+
+@triton.jit
+def renewed(net, tile, R: tl.constexpr):
+    """The tile computed anew, where it would otherwise be kept in registers over a network."""
+    return tile_of(tile.index, tile.B, tile.N + nothing(net), R)
 
 
 @triton.jit

@@ -8,7 +8,7 @@ import triton.language as tl
 from .ensemble import ensemble_gradient, member_value_and_gradient, prepare_members
 from .network import action_gradient
 from .shape import Net
-from .tile import load_actions, scratch_of, store_actions, tile_of, tiles
+from .tile import load_actions, renewed, scratch_of, store_actions, tile_of, tiles
 
 RUNTIME = ["small_size", "large_size", "stride", "first", "depth", "eps", "ensemble", "B", "N", "O", "A"]
 
@@ -50,14 +50,16 @@ def value_and_grad(
         tl.debug_barrier()
         if AGGREGATE == "each":
             for member in range(ensemble):
-                values, half = member_value_and_gradient(net, scratch, member, tile.owners, shape)
-                tl.store(q + member * total + tile.at, values, mask=tile.exists)
+                values = member_value_and_gradient(net, scratch, member, renewed(net, tile, R).owners, shape)
+                here = renewed(net, tile, R)
+                tl.store(q + member * total + here.at, values, mask=here.exists)
                 for c in range(0, shape.actions, 16):
                     columns = c + tl.arange(0, 16)
-                    g = action_gradient(net, scratch, member, half, c, shape)
-                    given = tile.exists[:, None] & (columns < A)[None, :]
-                    tl.store(dq + (member * total + tile.at)[:, None] * A + columns[None, :], g, mask=given)
+                    g = action_gradient(net, scratch, member, c, shape)
+                    given = here.exists[:, None] & (columns < A)[None, :]
+                    tl.store(dq + (member * total + here.at)[:, None] * A + columns[None, :], g, mask=given)
         else:
             ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE, shape)
+            tile = renewed(net, tile, R)
             store_actions(scratch.dq, dq, tile, A, shape)
         tl.debug_barrier()
