@@ -100,6 +100,7 @@ def test_settings(engine, setting):
         {"hidden": (1,), "O": 0, "A": 1, "N": 1},
         {"hidden": (17, 1, 33), "A": 17, "E": 1, "N": 2},
         {"hidden": (600, 33), "N": 3, "E": 1, "norm": "post", "activation": "tanh"},
+        {"hidden": (1030,), "N": 3, "E": 1},
         {"hidden": (16, 16), "O": 40, "A": 21, "N": 11, "E": 3},
         {"hidden": (16,), "B": 23, "N": 3},
         {"hidden": (16,), "B": 2, "N": 33, "A": 2},
@@ -329,6 +330,23 @@ def test_states_are_independent(engine):
     for state in (0, 6):
         for whole, alone in zip(together, results(engine, p, slice(state, state + 1))):
             np.testing.assert_allclose(whole[state], alone[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the order of a GPU's programs cannot be chosen")
+@pytest.mark.parametrize("norm", NORMS)
+def test_neither_the_order_of_programs_nor_old_memory_matters(engine, norm, monkeypatch):
+    """Each of the two programs takes two tiles in the same scratch memory, whose rows and columns they do not fill."""
+    from triton.runtime.interpreter import interpreter_builder
+
+    p = make_problem(B=12, N=5, E=2, hidden=(20, 33), norm=norm)
+    wanted = results(engine, p)
+    place, empty = interpreter_builder.set_grid_idx, torch.empty
+    monkeypatch.setattr(
+        interpreter_builder, "set_grid_idx", lambda x, y, z: place(interpreter_builder.grid_dim[0] - 1 - x, y, z)
+    )
+    monkeypatch.setattr(torch, "empty", lambda *size, **kind: empty(*size, **kind).fill_(float("nan")))
+    for one, other in zip(wanted, results(engine, p), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("bad", "activation"), [(np.nan, "relu"), (np.inf, "gelu")])
