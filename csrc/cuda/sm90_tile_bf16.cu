@@ -1,5 +1,5 @@
-// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of two blocks share their weights;
-// one warpgroup fetches them, two multiply. On chip: sm90_layout.hpp; what lies where: tile/warpgroup_network.cuh; the cost
+// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of four blocks share their weights,
+// or two and two; one warpgroup fetches them, two multiply. On chip: sm90_layout.hpp; what lies where: tile/warpgroup_network.cuh; the cost
 // model and what else was weighed: sm90_design.md.
 #include "runtime.hpp"
 #include "tile/fetch.cuh"

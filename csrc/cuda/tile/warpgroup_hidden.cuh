@@ -98,8 +98,14 @@ class Layer {
     });
   }
 
-  // From z through norm and activation to A; or to q.
-  __device__ void go_up(const Sums& z) const {
+  __device__ void recall(Normaliser (&norm)[2]) const {
+    if (!of.normed) return;
+#pragma unroll
+    for (int half = 0; half < 2; half++) norm[half] = ptx::in_global(of.stats)[row_of(half)];
+  }
+
+  // From z through norm, which becomes known, and activation to A; or to q.
+  __device__ void go_up(const Sums& z, Normaliser (&norm)[2]) const {
     float sums[2][2] = {};  // of z and its square, by half
     for_groups([&](int group) {
 #pragma unroll
@@ -115,7 +121,6 @@ class Layer {
       }
     });
     exchange<0>(sums);
-    Normaliser norm[2];
     if (of.normed) find_norms(sums, norm);
     with_activation(of.activation, [&](auto act) {
       if (of.to_head)
@@ -127,11 +132,7 @@ class Layer {
 
   // dy, of the head or of the product, to dz in A. Layer norm backward: with y the normalised values and g = dy act' scale,
   // dz = rstd (g - mean(g) - y mean(g y)), which is rstd g + z_factor z + rest.
-  __device__ void go_down(Sums& dy, const Taped& z) const {
-    Normaliser norm[2];
-#pragma unroll
-    for (int half = 0; half < 2; half++)
-      if (of.normed) norm[half] = ptx::in_global(of.stats)[row_of(half)];
+  __device__ void go_down(Sums& dy, const Taped& z, const Normaliser (&norm)[2]) const {
     float sums[2][2] = {};  // of g and g y, by half
     with_activation(of.activation, [&](auto act) { pull_back<decltype(act)>(z, norm, dy, sums); });
     exchange<2>(sums);

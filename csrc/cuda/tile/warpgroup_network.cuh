@@ -71,9 +71,13 @@ class WarpgroupNetwork {
       const Product& product = ring.wait_product();
       Sums sum;
       Taped z;
+      Normaliser norm[2];
       {
         const Layer y = layer(product);
-        if (product.what == Product::down) y.recall<0, kRecalledEarly>(z);
+        if (product.what == Product::down) {
+          y.recall(norm);
+          y.recall<0, kRecalledEarly>(z);
+        }
         fetch_init(product, y);
         multiply(product, y, sum);
       }
@@ -82,14 +86,14 @@ class WarpgroupNetwork {
       if (product.what == Product::out) {
         put_out(product, y, sum);
       } else {
-        if (product.what == Product::up) y.go_up(sum);
+        if (product.what == Product::up) y.go_up(sum, norm);
         if (product.from_head) {
           y.recall<0, kRecalledEarly>(z);
           y.begin_with_head(sum);
         }
         if (product.what == Product::down || product.from_head) {
           y.recall<kRecalledEarly, kChunkGroups>(z);
-          y.go_down(sum, z);
+          y.go_down(sum, z, norm);
         }
       }
       more = product.more;
