@@ -88,7 +88,8 @@ struct alignas(16) PackedLayer {
 };
 static_assert(sizeof(PackedLayer) == 32);
 
-// A network as kernels see it: by value, in their parameters. Its layers are in the packed memory, so any depth will do.
+// A network as kernels see it: by value, in their parameters, so in constant memory. So are its first layers, for which a
+// kernel need not wait; all are in the packed memory, too, so any depth will do.
 struct Net {
   const unsigned char* packed = nullptr;
   std::int64_t members = 0;  // bytes before the first member
@@ -105,8 +106,13 @@ struct Net {
 
   VGF_HD bool present() const { return ensemble > 0; }
   VGF_HD const unsigned char* member(int e) const { return packed + members + e * member_bytes; }
+  static constexpr int kFirstLayers = 8;
+  PackedLayer first_layers[kFirstLayers] = {};
   // Where the memory of `packed` can be read: on the device.
-  VGF_HD const PackedLayer& layer(int l) const { return reinterpret_cast<const PackedLayer*>(packed)[l]; }
+  VGF_HD PackedLayer layer(int l) const {
+    if (l < kFirstLayers) return first_layers[l];
+    return reinterpret_cast<const PackedLayer*>(packed)[l];
+  }
 };
 
 }  // namespace vgf::cuda

@@ -52,6 +52,7 @@ Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient
     below = padded(layer.width);
     net.widest = std::max(net.widest, below);
     layout.layers.push_back(layer);
+    if (l < Net::kFirstLayers) net.first_layers[l] = layer;
   }
   net.last = critic ? at.take(std::int64_t{below} * sizeof(float)) : at.operand(below, net.outputs, precision);
   net.last_bias = at.take(std::int64_t{padded(net.outputs)} * sizeof(float));

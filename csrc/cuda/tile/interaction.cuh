@@ -9,6 +9,9 @@
 
 namespace vgf::cuda {
 
+// A function, since it takes more registers than anything else, and what surrounds it would have to do without them.
+__device__ __noinline__ inline Middle middle_of_most(const StoredDistances distance) { return middle_of_few<32>(distance); }
+
 struct Interaction {
   const float *x, *dq;
   float *phi, *attraction, *repulsion;
@@ -74,7 +77,7 @@ struct Interaction {
         const StoredDistances distance{kernel + s * n * kPairPitch, n};
         const Middle middle = n <= 11   ? middle_of_few<4>(distance)
                               : n <= 19 ? middle_of_few<12>(distance)
-                                        : middle_of_few<32>(distance);
+                                        : middle_of_most(distance);
         put_bandwidth(distance, middle, rule, bandwidths + s);
       }
     } else {
