@@ -6,13 +6,11 @@ Non-finite numbers inside arrays are no error: they propagate within their own s
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import Any
 
 import numpy as np
 
-from .config import FlowConfig, check_choice, check_limit, is_array, remedy_for
+from .config import FlowConfig, check_choice, check_limit, is_array, is_finite, remedy_for
 from .mlp import Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
@@ -117,7 +115,7 @@ def check_td_target(
     _check_policy(policy, next_obs, noise)
     _check_shape("reward", reward, next_obs[:1], "[B]")
     _check_shape("mask", mask, next_obs[:1], "[B]")
-    if not _is_finite(discount):
+    if not is_finite(discount):
         remedy = "0.99 is usual"
         if is_array(discount):
             remedy = "pass one that is traced or differs by state as discount=1.0, mask=discount * mask"
@@ -236,7 +234,7 @@ def _check_steps(name: str, steps) -> None:
 def _check_selection(name: str, how: str, aggregate: str, temperature, noise_name: str, noise, shape) -> None:
     check_choice(name, how, SELECTS)
     check_choice("aggregate", aggregate, AGGREGATES)
-    if not _is_finite(temperature) or temperature <= 0:
+    if not is_finite(temperature) or temperature <= 0:
         raise ValueError(
             f"temperature: expected a finite number > 0, got {temperature!r}{remedy_for(temperature) or '; 1.0 is the default'}"
         )
@@ -247,12 +245,6 @@ def _check_selection(name: str, how: str, aggregate: str, temperature, noise_nam
             f"{noise_name}: expected an array [B, N] uniform in (0, 1) for {name}={how!r}, got None; "
             f'draw one or pass {name}="max"'
         )
-
-
-def _is_finite(number) -> bool:
-    # by comparison, because torch.compile cannot trace math.isfinite of a changing number
-    real = isinstance(number, (int, float, numbers.Real)) and not isinstance(number, bool)
-    return real and -math.inf < number < math.inf
 
 
 def _check_mlp(name: str, network) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +93,10 @@ def remedy_for(setting: Any) -> str:
 
 def is_finite(value: Any) -> bool:
     """Whether value is a real number, no bool, that a float can hold."""
-    try:
-        return _is_number(value) and math.isfinite(value)
-    except OverflowError:  # an integer larger than any float
+    # by comparison, because torch.compile cannot trace math.isfinite of a changing number
+    if not _is_number(value) or not -math.inf < value < math.inf:
         return False
+    return not isinstance(value, int) or abs(value) <= sys.float_info.max
 
 
 def _is_number(value: Any) -> bool:
