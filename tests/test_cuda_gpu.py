@@ -212,7 +212,7 @@ def test_hopper(sizes):
     "sizes",
     [
         {"B": 1, "hidden": (512,) * 4},
-        {"B": 20, "hidden": (512,) * 4, "norm": "none"},  # sixteen blocks a cluster, several tiles
+        {"B": 20, "hidden": (512,) * 4, "norm": "none"},  # sixteen blocks a cluster
         {"B": 5, "E": 1, "hidden": (512, 300, 33), "activation": "gelu"},  # eight
         {"B": 5, "N": 32, "E": 3, "hidden": (64, 230), "activation": "mish"},
         {"B": 1, "N": 1, "hidden": (17,)},

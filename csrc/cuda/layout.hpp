@@ -103,11 +103,11 @@ struct Net {
   float norm_eps = 0;
   int first_width = 0, widest = 0;  // of the hidden layers, padded
   bool critic = false, gradient = false;
+  static constexpr int kFirstLayers = 8;
+  PackedLayer first_layers[kFirstLayers] = {};
 
   VGF_HD bool present() const { return ensemble > 0; }
   VGF_HD const unsigned char* member(int e) const { return packed + members + e * member_bytes; }
-  static constexpr int kFirstLayers = 8;
-  PackedLayer first_layers[kFirstLayers] = {};
   // Where the memory of `packed` can be read: on the device.
   VGF_HD PackedLayer layer(int l) const {
     if (l < kFirstLayers) return first_layers[l];

@@ -11,7 +11,7 @@ constexpr int kMostParticles = 1 << 30;  // a state; particles of a state are nu
 // Where a block's private scratch holds what; bytes from its start. M rows a tile, pitches padded to kGroup.
 struct Scratch {
   std::int64_t tape;      // [hidden, or 1 without gradient][M][max width], stored format: z of every layer
-  std::int64_t work;      // [M][max width], stored format: gradients on their way down (the latency kernel keeps others)
+  std::int64_t work;      // [M][max width], stored format: gradients on their way down; of Hopper's kernels, nothing or others
   std::int64_t stats;     // [hidden][M][2] floats: mean and 1 / std
   std::int64_t observed;  // [E][states a tile][first width] floats
   std::int64_t members;   // [E][M][padded A] floats: a member's dq; the velocity

@@ -39,13 +39,22 @@ void allow_shared_bytes(const void* kernel, const char* name, int device) {
         (std::string("cudaFuncSetAttribute of ") + name).c_str());
 }
 
-cudaLaunchAttribute cluster_of(int blocks) {
+// A grid as the runtime is told of it.
+struct Configuration : cudaLaunchConfig_t {
   cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = blocks;
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  return cluster;
-}
+  explicit Configuration(const Grid& grid, Stream its_stream = nullptr) : cudaLaunchConfig_t{} {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = grid.cluster;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    gridDim = dim3(grid.x, grid.y);
+    blockDim = dim3(grid.threads);
+    dynamicSmemBytes = grid.shared_bytes;
+    stream = static_cast<cudaStream_t>(its_stream);
+    attrs = &cluster;
+    numAttrs = grid.cluster > 1 ? 1 : 0;  // devices before sm_90 know of none
+  }
+  Configuration(const Configuration&) = delete;  // it points to itself
+};
 
 // How many clusters of Hopper's tile kernel the device has room for: fewer than its multiprocessors would make, since a
 // cluster lies within a GPC. A fact of the device, which a call should not wait for twice.
@@ -55,13 +64,7 @@ int clusters_at_once(int device) {
   if (const int clusters = kept ? known[device].load() : 0) return clusters;
   const auto* kernel = reinterpret_cast<const void*>(hopper_tile_kernel_of());
   allow_shared_bytes(kernel, "hopper_tile_kernel", device);
-  cudaLaunchAttribute cluster = cluster_of(kCluster);
-  cudaLaunchConfig_t configuration{};
-  configuration.gridDim = dim3(kCluster);
-  configuration.blockDim = dim3(kHopperThreads);
-  configuration.dynamicSmemBytes = most_shared_bytes(device);
-  configuration.attrs = &cluster;
-  configuration.numAttrs = 1;
+  const Configuration configuration({kCluster, 1, kHopperThreads, most_shared_bytes(device), kCluster});
   int clusters = 0;
   check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &configuration), "cudaOccupancyMaxActiveClusters");
   if (kept) known[device] = clusters;
@@ -118,14 +121,7 @@ void launch(const char* name, const void* kernel, Grid grid, const void* paramet
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           (std::string("cudaFuncSetAttribute of ") + name).c_str());
   void* arguments[] = {const_cast<void*>(parameter)};
-  cudaLaunchAttribute cluster = cluster_of(grid.cluster);
-  cudaLaunchConfig_t configuration{};
-  configuration.gridDim = dim3(grid.x, grid.y);
-  configuration.blockDim = dim3(grid.threads);
-  configuration.dynamicSmemBytes = grid.shared_bytes;
-  configuration.stream = static_cast<cudaStream_t>(stream);
-  configuration.attrs = &cluster;
-  configuration.numAttrs = grid.cluster > 1 ? 1 : 0;  // devices before sm_90 know of none
+  const Configuration configuration(grid, stream);
   check(cudaLaunchKernelExC(&configuration, kernel, arguments), (std::string("launch of ") + name).c_str());
 }
 

@@ -117,7 +117,11 @@ Scratch carve(const Program& p, const Extent& extent, Precision precision, Famil
   const std::int64_t numbers = std::int64_t{M} * p.A * sizeof(float);
   Scratch s{};
   s.tape = carver.take(extent.taped * (latency ? std::int64_t{kThreads} * kKeptBytes : stored));
-  s.work = carver.take(latency ? 2 * (numbers + M * std::int64_t{sizeof(float)}) : stored);
+  switch (family) {
+    case Family::general: s.work = carver.take(stored); break;
+    case Family::hopper_tiles: s.work = carver.take(0); break;
+    case Family::hopper_latency: s.work = carver.take(2 * (numbers + M * std::int64_t{sizeof(float)}));
+  }
   s.stats = carver.take(std::int64_t{extent.hidden} * M * 2 * sizeof(float));
   s.observed = carver.take(std::int64_t{extent.ensemble} * p.states_per_tile * extent.first * sizeof(float));
   s.members = carver.take(std::int64_t{extent.ensemble} * M * padded(p.A) * sizeof(float));

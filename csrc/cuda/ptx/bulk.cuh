@@ -33,10 +33,6 @@ __device__ inline void arrive_at(Barrier* barrier, unsigned rank) {
       "r"(rank)
       : "memory");
 }
-// Arrives at this block's own.
-__device__ inline void arrive(Barrier* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
-}
 // The same, and what this thread wrote or has seen written before, in any memory, is handed on to who waits with
 // wait_acquiring there.
 __device__ inline void arrive_releasing(Barrier* barrier, unsigned rank) {
@@ -47,14 +43,9 @@ __device__ inline void arrive_releasing(Barrier* barrier, unsigned rank) {
       "r"(rank)
       : "memory");
 }
-__device__ inline void wait_acquiring(Barrier* barrier, unsigned parity) {
-  asm volatile(
-      "{\n\t.reg .pred done;\n"
-      "again:\n\t"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
-      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
-      "r"(parity)
-      : "memory");
+// Arrives at this block's own.
+__device__ inline void arrive(Barrier* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 // Until the phase of this parity has ended. What copies and store_to have brought to this block's shared memory is there then;
 // an acquire for the cluster would also throw away the multiprocessor's L1.
@@ -63,6 +54,16 @@ __device__ inline void wait_for(Barrier* barrier, unsigned parity) {
       "{\n\t.reg .pred done;\n"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
+      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+// The same, and what arrive_releasing has handed on is seen, too.
+__device__ inline void wait_acquiring(Barrier* barrier, unsigned parity) {
+  asm volatile(
+      "{\n\t.reg .pred done;\n"
+      "again:\n\t"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n\t"
       "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");

@@ -42,6 +42,8 @@ __device__ inline std::uint32_t rounded_activations(float low, float high) {
 class Layer {
  public:
   enum Vector { bias, scale, shift, head };
+  int first, groups;  // this warpgroup's, of the layer
+  int unit;           // of a group, this thread's
 
   __device__ Layer(const Product& product, unsigned char* a, const unsigned char* its_vectors) : of(product) {
     const int thread = ptx::thread_anew(), lane = thread % kLanes, all = product.columns / kGroup;
@@ -278,11 +280,6 @@ class Layer {
     ptx::sync_block();
   }
 
- public:
-  int first, groups;  // this warpgroup's, of the layer
-  int unit;           // of a group, this thread's
-
- private:
   const Product& of;
   int warpgroup, row;
   std::uint32_t place, vectors;  // shared addresses of this thread's first part in A, and of its first columns
