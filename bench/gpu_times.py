@@ -1,14 +1,17 @@
 """Times of every contestant on one GPU: with a cold and a hot cache, and as a replayed CUDA graph.
 
-Contestants run in processes of their own, one at a time (contestants.py); each is verified before it is timed.
+Contestants run in processes of their own (contestants.py). They compile at once, which is what takes long; then one at a time is
+verified and timed.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import statistics
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -28,7 +31,7 @@ PAIRS = [
     Case("flow-N10-256k", "flow", states=25_600, batch=25_600, flow_steps=1),
 ]
 # What decides comes first: time may run out.
-FIRST = ("flow-L3", "flow-1M", "td_target-K10-L3", "act-B1-K10-L3", "flow-N1000", "flow-N10-256k")
+FIRST = ("flow-L3", "td_target-K10-L3", "act-B1-K10-L3", "flow-1M", "flow-N1000", "flow-N10-256k")
 
 
 @dataclass(frozen=True)
@@ -52,32 +55,68 @@ class Job:
     eager: object = field(default=None, compare=False)  # the error of eager torch, the bar in low precision
 
 
+@dataclass
+class Loaded:
+    """A contestant's process, with what it computed when it loaded a case; or, without a result, why there is none."""
+
+    job: Job
+    entry: Entry
+    process: Process
+    result: np.ndarray | None = None
+    record: dict = field(default_factory=dict)
+
+
 def run(
     device: str, engines: list[str], precisions: list[str], quick: bool, limits: dict, deadline: float
 ) -> Iterator[dict]:
     """One record a case, precision and contestant, until the deadline (time.monotonic()).
 
-    Whoever has not answered once is not asked again in that precision.
+    Contestants compile at once and are then timed alone. Whoever has not answered once is not asked again in that precision.
     """
     silent = set()
-    for job in _jobs(engines, precisions, quick):
+    for jobs in _groups(_jobs(engines, precisions, quick)):
         if time.monotonic() > deadline:
-            yield {"case": job.case.name, "precision": job.precision, "contestant": "all", "absent": "time was up"}
+            for job in jobs:
+                about = {"case": job.case.name, "precision": job.precision, "contestant": "all"}
+                yield about | {"absent": "time was up"}
             continue
-        truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
-        for entry in job.entries:
-            about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
-            if (entry, job.precision) in silent:
-                yield about | {"absent": "it did not answer before"}
-                continue
-            result = _time(job, entry, device, truths, limits, deadline)
-            if "silent" in result:
-                silent.add((entry, job.precision))
-            yield about | result
+        everyone = [(job, entry) for job in jobs for entry in job.entries if (entry, job.precision) not in silent]
+        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+            loading = {(id(job), entry): pool.submit(_load, job, entry, device, deadline) for job, entry in everyone}
+            loaded = {key: future.result() for key, future in loading.items()}
+        for job in jobs:
+            truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
+            for entry in job.entries:
+                about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
+                one = loaded.get((id(job), entry))
+                if (entry, job.precision) in silent:
+                    if one:
+                        one.process.close()
+                    yield about | {"absent": "it did not answer before"}
+                    continue
+                result = _time(one, truths, limits, deadline)
+                if "silent" in result:
+                    silent.add((entry, job.precision))
+                yield about | result
+
+
+def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Jobs whose contestants have room beside each other: small ones of a precision, or a large one."""
+    small: list[Job] = []
+    for job in jobs:
+        if small and (job.case.large or job.precision != small[0].precision):
+            yield small
+            small = []
+        if job.case.large:
+            yield [job]
+        else:
+            small.append(job)
+    if small:
+        yield small
 
 
 def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
-    """What decides in every precision, then the rest."""
+    """What decides in every precision, then the rest; in each, the large ones last."""
     ours = [Entry("vgf", engine) for engine in engines]
     # eager torch first: its error is the bar
     everyone = [Entry("torch"), *ours, *map(Entry, PEERS[1:])]
@@ -85,7 +124,7 @@ def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
         small = [replace(case, states=16, batch=16) for case in CASES if not case.large][:2]
         return [Job(case, precision, [Entry("torch"), *ours]) for precision in precisions for case in small]
     cases = {case.name: case for case in [*CASES, *PAIRS]}
-    rest = [name for name in cases if name not in FIRST]
+    rest = sorted((name for name in cases if name not in FIRST), key=lambda name: cases[name].large)
     return [
         Job(cases[name], precision, everyone if name != "flow-N10-256k" else everyone[: 1 + len(ours)])
         for names in (FIRST, rest)
@@ -94,37 +133,52 @@ def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
     ]
 
 
-def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: float) -> dict:
-    case, calls = job.case, 3 if job.case.large else CALLS
-    environment = {"VGF_BACKEND": entry.engine} if entry.engine else {}
-    process = Process(Contestant(entry.name, job.precision), device, **environment)
-    record = {}  # what is there stays, whatever comes then
+def _ask(process: Process, entry: Entry, record: dict, deadline: float, command: str, argument=None):
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Absent("time was up")
+    longest = CUDA_LOAD if (entry.engine, command) == ("cuda", "load") else LONGEST[command]
+    try:
+        return process.ask(command, argument, patience=min(longest, left))
+    except Silent:
+        if left <= longest:
+            raise Absent("time was up") from None
+        record["silent"] = command
+        raise
 
-    def ask(command: str, argument=None):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise Absent("time was up")
-        longest = CUDA_LOAD if (entry.engine, command) == ("cuda", "load") else LONGEST[command]
-        try:
-            return process.ask(command, argument, patience=min(longest, left))
-        except Silent:
-            if left <= longest:
-                raise Absent("time was up") from None
-            record["silent"] = command
-            raise
+
+def _load(job: Job, entry: Entry, device: str, deadline: float) -> Loaded:
+    environment = {"VGF_BACKEND": entry.engine} if entry.engine else {}
+    one = Loaded(job, entry, Process(Contestant(entry.name, job.precision), device, **environment))
+    try:
+        one.result = _ask(one.process, entry, one.record, deadline, "load", job.case)
+    except Absent as reason:
+        one.record["absent"] = str(reason)
+    except RuntimeError as failure:
+        one.record["failed"] = str(failure)
+    return one
+
+
+def _time(one: Loaded, truths, limits: dict, deadline: float) -> dict:
+    job, case, record = one.job, one.job.case, one.record  # what is there stays, whatever comes then
+    calls = 3 if case.large else CALLS
+
+    def ask(command: str):
+        return _ask(one.process, one.entry, record, deadline, command, calls)
 
     try:
-        result = ask("load", case)
-        error = error_of(case, result, truths[0], job.precision)
-        if entry.name == "torch":
+        if one.result is None:
+            return record
+        error = error_of(case, one.result, truths[0], job.precision)
+        if one.entry.name == "torch":
             job.eager = error
         plain = error_of(case, truths[1], truths[0], "fp32")
         check(case, error, plain_error(plain, job.eager or error, job.precision), job.precision)
         record["error"] = asdict(error)
-        record["cold"] = statistics.median(ask("turn", calls))
-        record["hot"] = ask("train", calls)
+        record["cold"] = statistics.median(ask("turn"))
+        record["hot"] = ask("train")
         try:
-            record["graph"] = ask("graph", calls)
+            record["graph"] = ask("graph")
         except Absent as reason:
             record["graph_absent"] = str(reason)
         fastest = min(record[kind] for kind in KINDS if kind in record)
@@ -134,7 +188,7 @@ def _time(job: Job, entry: Entry, device: str, truths, limits: dict, deadline: f
     except (RuntimeError, AssertionError) as failure:
         return record | {"failed": str(failure)}
     finally:
-        process.close()
+        one.process.close()
 
 
 def flops(case: Case) -> float:
