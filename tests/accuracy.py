@@ -57,9 +57,15 @@ class Expected:
 
 def expect(run, problem: Problem) -> Expected:
     """What `run(functions, problem)` should give, with the reference's functions as `functions`."""
+    return expect_all(lambda *args: [run(*args)], problem)[0]
+
+
+def expect_all(run, problem: Problem) -> list[Expected]:
+    """The same of each of a list of results."""
     plain = [run(reference, p) for p in (problem, *map(problem.reordered, range(ORDERS)))]
-    assert all(p.dtype == np.float32 for p in plain)
-    return Expected(run(reference, problem.at(np.float64)), plain)
+    assert all(array.dtype == np.float32 for arrays in plain for array in arrays)
+    exact = run(reference, problem.at(np.float64))
+    return [Expected(truth, list(others)) for truth, *others in zip(exact, *plain)]
 
 
 def relative_error(got: np.ndarray, exact: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from accuracy import expect
+from accuracy import expect, expect_all
 from test_accuracy import CONFIG
 
 import vgf_kernels.jax as vgf
@@ -61,8 +61,9 @@ def everything(functions, p, config=CONFIG):
 
 
 def check_everything(p, config=CONFIG):
-    for i, got in enumerate(everything(InJit(), p, config)):
-        expect(lambda f, p, i=i: everything(f, p, config)[i], p).check_share(got)
+    expected = expect_all(lambda f, p: everything(f, p, config), p)
+    for wanted, got in zip(expected, everything(InJit(), p, config)):
+        wanted.check_share(got)
 
 
 def check_counts(p):
@@ -97,8 +98,9 @@ def check_counts(p):
 
     run.traced = 0
     for counts in ((0, 1), (2, 3), (3, 2)):
-        for i, got in enumerate(run(*counts)):
-            expect(lambda f, p, i=i, c=counts: defined(f, p, *c)[i], p).check_share(np.asarray(got))
+        expected = expect_all(lambda f, p, counts=counts: defined(f, p, *counts), p)
+        for wanted, got in zip(expected, run(*counts)):
+            wanted.check_share(np.asarray(got))
     assert run.traced == 1
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import plain_torch
 import processes
 import pytest
-from accuracy import Expected, expect, relative_error
+from accuracy import Expected, expect_all, relative_error
 from problems import make_problem
 from test_accuracy import CONFIG, SETTINGS, config_of
 from test_cpu_golden import (  # noqa: F401
@@ -97,8 +97,9 @@ def everything(functions, p, config=CONFIG):
 
 
 def check_everything(functions, p, config=CONFIG):
-    for i, got in enumerate(everything(functions, p, config)):
-        expect(lambda f, p, i=i: everything(f, p, config)[i], p).check_share(got)
+    expected = expect_all(lambda f, p: everything(f, p, config), p)
+    for wanted, got in zip(expected, everything(functions, p, config)):
+        wanted.check_share(got)
 
 
 @pytest.mark.parametrize("norm", NORMS)
