@@ -112,9 +112,10 @@ constexpr int kDigitBits = 8, kBins = 1 << kDigitBits;
 constexpr int kCounts = kBins + 8;  // and the flags beside them
 constexpr int kPairColumns = 32;    // particles j that the interaction takes at a time
 constexpr int kPairPitch = kPairColumns + 1;
+constexpr int kNearDims = 16, kNearArrays = 5;  // actions of up to so many numbers lie in shared memory meanwhile, too
 VGF_HD constexpr int bandwidth_bytes(int M) { return round_up(M * static_cast<int>(sizeof(Bandwidth)), 128); }
 VGF_HD constexpr int pair_bytes(int M) {
-  const int kernel = M * kPairPitch * static_cast<int>(sizeof(float));
+  const int kernel = M * (kPairPitch + kNearArrays * kNearDims) * static_cast<int>(sizeof(float));
   const int counts = kCounts * static_cast<int>(sizeof(unsigned));
   return round_up(kernel > counts ? kernel : counts, 128);
 }

@@ -14,6 +14,16 @@
 
 namespace vgf::cuda {
 
+// Of a tile, some rows, which a team takes.
+struct Rows {
+  int first, count;
+  template <class Team, class F>
+  __device__ void for_numbers(int dims, F f) const {  // of their particles
+#pragma unroll 1
+    for (int i = first * dims + Team::rank(); i < (first + count) * dims; i += Team::kSize) f(i);
+  }
+};
+
 class Tile {
  public:
   // bandwidths, work: shared memory that passes leave alone; work: pair_bytes
@@ -27,11 +37,17 @@ class Tile {
     if (p.observe_to) return pass.role != Role::end;
     if (done.role == Role::start) load(p.start, here.x());
     if (done.role == Role::policy && !done.observes) drift();
-    if (done.role == Role::critic && ends_round(p, done)) step(done.round);
+    bool to_move = false;
+    if (done.role == Role::critic && ends_round(p, done)) {  // all members have given their gradients
+      to_move = !p.differentiate;
+      if (p.differentiate) results();
+    }
     if (done.role <= Role::policy && pass.role > Role::policy) {
       if (p.policy.present()) clip_samples();
       if (moves()) begin_moving();
+      to_move = p.given && moves();  // there is no critic's pass to move behind
     }
+    if (to_move) move(done.role == Role::critic ? done.round : 0);
     if (done.role <= Role::critic && pass.role > Role::critic && moves()) end_moving();
     if (done.role == Role::judge && pass.role == Role::end) judge();
     return pass.role != Role::end;
@@ -64,10 +80,28 @@ class Tile {
     return aggregated(ensemble, how, [&](int e) { return here.q(e)[row]; });
   }
 
+  // What the interaction computes with, [rows][A] each.
+  struct Arrays {
+    float *x, *dq, *phi, *attraction, *repulsion;
+    __device__ Arrays from(int number) const {
+      return {x + number, dq + number, phi + number, attraction + number, repulsion + number};
+    }
+  };
+  __device__ Arrays in_scratch() const {
+    return {here.x(), here.dq(), here.phi(), here.floats(p.at.attraction), here.floats(p.at.repulsion)};
+  }
+  // In shared memory behind the kernel's.
+  __device__ Arrays nearby() const {
+    float* const at = ptx::in_shared(work + here.tile_rows * kPairPitch);
+    const int each = here.tile_rows * p.A;
+    return {at, at + each, at + 2 * each, at + 3 * each, at + 4 * each};
+  }
+
   // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
-  __device__ void combine() const {
+  template <class Team>
+  __device__ void combine(const Rows& of, float* dq) const {
     const int ensemble = p.critic.ensemble, pitch = padded(p.A);
-    here.for_numbers([&](int i) {
+    of.for_numbers<Team>(p.A, [&](int i) {
       const int row = i / p.A, at = row * pitch + i % p.A;
       const bool mean = p.aggregate == Aggregate::mean;
       const float smallest = mean ? 0 : value_of(ensemble, Aggregate::min, row);
@@ -79,24 +113,55 @@ class Tile {
         sharing++;
       }
       // nobody is smallest where q is NaN
-      here.dq()[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
+      dq[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
     });
-    ptx::sync_block();
+    Team::sync();
   }
 
-  __device__ void direction() const {
-    const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.attraction),
-                                  here.floats(p.at.repulsion), here.rows, p.N, p.A,
-                                  ptx::in_shared(bandwidths), ptx::in_shared(work)};
+  template <class Team>
+  __device__ void direction(const Rows& of, const Arrays& all) const {
+    const Arrays its = all.from(of.first * p.A);
+    const Interaction<Team> interaction{its.x, its.dq, its.phi, its.attraction, its.repulsion, of.count, p.N, p.A,
+                                        ptx::in_shared(bandwidths) + of.first / p.N,
+                                        ptx::in_shared(work) + of.first * kPairPitch};
     interaction.run(p.pairwise);
   }
 
-  __device__ void update(int round) const {
+  template <class Team>
+  __device__ void update(const Rows& of, const Arrays& all, int round) const {
     const Corrections corrections = Corrections::of(counted(p.update.first_step) + round);
     float *first = here.floats(p.at.first), *second = here.floats(p.at.second);
     float* x = here.x();
-    here.for_numbers([&](int i) { x[i] = moved(x[i], here.phi()[i], first[i], second[i], p.update, corrections); });
-    ptx::sync_block();
+    of.for_numbers<Team>(p.A, [&](int i) {
+      x[i] = moved(x[i], all.phi[i], first[i], second[i], p.update, corrections);
+    });
+    Team::sync();
+  }
+
+  // A step. Where a warp can, it takes a state, so that nobody waits for the slowest at every phase.
+  __device__ void move(int round) const {
+    if (p.pairwise.kernel && p.N <= kMostOfAWarp && p.A <= kNearDims) {
+      for (int state = ptx::thread() / kLanes; state < here.rows / p.N; state += kWarps) {
+        const Rows rows{state * p.N, p.N};
+        const Arrays near = nearby();
+        rows.for_numbers<OfWarp>(p.A, [&](int i) {
+          near.x[i] = here.x()[i];
+          if (p.given) near.dq[i] = here.dq()[i];
+        });
+        ptx::sync_warp();
+        step<OfWarp>(rows, near, round);
+      }
+      ptx::sync_block();
+    } else {
+      step<OfBlock>({0, here.rows}, in_scratch(), round);
+    }
+    if (p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
+  }
+  template <class Team>
+  __device__ void step(const Rows& rows, const Arrays& arrays, int round) const {
+    if (!p.given) combine<Team>(rows, arrays.dq);
+    direction<Team>(rows, arrays);
+    update<Team>(rows, arrays, round);
   }
 
   // The particles' moments from the caller's, or zero.
@@ -115,24 +180,7 @@ class Tile {
   __device__ void begin_moving() const {
     start_moments();
     if (p.trajectory) store(here.x(), p.particles);
-    if (!p.given) return;
-    load(p.given, here.dq());
-    move(0);
-  }
-
-  __device__ void move(int round) const {
-    direction();
-    update(round);
-    if (p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
-  }
-
-  // Once all members have given their gradients.
-  __device__ void step(int round) const {
-    combine();
-    if (p.differentiate)
-      results();
-    else
-      move(round);
+    if (p.given) load(p.given, here.dq());
   }
 
   __device__ void end_moving() const {
@@ -152,6 +200,7 @@ class Tile {
 
   // What a single gradient was asked for.
   __device__ void results() const {
+    combine<OfBlock>({0, here.rows}, here.dq());
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(here.dq(), p.dq);
     if (p.jacobian && here.speaks) {
@@ -162,7 +211,7 @@ class Tile {
         });
     }
     if (p.phi) {
-      direction();
+      direction<OfBlock>({0, here.rows}, in_scratch());
       store(here.phi(), p.phi);
     }
   }
