@@ -248,10 +248,10 @@ static void test_the_choice_among_kernels() {
     Precision precision = Precision::bf16;
     Norm norm = Norm::pre;
     bool whole = true;
-    Machine machine{132, 227 * 1024, true, 32};
+    Machine machine{132, 227 * 1024, true, 66};
     int at_once = 1;
   };
-  const Machine h100{132, 227 * 1024, true, 32}, pcie{114, 227 * 1024, true, 27};
+  const Machine h100{132, 227 * 1024, true, 66}, pcie{114, 227 * 1024, true, 57};
   const Case cases[] = {
       {"many states", tiles, 64, 3200, 10, 512},
       {"a million", tiles, 64, 100000, 10, 512},
@@ -318,16 +318,18 @@ static void test_teams_of_the_latency_kernel() {
 
 // What sm90_design.md says.
 static void test_shared_memory_of_the_hopper_kernel() {
-  CHECK(hopper_shared_bytes(16) == 3584 + 128 * 1024 + 16 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(16));
+  CHECK(hopper_shared_bytes(16) == 6144 + 128 * 1024 + 16 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(16));
   CHECK(hopper_shared_bytes(16) <= 227 * 1024, "512 columns");
 }
 
-// Every group of a layer is one warpgroup's, and lies within one chunk of its weights.
-static void test_halves_of_a_layer() {
+// Every group of a layer is one warpgroup's, no two have more than they must, and a product of 128 columns from a warpgroup's
+// first one on stays within a k-block of the ring.
+static void test_quarters_of_a_layer() {
   for (int groups = 1; groups <= kWidestHopper / kGroup; groups++) {
-    const int first = groups_of_the_first(groups), second = groups - first;
-    CHECK(first >= second && first <= kChunkGroups && second >= 0, "%d and %d", first, second);
-    CHECK(groups <= kChunkGroups || first == kChunkGroups, "%d of %d", first, groups);
+    const int each = groups_of_each(groups);
+    CHECK(each <= kMostGroups && each * kWarpgroups >= groups && (each - 1) * kWarpgroups < groups, "%d of %d", each, groups);
+    for (int first = 0; first < groups; first += each) CHECK(first + kMostGroups <= 16, "%d + 4", first);
+    CHECK(tape_slots(groups) == (groups + 2 * each - 1) / (2 * each), "%d groups", groups);
   }
 }
 
@@ -414,7 +416,7 @@ int main() {
   test_the_choice_among_kernels();
   test_teams_of_the_latency_kernel();
   test_shared_memory_of_the_hopper_kernel();
-  test_halves_of_a_layer();
+  test_quarters_of_a_layer();
   test_passes();
   return 0;
 }

@@ -11,19 +11,18 @@ import cubins
 import pytest
 
 # The tile and latency kernels have a multiprocessor for themselves: 256 threads may take 255 registers each. The others
-# share it. Of Hopper's tile kernel it is what 384 threads start with; setmaxnreg moves them.
+# share it. Of Hopper's tile kernel it is what 640 threads start with; setmaxnreg moves them.
 REGISTERS = {
-    "tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 168, "hopper_latency_kernel": 255,
+    "tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 96, "hopper_latency_kernel": 255,
 }  # fmt: skip
 OTHERS = 96
-# Instructions. Products of Hopper's tile kernel leave 30 registers of 224; what the loops around them count waits in memory.
-SPILLS = {"hopper_tile_kernel": 180}
+# Instructions. Products of Hopper's tile kernel leave 40 registers of 104; what the loops around them count waits in memory.
+SPILLS = {"hopper_tile_kernel": 95}
 # What must be in the code of Hopper's kernels, and what must not: products on the tensor cores of warpgroups, bulk copies,
 # registers moved; or products of warps with transposed operands, stores that tell a barrier of the other block.
 INSTRUCTIONS = {
     "hopper_tile_kernel": (
-        [*(f"HGMMA.64x{n}x16.F32.BF16" for n in (32, 64, 128, 256)),
-         "UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"],
+        ["HGMMA.64x128x16.F32.BF16", "UBLKCP", "USETMAXREG.DEALLOC.CTAPOOL", "USETMAXREG.TRY_ALLOC.CTAPOOL"],
         "HMMA",
     ),
     "hopper_latency_kernel": (["HMMA.16816.F32.BF16", "LDSM.16.MT88.4", "STAS.64", "STAS.128", "LDGSTS"], "HGMMA"),
@@ -43,21 +42,21 @@ __global__ void spilling_kernel(float* p, int n) { *p = sum(p, n); }
 """
 WAITING = """
 #include <ptx/warpgroup.cuh>
-__global__ void __launch_bounds__(128) waiting_kernel(float* p, std::uint64_t a, int n) {
-  float d[128];
-  for (int i = 0; i < 128; ++i) d[i] = p[i];
+__global__ void __launch_bounds__(128) waiting_kernel(float* p, std::uint32_t a, int n) {
+  float d[64];
+  for (int i = 0; i < 64; ++i) d[i] = p[i];
   vgf::cuda::ptx::begin_products();
   for (int i = 0; i < n; ++i) {
-    vgf::cuda::ptx::multiply_group<64>(d, a, a);
+    vgf::cuda::ptx::multiply_group(d, a, a);
 #ifdef TOUCHED
     d[3] += 1;
 #endif
-    vgf::cuda::ptx::multiply_group<64>(d, a, a);
+    vgf::cuda::ptx::multiply_group(d, a, a);
     vgf::cuda::ptx::commit_products();
     vgf::cuda::ptx::wait_products<1>();
   }
   vgf::cuda::ptx::wait_products<0>();
-  for (int i = 0; i < 128; ++i) p[i] = d[i];
+  for (int i = 0; i < 64; ++i) p[i] = d[i];
 }
 """
 
@@ -98,6 +97,17 @@ def groups_of_products(instructions: str) -> str:
     return "".join(letters)
 
 
+def loops_of_products(instructions: str) -> list[str]:
+    """The innermost loop around each product of a warpgroup: from where a jump back leads to the jump."""
+    code = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", instructions)]
+    jumps = [(int(to[1], 16), at) for at, text in code if (to := re.search(r"\bBRA 0x([0-9a-f]+)", text))]
+    found = set()
+    for product in (at for at, text in code if "HGMMA" in text):
+        around = [(begin, end) for begin, end in jumps if begin <= product < end]
+        found.add(min(around, key=lambda loop: loop[1] - loop[0]))
+    return [" ".join(text for at, text in code if begin <= at <= end) for begin, end in found]
+
+
 def called(instruction: str) -> list[int]:
     """The address of the function that an instruction calls, if it calls one."""
     return [int(address, 16) for address in re.findall(r"CALL\.REL\.NOINC 0x([0-9a-f]+)", instruction)]
@@ -125,7 +135,7 @@ def test_nothing_spills(kernels):
 
 def test_products_of_warpgroups_use_no_memory_of_a_thread(hopper_code):
     for name, instructions in hopper_code.items():
-        loops = re.findall(r"WARPGROUP\.ARRIVE.*?WARPGROUP\.DEPBAR\.LE gsb0, 0x0", instructions, re.DOTALL)
+        loops = loops_of_products(instructions)
         assert ("hopper_tile_kernel" in name) == bool(loops)
         assert not [loop for loop in loops if re.search(r"\b(LDL|STL)\b", loop)], name
 

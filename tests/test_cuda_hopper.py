@@ -16,9 +16,9 @@ from vgf_kernels import reference
 from vgf_kernels.mlp import ACTIVATIONS
 
 SHARED = 227 * 1024
-# Few multiprocessors, so that few particles make the Hopper kernel the choice: as many as have one cluster, whose four blocks
-# take a tile each; or two, and two of a cluster take a tile, with a member of its critics each.
-MULTIPROCESSORS = {"a member at a time": 4, "two members at once": 8}
+# Few multiprocessors, so that few particles make the Hopper kernel the choice: as many as have one cluster, whose two blocks
+# take a tile each; or two, and both of a cluster take one, with a member of its critics each.
+MULTIPROCESSORS = {"a member at a time": 2, "two members at once": 4}
 KERNELS = ("hopper_tile_kernel", "tile_kernel")
 SIZES = {
     "E 1, states larger than a tile": {"B": 3, "N": 70, "E": 1},
@@ -40,7 +40,7 @@ class Hopper:
 
     def several_tiles(self) -> dict:
         """Sizes that give the blocks of one cluster several tiles, and some of them one less."""
-        self._emulator.set_machine(4, SHARED, True)
+        self._emulator.set_machine(2, SHARED, True)
         one = self._members == "a member at a time"
         return {"N": 10, "B": 40, "hidden": (64, 48)} if one else {"N": 10, "B": 26, "hidden": (512,)}
 

@@ -38,8 +38,10 @@ struct Numbers {
 
 // A unit of 8 numbers as bfloat16, and back.
 __device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
+__device__ inline float low_of(std::uint32_t pair) { return ptx::as_float(pair << 16); }
+__device__ inline float high_of(std::uint32_t pair) { return ptx::as_float(pair & 0xffff0000u); }
 __device__ inline float number(const Part& part, int i) {
-  return ptx::as_float(i % 2 ? part.word[i / 2] & 0xffff0000u : part.word[i / 2] << 16);
+  return i % 2 ? high_of(part.word[i / 2]) : low_of(part.word[i / 2]);
 }
 __device__ inline void widen(const Part& part, float (&x)[kUnit]) {
 #pragma unroll

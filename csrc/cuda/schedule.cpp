@@ -52,8 +52,8 @@ double gain_of(const Program& p, int at_once) {
 }
 
 // Relative time of a program with tiles of M rows. A tile streams all weights from L2, which is shared by the blocks
-// under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16 on an H200, from public figures of
-// L2 bandwidth and mma.sync rates; only their ratios matter.
+// under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16, from public figures of an H200's L2
+// bandwidth and mma.sync rates, times five, which an H100 was measured to take; only their ratios matter.
 double cost(const Program& p, Precision precision, int M, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
   const double active = std::min(1.0, static_cast<double>(tiles) / machine.multiprocessors);
@@ -61,19 +61,15 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   const double slower = precision == Precision::bf16 ? 1 : precision == Precision::tf32 ? 2 : 6;
   const double multiply = 0.116 * M * slower, between = 0.02 * M * element_bytes(precision) / 2;
   const std::int64_t waves = (tiles + machine.multiprocessors - 1) / machine.multiprocessors;
-  return waves * (std::max(weights, multiply) + between);
+  return 5 * waves * (std::max(weights, multiply) + between);
 }
 
-// The same of the Hopper kernel: tiles of 64 rows, wgmma at what a large matrix product was measured to reach (788 TFLOP/s),
-// blocks that share what they read of the weights, and what lies between products.
+// The same of the Hopper kernel, from times on an H100 (sm90_design.md): tiles of 64 rows.
 double hopper_cost(const Program& p, int at_once, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = (p.rows + rows - 1) / rows;
   const int blocks = hopper_blocks(tiles, at_once, machine);
-  const double active = static_cast<double>(blocks) / machine.multiprocessors;
-  const double weights = std::max(4.7, (4.7 + 7.8 * active) * at_once / kCluster);
-  const double multiply = 0.074 * kHopperRows, between = 1.8;
   const std::int64_t waves = (tiles * at_once + blocks - 1) / blocks;
-  return waves * (std::max(weights, multiply) + between) / gain_of(p, at_once);
+  return waves * (at_once == 1 ? 11.0 : 13.0) / gain_of(p, at_once);
 }
 
 // How the latency kernel's blocks are put together. A team has a block for 64 columns of the widest layer, a cluster a team

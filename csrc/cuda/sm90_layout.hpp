@@ -8,23 +8,28 @@ namespace vgf::cuda {
 
 constexpr int kHopperRows = 64;     // of a tile
 constexpr int kGroupThreads = 128;  // of a warpgroup
-// The third warpgroup fetches weights, with one thread; setmaxnreg leaves its registers to the other two. What it hands out
-// is what the block started with, 168 a thread.
-constexpr int kHopperThreads = kThreads + kGroupThreads;
+constexpr int kWarpgroups = 4;      // that take a tile through networks; what lies between networks is done by kThreads of them
+constexpr int kNetworkThreads = kWarpgroups * kGroupThreads, kNetworkWarps = kNetworkThreads / kLanes;
+// One more fetches weights, with one thread; setmaxnreg leaves its registers to the others. What it hands out is what the block
+// started with, 96 a thread.
+constexpr int kHopperThreads = kNetworkThreads + kGroupThreads;
 constexpr int kStartRegisters = 65536 / kHopperThreads / 8 * 8;
-constexpr int kWorkRegisters = 224, kFetchRegisters = 56;
-static_assert(kWorkRegisters * kThreads + kFetchRegisters * kGroupThreads <= kStartRegisters * kHopperThreads);
+constexpr int kWorkRegisters = 104, kFetchRegisters = 64;
+static_assert(kWorkRegisters * kNetworkThreads + kFetchRegisters * kGroupThreads <= kStartRegisters * kHopperThreads);
 
-// A layer's groups of 32 columns are divided between the two that work. Two chunks of weights are a warpgroup's each; of one,
-// each has half.
-constexpr int kChunkGroups = kChunk / kGroup;
+// A layer's groups of 32 columns are divided among those that work, the last of which may have fewer, or none.
 constexpr int kWidestHopper = 2 * kChunk;
-VGF_HD constexpr int groups_of_the_first(int groups) { return groups > kChunkGroups ? kChunkGroups : (groups + 1) / 2; }
+constexpr int kMostGroups = kWidestHopper / kGroup / kWarpgroups;  // of a warpgroup
+VGF_HD constexpr int groups_of_each(int groups) { return (groups + kWarpgroups - 1) / kWarpgroups; }
+// z of a layer on its way back: bytes of a group, and how many slots of the ring it takes, two warpgroups' each.
+constexpr int kTapeBytes = kHopperRows * kGroup * 2, kTapeWarpgroups = 2;
+VGF_HD constexpr int tape_slots(int groups) { return groups > kTapeWarpgroups * groups_of_each(groups) ? 2 : 1; }
 
-constexpr int kCluster = 4;  // blocks; those that evaluate the same members share what each of them fetches
+constexpr int kCluster = 2;  // blocks; those that evaluate the same members share what each of them fetches
 constexpr int kMostAtOnce = 2;  // members that blocks of a cluster evaluate side by side, on the same tiles
 constexpr int kRing = 4;        // k-blocks of weights in shared memory
 constexpr int kSlotBytes = kWidestHopper * kBlockBytes;
+static_assert(kTapeWarpgroups * kMostGroups * kTapeBytes <= kSlotBytes && kWarpgroups == 2 * kTapeWarpgroups);
 constexpr int kProductSlots = 2;  // products that are told of, with the vectors of their layers: bias, scale, shift, head
 constexpr int kVectorBytes = kWidestHopper * static_cast<int>(sizeof(float)), kVectors = 4;
 constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: two sums up, two down, one of the head
@@ -33,7 +38,7 @@ constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: tw
 // rows, the ring's slots, the vectors, then the activations or, between networks, the bandwidths of the tile's states and the
 // work of the pairwise part.
 constexpr int kTileAt = 128, kProductsAt = 512, kFetchingAt = 768, kRowSumsAt = 1024;
-constexpr int kRowSumFloats = kThreads / kGroupThreads * kHopperRows;  // of one: each warpgroup its own
+constexpr int kRowSumFloats = kHopperRows * kWarpgroups;  // of one: [rows][warpgroups]
 constexpr int kHopperHeadBytes = kRowSumsAt + kRowSums * kRowSumFloats * static_cast<int>(sizeof(float));
 static_assert((2 * (kRing + kProductSlots) + 1) * 8 <= kTileAt);
 VGF_HD constexpr int hopper_shared_bytes(int k_blocks) {
@@ -46,10 +51,15 @@ VGF_HD constexpr int hopper_shared_bytes(int k_blocks) {
 // part_offset; eight rows are a pattern of 512 bytes, and patterns follow each other. The address is that of the first
 // row's first byte, a multiple of 512, plus the bytes of k that are skipped.
 constexpr int kPatternBytes = 8 * kBlockBytes;
-constexpr std::uint64_t kSliceStep = 32 >> 4;  // to the next 16 numbers of k
+// In two words, of which only the first says where.
+constexpr std::uint32_t kSliceStep = 32 >> 4;  // to the next 16 numbers of k
+constexpr std::uint32_t kDescriptorHigh = std::uint32_t{2} << 30 | kPatternBytes >> 4;  // swizzle by 64 bytes
+VGF_HD constexpr std::uint32_t wgmma_descriptor_low(std::uint32_t shared_address) {
+  constexpr std::uint32_t leading = 1;  // the leading dimension's offset, which is not used here
+  return (shared_address & 0x3ffff) >> 4 | leading << 16;
+}
 VGF_HD constexpr std::uint64_t wgmma_descriptor(std::uint32_t shared_address) {
-  constexpr std::uint64_t swizzle_64 = 2, leading = 1;  // the leading dimension's offset is not used here
-  return (shared_address & 0x3ffff) >> 4 | leading << 16 | std::uint64_t{kPatternBytes >> 4} << 32 | swizzle_64 << 62;
+  return std::uint64_t{kDescriptorHigh} << 32 | wgmma_descriptor_low(shared_address);
 }
 static_assert(kHopperHeadBytes % kPatternBytes == 0 && kSlotBytes % kPatternBytes == 0);
 static_assert(kHopperRows * kBlockBytes % kPatternBytes == 0);

@@ -1,6 +1,6 @@
-// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of four blocks share their weights,
-// or two and two; one warpgroup fetches them, two multiply. On chip: sm90_layout.hpp; what lies where: tile/warpgroup_network.cuh; the cost
-// model and what else was weighed: sm90_design.md.
+// The tile kernel of Hopper: bfloat16, layer norm before the activation or none. Clusters of two blocks share their weights,
+// or evaluate two critics; one warpgroup fetches them, four multiply. On chip: sm90_layout.hpp; what lies where:
+// tile/warpgroup_network.cuh; the cost model and what else was weighed: sm90_design.md.
 #include "runtime.hpp"
 #include "tile/fetch.cuh"
 #include "tile/tile.cuh"
@@ -31,7 +31,7 @@ __device__ __noinline__ inline void begin_tile(const Program& program, std::int6
     here.spot = spot;
     here.pass = {};
   }
-  ptx::sync_block();
+  ptx::sync_warpgroups();
 }
 
 // The blocks that evaluate other members on the same tile have done what this one has. By all threads.
@@ -45,9 +45,9 @@ __device__ inline void meet(const Ring& ring, Known& here) {
   ptx::sync_block();
 }
 
-// The phases between passes are a function: what outlived them in registers would be in the way of the products.
-// False: the tile is done.
-__device__ __noinline__ bool next(const Program& program) {
+// The phases between passes, by kThreads. They are a function: what outlived them in registers would be in the way of the
+// products.
+__device__ __noinline__ void go_on(const Program& program) {
   const Ring ring(program);
   Known& here = *ptx::in_shared(&known());
   unsigned char* pairs = ring.behind();
@@ -56,21 +56,25 @@ __device__ __noinline__ bool next(const Program& program) {
   Pass pass = here.pass;
   const bool together = program.at_once > 1 && pass.role >= Role::critic && ends_round(program, pass);
   if (together) meet(ring, here);  // what the others' members give is there
-  const bool more = phases.next(pass);
+  phases.next(pass);
   if (together) meet(ring, here);  // it has been read
   ptx::sync_block();  // all have read the pass before
   if (ptx::thread() == 0) here.pass = pass;
-  ptx::sync_block();
-  return more;
+}
+// Whether a pass follows; none: the tile is done.
+__device__ inline bool next(const Program& program) {
+  if (ptx::thread() < kThreads) go_on(program);
+  ptx::sync_warpgroups();
+  return known().pass.role != Role::end;
 }
 
-__device__ inline void work(const Program& program) {
+__device__ __forceinline__ void work(const Program& program) {
   WarpgroupNetwork network(program);
   Tiles tiles{Ring(program)};
   do {
     begin_tile(program, tiles.tile, known());
     while (next(program)) network.run();
-    ptx::sync_block();  // the next tile writes what this one may still be reading
+    ptx::sync_warpgroups();  // the next tile writes what this one may still be reading
   } while (tiles.next(program));
 }
 
@@ -91,12 +95,12 @@ __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __
     known().meetings = 0;
   }
   ptx::sync_cluster();
-  if (ptx::thread() < kThreads) {
+  if (ptx::thread() < kNetworkThreads) {
     ptx::take_registers<kWorkRegisters>();
     work(program);
   } else {
     ptx::give_registers<kFetchRegisters>();
-    if (ptx::thread() == kThreads) fetch(program);
+    if (ptx::thread() == kNetworkThreads) fetch(program);
   }
   ptx::sync_cluster();  // nobody leaves while others may arrive at its barriers
 #endif

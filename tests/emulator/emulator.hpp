@@ -25,6 +25,7 @@
 #define __device__
 #define __global__
 #define __noinline__
+#define __forceinline__
 #define __launch_bounds__(...)
 #define __grid_constant__
 

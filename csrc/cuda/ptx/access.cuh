@@ -37,6 +37,9 @@ __device__ inline void store_shared(std::uint32_t address, const std::uint32_t (
                "r"(word[3])
                : "memory");
 }
+__device__ inline void store_shared(std::uint32_t address, float x) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
 
 // Past L1, which has better to keep.
 __device__ inline void load_global(std::uint32_t (&word)[4], const void* global) {

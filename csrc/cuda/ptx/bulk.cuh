@@ -23,18 +23,23 @@ __device__ inline void arrive_expecting(Barrier* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// Arrives at the barrier that lies at this place in block `rank` of the cluster: what this thread's products have read may be
-// overwritten. Ordinary stores are not handed on: a release for the cluster would wait for all of them, to L2.
-__device__ inline void arrive_at(Barrier* barrier, unsigned rank) {
-  asm volatile(
-      "{\n\t.reg .b32 remote;\n\t"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n\t"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n\t}" ::"r"(shared_address(barrier)),
-      "r"(rank)
-      : "memory");
+// Barriers that lie side by side in the shared memory of another block.
+struct Remote {
+  std::uint32_t first;
+};
+__device__ inline Remote in_block(Barrier* barriers, unsigned rank) {
+  Remote remote;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote.first) : "r"(shared_address(barriers)), "r"(rank));
+  return remote;
 }
-// The same, and what this thread wrote or has seen written before, in any memory, is handed on to who waits with
-// wait_acquiring there.
+// Arrives at one of them: what this thread's products have read may be overwritten. Ordinary stores are not handed on: a
+// release for the cluster would wait for all of them, to L2.
+__device__ inline void arrive_at(Remote barriers, int which) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barriers.first + which * static_cast<int>(sizeof(Barrier)))
+               : "memory");
+}
+// Arrives at the barrier that lies at this place in block `rank` of the cluster, and what this thread wrote or has seen written
+// before, in any memory, is handed on to who waits with wait_acquiring there.
 __device__ inline void arrive_releasing(Barrier* barrier, unsigned rank) {
   asm volatile(
       "{\n\t.reg .b32 remote;\n\t"
@@ -47,17 +52,23 @@ __device__ inline void arrive_releasing(Barrier* barrier, unsigned rank) {
 __device__ inline void arrive(Barrier* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// Until the phase of this parity has ended. What copies and store_to have brought to this block's shared memory is there then;
-// an acquire for the cluster would also throw away the multiprocessor's L1.
-__device__ inline void wait_for(Barrier* barrier, unsigned parity) {
+// This block's own, side by side.
+struct Own {
+  std::uint32_t first;
+};
+__device__ inline Own own(Barrier* barriers) { return {shared_address(barriers)}; }
+// Until the phase of this parity has ended, of one of them. What copies and store_to have brought to this block's shared memory
+// is there then; an acquire for the cluster would also throw away the multiprocessor's L1.
+__device__ inline void wait_for(Own barriers, int which, unsigned parity) {
   asm volatile(
       "{\n\t.reg .pred done;\n"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
+      "@!done bra again;\n\t}" ::"r"(barriers.first + which * static_cast<int>(sizeof(Barrier))),
       "r"(parity)
       : "memory");
 }
+__device__ inline void wait_for(Barrier* barrier, unsigned parity) { wait_for(own(barrier), 0, parity); }
 // The same, and what arrive_releasing has handed on is seen, too.
 __device__ inline void wait_acquiring(Barrier* barrier, unsigned parity) {
   asm volatile(

@@ -25,6 +25,8 @@ __device__ inline unsigned char* shared_memory() {
 
 // The 256 threads that work in every kernel here; those that only fetch (sm_90) are not among them.
 __device__ inline void sync_block() { asm volatile("bar.sync 0, 256;" ::: "memory"); }
+// The 512 threads that take a tile through networks on Hopper: those, and as many more.
+__device__ inline void sync_warpgroups() { asm volatile("bar.sync 1, 512;" ::: "memory"); }
 __device__ inline void sync_warp() { __syncwarp(); }
 template <class T>
 __device__ inline T shuffle_xor(T x, int mask) {

@@ -34,6 +34,7 @@ class Fetcher {
         tell(p, here, net, pass, apart, i, product, ring.vectors(), ring.told());
         ring.product++;
         fetch(operand);
+        if (product.what == Product::down) fetch_tape(product);
       }
     }
   }
@@ -87,7 +88,7 @@ class Fetcher {
     product.activation = net.activation;
     product.normed = net.norm != Norm::none;
     product.eps = net.norm_eps;
-    product.keep = gradient;
+    product.keep = gradient && !head;
     product.tape = reinterpret_cast<Part*>(here.scratch + p.at.tape) + (gradient ? l * (net.widest / kUnit * kHopperRows) : 0);
     product.stats = reinterpret_cast<Normaliser*>(here.scratch + p.at.stats) + l * kHopperRows;
     if (up && l == 0) {
@@ -107,23 +108,45 @@ class Fetcher {
       ptx::copy_to_block(its_vectors + i * kVectorBytes, member + (i < 3 ? layer.vectors + i * bytes : net.last), bytes, told);
   }
 
+  // Of every k-block a straight line is this block's to send: a half of the only chunk, or one of two; or, alone, all. This loop
+  // must keep up with the tensor cores, a k-block in 512 clocks, and a lone thread waits for each of its instructions.
   __device__ void fetch(const Operand& o) {
     const int mine = ptx::cluster_rank() - ring.first_mate();
     const auto to = static_cast<std::uint16_t>(((1 << ring.mates()) - 1) << ring.first_mate());
+    const bool two = o.columns > kChunk, alone = ring.mates() == 1, halved = !two && !alone;
+    const int chunk = two && !alone ? mine : 0, step = chunk_columns(o.columns, chunk) * kBlockBytes;
+    const int share = halved ? step / 2 : step, skipped = halved ? mine * share : 0;
+    const int rest = two && alone ? chunk_columns(o.columns, 1) * kBlockBytes : 0;
+    const unsigned char* from = o.w + tile_offset(o.blocks, o.columns, chunk, 0) + skipped;
+    const unsigned char* other = o.w + tile_offset(o.blocks, o.columns, 1, 0);
+    unsigned char* const slots = ring.weights(0) + chunk * kChunk * kBlockBytes + skipped;
+    const unsigned end = ring.at + o.blocks;
 #pragma unroll 1
-    for (int block = 0; block < o.blocks; block++) {
+    for (; ring.at != end; ring.at++) {
       const int slot = Ring::slot(ring.at);
-      ptx::wait_for(ring.empty(slot), ring.parity() ^ 1);
-      ptx::arrive_expecting(ring.full(slot), o.columns * kBlockBytes);
-      for (int chunk = 0; chunk < chunks_of(o.columns); chunk++) {
-        const int share = chunk_columns(o.columns, chunk) * kBlockBytes / ring.mates();
-        ptx::copy_to_cluster(ring.weights(slot) + chunk * kChunk * kBlockBytes + mine * share,
-                             o.w + tile_offset(o.blocks, o.columns, chunk, block) + mine * share, share,
-                             ring.full(slot), to);
+      ptx::Barrier* const full = ring.full(slot);
+      ptx::wait_for(ring.empty(slot), Ring::parity(ring.at) ^ 1);
+      ptx::arrive_expecting(full, o.columns * kBlockBytes);
+      ptx::copy_to_cluster(slots + slot * kSlotBytes, from, share, full, to);
+      from += step;
+      if (rest > 0) {
+        ptx::copy_to_cluster(slots + slot * kSlotBytes + kChunk * kBlockBytes, other, rest, full, to);
+        other += rest;
       }
-      ring.at++;
     }
   }
+  // Of a layer on the way up two products or more before, which the fetching thread has seen done.
+  __device__ void fetch_tape(const Product& product) {
+    const int groups = product.columns / kGroup, each = kTapeWarpgroups * groups_of_each(groups);
+    for (int first = 0; first < groups; first += each, ring.at++) {
+      const int slot = Ring::slot(ring.at), bytes = min_int(each, groups - first) * kTapeBytes;
+      ptx::Barrier* const full = ring.full(slot);
+      ptx::wait_for(ring.empty(slot), Ring::parity(ring.at) ^ 1);
+      ptx::arrive_expecting(full, bytes);
+      ptx::copy_to_block(ring.weights(slot), reinterpret_cast<unsigned char*>(product.tape) + first * kTapeBytes, bytes, full);
+    }
+  }
+  static_assert(kCluster == 2 && kMostAtOnce == 2 && kWidestHopper == 2 * kChunk);
 
   const Program& p;
   Ring ring;

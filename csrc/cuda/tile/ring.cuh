@@ -2,6 +2,8 @@
 // a cluster that evaluate the same members, and a ring of what is said of a product, with the vectors of its layer, which each
 // block fills for itself.
 //
+// Behind a product that leads down, z of the layer below, which each block fetches for itself, two warpgroups' in a slot.
+//
 // A packed operand is a straight line of k-blocks, byte for byte what wgmma reads, so a k-block is one bulk copy without a
 // tensor map for each chunk of 256 columns. Each of the blocks fetches its share and sends it to all; each waits for the whole.
 //
@@ -68,7 +70,7 @@ struct Ring {
   __device__ ptx::Barrier* met() const { return full(2 * (kRing + kProductSlots)); }
   // Of a k-block, and of the phase that brings it there.
   static __device__ int slot(unsigned block) { return block % kRing; }
-  __device__ unsigned parity() const { return at / kRing % 2; }
+  static __device__ unsigned parity(unsigned block) { return block / kRing % 2; }
   __device__ unsigned product_parity() const { return product / kProductSlots % 2; }
   __device__ Product* description() const {
     return reinterpret_cast<Product*>(ptx::shared_memory() + kProductsAt + product % kProductSlots * kProductBytes);
@@ -81,23 +83,31 @@ struct Ring {
   __device__ void begin() const {
     for (int i = 0; i < kRing; i++) {
       ptx::begin_barrier(full(i), 1);
-      ptx::begin_barrier(empty(i), kWarps * mates());
+      ptx::begin_barrier(empty(i), kNetworkWarps * mates());
     }
     for (int i = 0; i < kProductSlots; i++) {
       ptx::begin_barrier(full(2 * kRing + i), 1);
-      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), kWarps);
+      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), kNetworkWarps);
     }
     ptx::begin_barrier(met(), p.at_once);
     ptx::publish_barriers();
   }
-  // The working warps': the k-block that is next, once it is here; and that a warp needs one no longer.
-  __device__ const unsigned char* wait() const {
-    ptx::wait_for(full(slot(at)), parity());
-    return weights(slot(at));
+  // The working warps': the slot of a k-block, once it is here; and that a warp needs one no longer, told by a lane to each of
+  // these blocks.
+  __device__ int wait(unsigned block) const {
+    ptx::wait_for(full(slot(block)), parity(block));
+    return slot(block);
   }
-  __device__ void release(unsigned block) const {
-    const int lane = ptx::thread() % kLanes;
-    if (lane < mates()) ptx::arrive_at(empty(slot(block)), first_mate() + lane);
+  struct Mate {
+    bool tells;
+    ptx::Remote empty;
+  };
+  __device__ Mate mate() const {
+    const int lane = ptx::thread_anew() % kLanes;
+    return {lane < mates(), ptx::in_block(empty(0), first_mate() + (lane < mates() ? lane : 0))};
+  }
+  static __device__ void release(const Mate& mate, unsigned block) {
+    if (mate.tells) ptx::arrive_at(mate.empty, slot(block));
   }
   // The same of products.
   __device__ const Product& wait_product() const {

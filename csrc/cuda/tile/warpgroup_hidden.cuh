@@ -1,12 +1,12 @@
 // What lies between two products of a warpgroup: norm and activation, up and down, on its sums, which stay in registers.
 //
 // A thread has two rows (halves) of the tile and, of every group of 32 columns, a unit of 8 side by side, which is how
-// products and packed weights have it. The two warpgroups have different columns of the same rows, so they tell each other
+// products and packed weights have it. The warpgroups have different columns of the same rows, so they tell each other
 // their sums over a row, through shared memory; the barrier of that exchange is also the one behind which A is free. What a
 // layer leaves goes to A, the next product's operand, and a second barrier says that it is there.
 //
-// Cost model, relu, instructions a number: 7 up, 12 down; so 2,400 a warp and layer of 512, and two warps a scheduler. Two
-// barriers of the block a layer and direction.
+// Cost model, relu, instructions a number: 7 up, 12 down; so 1,200 a warp and layer of 512, and four warps a scheduler, of
+// which each hides what others wait for. Two barriers of the warpgroups a layer and direction.
 //
 // Without a norm, mean is 0 and 1 / std is 1, and the packed scale and shift are 1 and 0. Past a layer's width z, scale,
 // shift and weights are 0, so activations are; dz may be anything there, since the next weights are 0.
@@ -23,8 +23,7 @@
 
 namespace vgf::cuda {
 
-using Sums = float[kChunk / 2];        // of a thread
-using Taped = Part[kChunkGroups][2];  // its z, as bfloat16
+using Sums = float[kMostGroups * kGroup / 2];  // of a thread
 
 // Number i of a thread's unit of a group and row.
 __device__ constexpr int sum_at(int group, int half, int i) { return (4 * group + i / 2) * 4 + 2 * half + i % 2; }
@@ -41,6 +40,9 @@ __device__ inline std::uint32_t rounded_activations(float low, float high) {
 // One product's layer, a thread's part of it.
 class Layer {
  public:
+  // from a thread's part of a group on the tape to that of the next, and to its other row
+  static constexpr int kTapeStep = 2 * kGroupThreads, kTapeHalf = kGroupThreads;
+
   enum Vector { bias, scale, shift, head };
   int first, groups;  // this warpgroup's, of the layer
   int unit;           // of a group, this thread's
@@ -50,18 +52,20 @@ class Layer {
     warpgroup = thread / kGroupThreads;
     row = thread % kGroupThreads / kLanes * 16 + c_row(lane, 0);
     unit = c_unit(lane);
-    first = warpgroup == 0 ? 0 : groups_of_the_first(all);
-    groups = warpgroup == 0 ? groups_of_the_first(all) : all - first;
+    const int each = groups_of_each(all);
+    first = min_int(warpgroup * each, all);
+    groups = min_int(each, all - first);
     place = ptx::shared_address(a + first * kABytes + part_offset(row, unit));
     vectors = ptx::shared_address(its_vectors) + (first * kGroup + unit * kUnit) * 4;
-    tape = product.tape + first * kTapeStep + thread % kGroupThreads;
+    thread_of_group = thread % kGroupThreads;
+    tape = product.tape + first * kTapeStep + thread_of_group;
   }
 
-  // f(group) for this warpgroup's, with numbers that the compiler knows: all, or From and on, or up to To.
-  template <int From = 0, int To = kChunkGroups, class F>
+  // f(group) for this warpgroup's, with numbers that the compiler knows.
+  template <class F>
   __device__ void for_groups(F f) const {
 #pragma unroll
-    for (int group = From; group < To; group++) {
+    for (int group = 0; group < kMostGroups; group++) {
       if (group >= groups) break;
       f(group);
     }
@@ -87,19 +91,6 @@ class Layer {
   __device__ void add_bias(Sums& sum) const {
     for_vector(bias, [&](int group, int i, float b) { sum[sum_at(group, 0, i)] += b, sum[sum_at(group, 1, i)] += b; });
   }
-  __device__ void begin_with_head(Sums& dy) const {
-    for_vector(head, [&](int group, int i, float w) { dy[sum_at(group, 0, i)] = dy[sum_at(group, 1, i)] = w; });
-  }
-
-  // z of this layer, for the way down: of some groups.
-  template <int From, int To>
-  __device__ void recall(Taped& z) const {
-    for_groups<From, To>([&](int group) {
-#pragma unroll
-      for (int half = 0; half < 2; half++) ptx::load_global(z[group][half].word, taped(group, half));
-    });
-  }
-
   __device__ void recall(Normaliser (&norm)[2]) const {
     if (!of.normed) return;
 #pragma unroll
@@ -109,6 +100,7 @@ class Layer {
   // From z through norm, which becomes known, and activation to A; or to q.
   __device__ void go_up(const Sums& z, Normaliser (&norm)[2]) const {
     float sums[2][2] = {};  // of z and its square, by half
+    const bool keep = of.keep;
     for_groups([&](int group) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
@@ -119,9 +111,10 @@ class Layer {
           sums[0][half] += x[i];
           sums[1][half] = math::fma(x[i], x[i], sums[1][half]);
         }
-        if (of.keep) ptx::store_global(taped(group, half), rounded(x).word);
+        if (keep) ptx::store_global(tape + group * kTapeStep + half * kTapeHalf, rounded(x).word);
       }
     });
+    if (keep) ptx::show_to_copies();
     exchange<0>(sums);
     if (of.normed) find_norms(sums, norm);
     with_activation(of.activation, [&](auto act) {
@@ -132,11 +125,31 @@ class Layer {
     });
   }
 
-  // dy, of the head or of the product, to dz in A. Layer norm backward: with y the normalised values and g = dy act' scale,
-  // dz = rstd (g - mean(g) - y mean(g y)), which is rstd g + z_factor z + rest.
-  __device__ void go_down(Sums& dy, const Taped& z, const Normaliser (&norm)[2]) const {
-    float sums[2][2] = {};  // of g and g y, by half
-    with_activation(of.activation, [&](auto act) { pull_back<decltype(act)>(z, norm, dy, sums); });
+  // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)). First
+  // g, and the sums of g and g y by half. g has to wait for the means, and z with it, as two bfloat16 in a register: there is
+  // no room for more. From the product's dy and the tape's z, which lies in shared memory; or at the head, where dy are its
+  // weights, from z.
+  __device__ void pull_back(Sums& dy, std::uint32_t taped, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+    const std::uint32_t own = taped + thread_of_group * kPartBytes;
+    with_activation(of.activation, [&](auto act) {
+      Part z[2];
+      pull_back<decltype(act)>(dy, norm, sums, [&](int group, int half, int i, float d) {
+        if (i == 0) ptx::load_shared(z[half].word, own + (group * kTapeStep + half * kTapeHalf) * kPartBytes);
+        return Pulled{number(z[half], i), d};
+      });
+    });
+  }
+  __device__ void pull_back_from_head(Sums& z, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+    with_activation(of.activation, [&](auto act) {
+      float w[4];
+      pull_back<decltype(act)>(z, norm, sums, [&](int group, int half, int i, float x) {
+        if (half == 0 && i % 4 == 0) load(head, group, i, w);
+        return Pulled{x, w[i % 4]};
+      });
+    });
+  }
+  // Then dz, to A: rstd g + z_factor z + rest.
+  __device__ void go_down(const Sums& pulled, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     exchange<2>(sums);
     float factor[2], z_factor[2], rest[2];
     const float each = 1.0f / of.width;
@@ -147,15 +160,16 @@ class Layer {
       z_factor[half] = -norm[half].rstd * norm[half].rstd * mean_gy;
       rest[half] = -norm[half].rstd * math::fma(mean_gy, norm[half].shift, mean_g);
     }
+    const bool normed = of.normed;
     for_groups([&](int group) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         float d[kUnit];
 #pragma unroll
         for (int i = 0; i < kUnit; i++) {
-          d[i] = dy[sum_at(group, half, i)];
-          if (of.normed)
-            d[i] = math::fma(factor[half], d[i], math::fma(z_factor[half], number(z[group][half], i), rest[half]));
+          const std::uint32_t pair = ptx::as_bits(pulled[sum_at(group, half, i)]);
+          d[i] = high_of(pair);
+          if (normed) d[i] = math::fma(factor[half], d[i], math::fma(z_factor[half], low_of(pair), rest[half]));
         }
         ptx::store_shared(place_of(group, half), rounded(d).word);
       }
@@ -165,32 +179,34 @@ class Layer {
 
  private:
   static constexpr int kABytes = kHopperRows * kBlockBytes;  // of a k-block, which is a group's columns
-  // from a thread's part of a group on the tape to that of the next, and to its other row
-  static constexpr int kTapeStep = 2 * kGroupThreads, kTapeHalf = kGroupThreads;
 
   __device__ std::uint32_t place_of(int group, int half) const {
     return place + group * kABytes + half * 8 * kBlockBytes;  // eight rows further on are swizzled alike
   }
-  __device__ Part* taped(int group, int half) const { return tape + group * kTapeStep + half * kTapeHalf; }
 
-  // Adds up what the four threads that share a row have, and what the other warpgroup has; At: the first of its places.
+  // Adds up what the four threads that share a row have, and what the warpgroups have; At: the first of its places.
   template <int At, int Count>
   __device__ void exchange(float (&x)[Count][2]) const {
-    float* const own = reinterpret_cast<float*>(ptx::shared_memory() + kRowSumsAt) + At * kRowSumFloats + row;
+    static_assert(kWarpgroups == 4, "a row's sums are one load");
+    const std::uint32_t of_row = ptx::shared_address(ptx::shared_memory() + kRowSumsAt) + (At * kRowSumFloats + 4 * row) * 4;
+    const auto place = [&](int k, int half) { return of_row + (k * kRowSumFloats + 4 * 8 * half) * 4; };
 #pragma unroll
     for (int k = 0; k < Count; k++)
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         x[k][half] += ptx::shuffle_xor(x[k][half], 1);
         x[k][half] += ptx::shuffle_xor(x[k][half], 2);
-        if (unit == 0) own[k * kRowSumFloats + warpgroup * kHopperRows + 8 * half] = x[k][half];
+        if (unit == 0) ptx::store_shared(place(k, half) + 4 * warpgroup, x[k][half]);
       }
-    ptx::sync_block();
+    ptx::sync_warpgroups();
 #pragma unroll
     for (int k = 0; k < Count; k++)
 #pragma unroll
-      for (int half = 0; half < 2; half++)
-        x[k][half] = own[k * kRowSumFloats + 8 * half] + own[k * kRowSumFloats + kHopperRows + 8 * half];
+      for (int half = 0; half < 2; half++) {
+        float of[kWarpgroups];
+        ptx::load_shared(of, place(k, half));
+        x[k][half] = (of[0] + of[1]) + (of[2] + of[3]);
+      }
   }
 
   // As flax computes the variance, from the mean of squares.
@@ -252,9 +268,12 @@ class Layer {
         ptx::in_global(of.q)[row_of(half)] = dot[0][half] + of.head_bias;
   }
 
-  // dy becomes g; its sums, and those of g y.
-  template <class Act>
-  __device__ void pull_back(const Taped& z, const Normaliser (&norm)[2], Sums& dy, float (&sums)[2][2]) const {
+  struct Pulled {
+    float z, dy;
+  };
+  // x becomes g and z; the sums of g, and those of g y. of_number(group, half, number of a unit, x) asks for what they come from.
+  template <class Act, class F>
+  __device__ void pull_back(Sums& x, const Normaliser (&norm)[2], float (&sums)[2][2], F of_number) const {
     for_groups([&](int group) {
 #pragma unroll
       for (int from = 0; from < kUnit; from += 4) {
@@ -265,11 +284,12 @@ class Layer {
         for (int half = 0; half < 2; half++)
 #pragma unroll
           for (int i = 0; i < 4; i++) {
-            float& g = dy[sum_at(group, half, from + i)];
-            const float y = norm[half](number(z[group][half], from + i));
-            g *= by[i] * slope<Precision::bf16, Act>(math::fma(y, by[i], plus[i]));
+            float& own = x[sum_at(group, half, from + i)];
+            const Pulled p = of_number(group, half, from + i, own);
+            const float y = norm[half](p.z), g = p.dy * by[i] * slope<Precision::bf16, Act>(math::fma(y, by[i], plus[i]));
             sums[0][half] += g;
             sums[1][half] = math::fma(g, y, sums[1][half]);
+            own = ptx::as_float(ptx::to_bf16_pair(p.z, g));
           }
       }
     });
@@ -277,11 +297,11 @@ class Layer {
 
   static __device__ void let_multiply() {
     ptx::show_to_products();
-    ptx::sync_block();
+    ptx::sync_warpgroups();
   }
 
   const Product& of;
-  int warpgroup, row;
+  int warpgroup, thread_of_group, row;
   std::uint32_t place, vectors;  // shared addresses of this thread's first part in A, and of its first columns
   Part* tape;
 };

@@ -1,14 +1,13 @@
-// Networks on a tile of 64 rows by wgmma, bfloat16: two warpgroups take it through all layers, each with half of a layer's
+// Networks on a tile of 64 rows by wgmma, bfloat16: four warpgroups take it through all layers, each with a quarter of a layer's
 // columns; weights come from the ring. See sm90_design.md for what was weighed, and what this costs.
 //
 // a      activations (of the gradient: dz), k-blocks of [64][64 bytes] in shared memory, updated in place
-// tape   z of every hidden layer as bfloat16, in scratch. A thread reads back only what it has written, so it lies there as
-//        the thread holds it: [groups of 32 columns][2 halves][128 threads] of 16 bytes
+// tape   z of every hidden layer but the last as bfloat16, in scratch. A thread needs again only what it has written, so it
+//        lies there as the thread holds it: [groups of 32 columns][2 halves][128 threads] of 16 bytes
 // stats  [hidden][64] Normaliser
 //
-// A product is at most 256 columns of a warpgroup, 128 sums a thread, which norm and activation find in registers
-// (warpgroup_hidden.cuh). On the way down z of the layer waits beside them: of kRecalledEarly groups asked for before the
-// product, for which there are registers, of the others behind it.
+// A product is at most 128 columns of a warpgroup, 64 sums a thread, which norm and activation find in registers
+// (warpgroup_hidden.cuh). On the way down z of the layer comes through the ring behind the weights.
 #pragma once
 
 #include "ring.cuh"
@@ -54,10 +53,7 @@ __device__ __noinline__ inline void enter(const Program& p, unsigned char* a) {
                                   [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
   }
   ptx::show_to_products();
-  ptx::sync_block();
 }
-
-constexpr int kRecalledEarly = 6;
 
 class WarpgroupNetwork {
  public:
@@ -65,19 +61,16 @@ class WarpgroupNetwork {
 
   // The pass that is known. Products are in no function of their own, because the compiler would wait for each (its warning
   // C7510), and are written once, because they are large.
-  __device__ void run() {
-    enter(p, ring.behind());
+  __device__ __forceinline__ void run() {
+    if (ptx::thread() < kThreads) enter(p, ring.behind());
+    ptx::sync_warpgroups();
     for (bool more = true; more;) {
       const Product& product = ring.wait_product();
       Sums sum;
-      Taped z;
       Normaliser norm[2];
       {
         const Layer y = layer(product);
-        if (product.what == Product::down) {
-          y.recall(norm);
-          y.recall<0, kRecalledEarly>(z);
-        }
+        if (product.what == Product::down) y.recall(norm);
         fetch_init(product, y);
         multiply(product, y, sum);
       }
@@ -86,20 +79,19 @@ class WarpgroupNetwork {
       if (product.what == Product::out) {
         put_out(product, y, sum);
       } else {
+        float sums[2][2] = {};
         if (product.what == Product::up) y.go_up(sum, norm);
-        if (product.from_head) {
-          y.recall<0, kRecalledEarly>(z);
-          y.begin_with_head(sum);
+        if (product.from_head) y.pull_back_from_head(sum, norm, sums);
+        if (product.what == Product::down) {
+          y.pull_back(sum, wait_tape(product), norm, sums);
+          release_tape(product);
         }
-        if (product.what == Product::down || product.from_head) {
-          y.recall<kRecalledEarly, kChunkGroups>(z);
-          y.go_down(sum, z, norm);
-        }
+        if (product.what == Product::down || product.from_head) y.go_down(sum, norm, sums);
       }
       more = product.more;
       ring.release_product();
     }
-    ptx::sync_block();
+    ptx::sync_warpgroups();
   }
 
  private:
@@ -134,40 +126,56 @@ class WarpgroupNetwork {
     return ptx::in_global(product.init) + row * product.columns + y.first * kGroup + y.unit * kUnit;
   }
 
-  // At most N columns. Ends with this warp's products done.
-  template <int N>
-  __device__ void accumulate(int blocks, int first_byte, Sums& sum) {
+  // z of the layer that a product leads down to comes behind the weights, through the ring. Where that of this warpgroup's first
+  // group is, once all of it is here; and that this warp needs none of it any longer.
+  __device__ std::uint32_t wait_tape(const Product& product) {
+    const int groups = product.columns / kGroup, warpgroup = ptx::thread_anew() / kGroupThreads;
+    for (int i = 0; i < tape_slots(groups); i++) ring.wait(ring.at + i);
+    const int which = min_int(warpgroup / kTapeWarpgroups, tape_slots(groups) - 1);
+    return ptx::shared_address(ring.weights(Ring::slot(ring.at + which))) +
+           warpgroup % kTapeWarpgroups * groups_of_each(groups) * kTapeBytes;
+  }
+  __device__ void release_tape(const Product& product) {
+    const Ring::Mate mate = ring.mate();
+    ptx::sync_warp();
+    for (int i = 0; i < tape_slots(product.columns / kGroup); i++) Ring::release(mate, ring.at++);
+  }
+  // Ends with this warp's products done. Always of all the columns that there are sums for: of what lies behind a warpgroup's own
+  // nothing is used. One that has none only says that it needs no weights.
+  __device__ void multiply(const Product& product, const Layer& y, Sums& sum) {
+    const Ring::Mate mate = ring.mate();
+    const unsigned begin = ring.at, end = begin + product.blocks;
+#pragma unroll
+    for (float& s : sum) s = 0;
+    if (y.groups == 0) {
 #pragma unroll 1
-    for (int block = 0; block < blocks; block++) {
-      const std::uint64_t w = ptx::operand(ring.wait() + first_byte);
-      const std::uint64_t x = ptx::operand(ring.behind() + block * kHopperRows * kBlockBytes);
+      for (; ring.at != end; ring.at++) {
+        ring.wait(ring.at);
+        Ring::release(mate, ring.at);
+      }
+      return;
+    }
+    const ptx::Own full = ptx::own(ring.full(0));
+    const std::uint32_t weights = ptx::operand(ring.weights(0) + y.first * kGroup * kBlockBytes);
+    std::uint32_t x = ptx::operand(ring.behind());
+    ptx::hold(sum);
+#pragma unroll 1
+    while (ring.at != end) {
+      const int slot = Ring::slot(ring.at);
+      ptx::wait_for(full, slot, Ring::parity(ring.at));
+      const std::uint32_t w = weights + slot * (kSlotBytes >> 4);
       ptx::begin_products();
-      ptx::multiply_group<N>(sum, x, w);
-      ptx::multiply_group<N>(sum, x + kSliceStep, w + kSliceStep);
+      ptx::multiply_group(sum, x, w);
+      ptx::multiply_group(sum, x + kSliceStep, w + kSliceStep);
       ptx::commit_products();
       ptx::wait_products<1>();
-      if (block > 0) ring.release(ring.at - 1);
+      if (ring.at != begin) Ring::release(mate, ring.at - 1);
       ring.at++;
+      x += kHopperRows * kBlockBytes >> 4;
     }
     ptx::wait_products<0>();
-    ring.release(ring.at - 1);
-  }
-  // A warpgroup without columns multiplies by others', for nothing.
-  __device__ void multiply(const Product& product, const Layer& y, Sums& sum) {
-#pragma unroll
-    for (int i = 0; i < kChunk / 2; i++) sum[i] = 0;
-    const int blocks = product.blocks;
-    if (blocks == 0) return;
-    const int groups = y.groups, first_byte = groups > 0 ? y.first * kGroup * kBlockBytes : 0;
-    if (groups > 4) {
-      accumulate<256>(blocks, first_byte, sum);
-    } else if (groups > 2) {
-      accumulate<128>(blocks, first_byte, sum);
-    } else if (groups > 1) {
-      accumulate<64>(blocks, first_byte, sum);
-    } else {
-      accumulate<32>(blocks, first_byte, sum);
-    }
+    ptx::hold(sum);
+    if (end != begin) Ring::release(mate, end - 1);
   }
 
   // to[rows][columns], as float.

@@ -1,4 +1,4 @@
-// csrc/cuda/ptx/access.cuh on the emulator. Addresses must be multiples of 16.
+// csrc/cuda/ptx/access.cuh on the emulator. Addresses must be multiples of what is moved.
 #pragma once
 
 #include "warpgroup.cuh"
@@ -14,8 +14,8 @@ inline T* in_shared(T* pointer) {
   return pointer;
 }
 
-inline unsigned char* at_shared_address(std::uint32_t address) {
-  if (address % 16) throw std::runtime_error("emulator: an access to shared memory is not aligned");
+inline unsigned char* at_shared_address(std::uint32_t address, unsigned bytes = 16) {
+  if (address % bytes) throw std::runtime_error("emulator: an access to shared memory is not aligned");
   return emulator::current->block->shared + (address - kSharedBase);
 }
 template <class T>
@@ -31,6 +31,7 @@ inline void load_shared(float (&x)[4], std::uint32_t address) { std::memcpy(x, a
 inline void store_shared(std::uint32_t address, const std::uint32_t (&word)[4]) {
   std::memcpy(at_shared_address(address), word, sizeof word);
 }
+inline void store_shared(std::uint32_t address, float x) { std::memcpy(at_shared_address(address, 4), &x, 4); }
 inline void load_global(std::uint32_t (&word)[4], const void* global) { std::memcpy(word, aligned(global), sizeof word); }
 inline void store_global(void* global, const std::uint32_t (&word)[4]) { std::memcpy(aligned(global), word, sizeof word); }
 inline void prefetch(const void*) {}

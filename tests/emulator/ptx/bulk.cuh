@@ -22,11 +22,17 @@ inline void arrive_expecting(Barrier* barrier, int bytes) {
   emulator::expect_bytes(barrier, bytes);
   emulator::arrive(barrier);
 }
-inline void arrive_at(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
-inline void arrive_releasing(Barrier* barrier, unsigned rank) { arrive_at(barrier, rank); }
+using Remote = Barrier*;
+inline void arrive_at(Remote barriers, int which) { emulator::arrive(barriers + which); }
+inline void arrive_releasing(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
 inline void wait_acquiring(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 inline void arrive(Barrier* barrier) { emulator::arrive(barrier); }
 inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
+struct Own {
+  Barrier* first;
+};
+inline Own own(Barrier* barriers) { return {barriers}; }
+inline void wait_for(Own barriers, int which, unsigned parity) { emulator::wait_for(barriers.first + which, parity); }
 
 inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier* barrier, std::uint16_t blocks) {
   if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global) | bytes) % 16)

@@ -13,6 +13,7 @@ inline unsigned blocks_x() { return emulator::blocks_x; }
 inline unsigned char* shared_memory() { return emulator::current->block->shared; }
 
 inline void sync_block() { emulator::sync(0, 256); }
+inline void sync_warpgroups() { emulator::sync(1, 512); }
 inline void sync_warp() { emulator::sync_warp(); }
 
 // f(arguments by lane) once for the warp.

@@ -79,9 +79,11 @@ inline void multiply_together(const emulator::Product& mine) {
   emulator::current->products_done++;
 }
 
-inline std::uint64_t operand(const void* shared) { return wgmma_descriptor(shared_address(shared)); }
+inline std::uint32_t operand(const void* shared) { return wgmma_descriptor_low(shared_address(shared)); }
 inline void begin_products() {}
+inline void hold(float (&)[64]) {}
 inline void show_to_products() {}
+inline void show_to_copies() {}
 inline void commit_products() { emulator::current->products.emplace_back(); }
 template <int Pending>
 inline void wait_products() {
@@ -98,9 +100,9 @@ inline void take_registers() {}
 template <int Count>
 inline void give_registers() {}
 
-template <int N>
-inline void multiply_group(float (&d)[128], std::uint64_t a, std::uint64_t b) {
-  const emulator::Product mine{d, a, b, N};
+inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint32_t b) {
+  const auto whole = [](std::uint64_t low) { return std::uint64_t{kDescriptorHigh} << 32 | low; };
+  const emulator::Product mine{d, whole(a), whole(b), 128};
   if (emulator::products_are_late)
     emulator::current->products.back().push_back(mine);
   else
