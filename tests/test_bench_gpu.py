@@ -43,6 +43,16 @@ def test_one_command_gives_one_record(tmp_path):
     assert done.stdout.splitlines()[-1].startswith("flow-L3") and "% of GEMM" in done.stdout
 
 
+def test_stages_are_timed(tmp_path):
+    out = tmp_path / "stages.json"
+    options = ["--device", "cpu", "--backend", "cpu", "--precision", "fp32", "--states", "1", "3"]
+    done = processes.python(str(ROOT / "bench/gpu_stages.py"), "--out", str(out), *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())["milliseconds"]
+    assert list(found) == ["1", "3"]
+    assert all(found[states]["act"] > found[states]["value"] > 0 for states in found)
+
+
 def test_time_that_is_up_ends_it(tmp_path):
     start = time.monotonic()
     options = ("--out", str(tmp_path), "--device", "cpu", "--quick", "--minutes", "0.1")
