@@ -24,6 +24,7 @@ KINDS = ("cold", "hot", "graph")
 # seconds; torch.compile and Triton tune while they load, the cuda engine does not
 LONGEST = {"load": 240, "turn": 60, "train": 60, "graph": 60}
 CUDA_LOAD = 90
+LOADING = 0.6  # of the time that is left: who is not ready then is left out, so that the others are timed
 PEERS = ("torch", "torch.compile", "jax", "jax-unrolled")
 # As many particles in states of 1,000 and of 10: what the second takes less is the pairwise part's.
 PAIRS = [
@@ -82,7 +83,9 @@ def run(
             continue
         everyone = [(job, entry) for job in jobs for entry in job.entries if (entry, job.precision) not in silent]
         with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            loading = {(id(job), entry): pool.submit(_load, job, entry, device, deadline) for job, entry in everyone}
+            now = time.monotonic()
+            until = now + LOADING * (deadline - now)
+            loading = {(id(job), entry): pool.submit(_load, job, entry, device, until) for job, entry in everyone}
             loaded = {key: future.result() for key, future in loading.items()}
         for job in jobs:
             truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
@@ -147,11 +150,11 @@ def _ask(process: Process, entry: Entry, record: dict, deadline: float, command:
         raise
 
 
-def _load(job: Job, entry: Entry, device: str, deadline: float) -> Loaded:
+def _load(job: Job, entry: Entry, device: str, until: float) -> Loaded:
     environment = {"VGF_BACKEND": entry.engine} if entry.engine else {}
     one = Loaded(job, entry, Process(Contestant(entry.name, job.precision), device, **environment))
     try:
-        one.result = _ask(one.process, entry, one.record, deadline, "load", job.case)
+        one.result = _ask(one.process, entry, one.record, until, "load", job.case)
     except Absent as reason:
         one.record["absent"] = str(reason)
     except RuntimeError as failure:

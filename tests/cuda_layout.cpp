@@ -262,7 +262,7 @@ static void test_the_choice_among_kernels() {
       {"no norm", tiles, 64, 3200, 10, 512, Precision::bf16, Norm::none},
       {"a training batch", tiles, 64, 256, 10, 512, Precision::bf16, Norm::pre, true, h100, 2},
       {"half of one", tiles, 64, 128, 10, 512, Precision::bf16, Norm::pre, true, h100, 2},
-      {"more columns than two warpgroups have sums for", general, 0, 3200, 10, 544},
+      {"more columns than the warpgroups have sums for", general, 0, 3200, 10, 544},
       {"norm behind the activation", general, 0, 3200, 10, 512, Precision::bf16, Norm::post},
       {"float32", general, 0, 3200, 10, 512, Precision::fp32},
       {"tf32", general, 0, 3200, 10, 512, Precision::tf32},

@@ -173,6 +173,30 @@ def test_who_does_not_answer_is_not_timed_again(monkeypatch, bench):
     assert all(record["hot"] == 1.0 for record in records if record["contestant"] == "torch")
 
 
+def test_who_is_not_ready_in_time_keeps_nobody_waiting(monkeypatch, bench):
+    times, contestants, cases = bench("gpu_times"), bench("contestants"), bench("cases")
+
+    class Slow:
+        def __init__(self, contestant, device, **environment):
+            self.contestant = contestant
+
+        def ask(self, command, argument=None, patience=None):
+            if command == "load" and self.contestant.name == "torch":
+                time.sleep(patience)
+                raise contestants.Silent("no answer")
+            if command == "load":
+                return cases.evaluate(argument, cases.make_data(argument), np.float32)
+            return [1.0] if command == "turn" else 1.0
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(times, "Process", Slow)
+    records = list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + 10))
+    found = {record["contestant"]: record for record in records if record["case"] == records[0]["case"]}
+    assert found["torch"]["absent"] == "time was up" and found["vgf cpu"]["hot"] == 1.0
+
+
 CHILDREN = {
     "hangs": ("import time; time.sleep(99)", "no word from it for 1 s", False),
     "dies": ("import os; print('ouch', file=sys.stderr); os._exit(3)", "it ended with code 3; ouch", False),
