@@ -82,6 +82,20 @@ def test_settings(emulated, setting, N):
     expect(transport, p).check_share(transport(emulated, p))
 
 
+@pytest.mark.parametrize("bandwidth_grad", [False, True])
+@pytest.mark.parametrize(("N", "A"), [(1, 3), (11, 4), (12, 4), (19, 16), (19, 17), (20, 4), (33, 2)])
+def test_states_that_a_warp_moves_and_others(emulated, N, A, bandwidth_grad):
+    """By N and A a state is a warp's, or its tile is the block's; by N the median is found in different ways."""
+    p = make_problem(B=4, N=N, A=A, hidden=(24,), activation="silu", seed=3)
+    config = replace(CONFIG, bandwidth_grad=bandwidth_grad)
+
+    def moved(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config)
+
+    expect(moved, p).check_share(moved(emulated, p))
+    expect(lambda functions, p: flow(functions, p, config), p).check_share(flow(emulated, p, config))
+
+
 @pytest.mark.parametrize("N", [6, 66])
 @pytest.mark.parametrize("aggregate", ["mean", "min"])
 @pytest.mark.parametrize("how", ["max", "softmax", "uniform"])
