@@ -81,26 +81,32 @@ def run(
                 about = {"case": job.case.name, "precision": job.precision, "contestant": "all"}
                 yield about | {"absent": "time was up"}
             continue
-        everyone = [(job, entry) for job in jobs for entry in job.entries if (entry, job.precision) not in silent]
-        with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            now = time.monotonic()
-            until = now + LOADING * (deadline - now)
-            loading = {(id(job), entry): pool.submit(_load, job, entry, device, until) for job, entry in everyone}
-            loaded = {key: future.result() for key, future in loading.items()}
-        for job in jobs:
-            truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
-            for entry in job.entries:
-                about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
-                one = loaded.get((id(job), entry))
-                if (entry, job.precision) in silent:
-                    if one:
-                        one.process.close()
-                    yield about | {"absent": "it did not answer before"}
-                    continue
-                result = _time(one, truths, limits, deadline)
-                if "silent" in result:
-                    silent.add((entry, job.precision))
-                yield about | result
+        asked = [(job, entry) for job in jobs for entry in job.entries if (entry, job.precision) not in silent]
+        now = time.monotonic()
+        until = now + LOADING * (deadline - now)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            loaded = list(pool.map(lambda pair: _load(*pair, device, until), asked))
+        try:
+            yield from _time_all(jobs, loaded, silent, limits, deadline)
+        finally:
+            for one in loaded:
+                one.process.close()
+
+
+def _time_all(jobs: list[Job], loaded: list[Loaded], silent: set, limits: dict, deadline: float) -> Iterator[dict]:
+    """The records of jobs whose contestants have loaded; adds to `silent` who does not answer."""
+    ready = {(one.job.case.name, one.entry): one for one in loaded}
+    for job in jobs:
+        truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
+        for entry in job.entries:
+            about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
+            if (entry, job.precision) in silent:
+                yield about | {"absent": "it did not answer before"}
+                continue
+            result = _time(ready[job.case.name, entry], truths, limits, deadline)
+            if "silent" in result:
+                silent.add((entry, job.precision))
+            yield about | result
 
 
 def _groups(jobs: list[Job]) -> Iterator[list[Job]]:

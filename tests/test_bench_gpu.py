@@ -148,51 +148,45 @@ def test_an_engine_that_cannot_start_leaves_the_other_to_be_checked(monkeypatch,
     assert [check["engine"] for check in session.record["checks"]] == ["cpu"] * 4
 
 
-def test_who_does_not_answer_is_not_timed_again(monkeypatch, bench):
+@pytest.fixture
+def played(monkeypatch, bench):
+    """Times of contestants that load what is right and take a second a call, but for a name and a command, after
+    `before(patience)`, to which there is no answer.
+    """
     times, contestants, cases = bench("gpu_times"), bench("contestants"), bench("cases")
 
-    class Deaf:
-        def __init__(self, contestant, device, **environment):
-            self.contestant = contestant
+    def play(unanswered, seconds, before=lambda patience: None):
+        class Player:
+            def __init__(self, contestant, device, **environment):
+                self.contestant = contestant
 
-        def ask(self, command, argument=None, patience=None):
-            if command == "load":
-                return cases.evaluate(argument, cases.make_data(argument), np.float32)
-            if self.contestant.name == "vgf":
-                raise contestants.Silent("no answer")
-            return [1.0] if command == "turn" else 1.0
+            def ask(self, command, argument=None, patience=None):
+                if (self.contestant.name, command) == unanswered:
+                    before(patience)
+                    raise contestants.Silent("no answer")
+                if command == "load":
+                    return cases.evaluate(argument, cases.make_data(argument), np.float32)
+                return [1.0] if command == "turn" else 1.0
 
-        def close(self):
-            pass
+            def close(self):
+                pass
 
-    monkeypatch.setattr(times, "Process", Deaf)
-    records = list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + 600))
+        monkeypatch.setattr(times, "Process", Player)
+        return list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + seconds))
+
+    return play
+
+
+def test_who_does_not_answer_is_not_timed_again(played):
+    records = played(("vgf", "turn"), 600)
     ours = [record for record in records if record["contestant"] == "vgf cpu"]
     assert ours[0]["failed"] == "no answer" and ours[0]["error"] and ours[0]["silent"] == "turn"
     assert ours[1]["absent"] == "it did not answer before"
     assert all(record["hot"] == 1.0 for record in records if record["contestant"] == "torch")
 
 
-def test_who_is_not_ready_in_time_keeps_nobody_waiting(monkeypatch, bench):
-    times, contestants, cases = bench("gpu_times"), bench("contestants"), bench("cases")
-
-    class Slow:
-        def __init__(self, contestant, device, **environment):
-            self.contestant = contestant
-
-        def ask(self, command, argument=None, patience=None):
-            if command == "load" and self.contestant.name == "torch":
-                time.sleep(patience)
-                raise contestants.Silent("no answer")
-            if command == "load":
-                return cases.evaluate(argument, cases.make_data(argument), np.float32)
-            return [1.0] if command == "turn" else 1.0
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr(times, "Process", Slow)
-    records = list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + 10))
+def test_who_is_not_ready_in_time_keeps_nobody_waiting(played):
+    records = played(("torch", "load"), 10, before=time.sleep)
     found = {record["contestant"]: record for record in records if record["case"] == records[0]["case"]}
     assert found["torch"]["absent"] == "time was up" and found["vgf cpu"]["hot"] == 1.0
 

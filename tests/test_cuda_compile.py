@@ -97,9 +97,14 @@ def groups_of_products(instructions: str) -> str:
     return "".join(letters)
 
 
+def with_addresses(instructions: str) -> list[tuple[int, str]]:
+    """A function's instructions, each with its address."""
+    return [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", instructions)]
+
+
 def loops_of_products(instructions: str) -> list[str]:
     """The innermost loop around each product of a warpgroup: from where a jump back leads to the jump."""
-    code = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", instructions)]
+    code = with_addresses(instructions)
     jumps = [(int(to[1], 16), at) for at, text in code if (to := re.search(r"\bBRA 0x([0-9a-f]+)", text))]
     found = set()
     for product in (at for at, text in code if "HGMMA" in text):
@@ -157,7 +162,7 @@ def test_registers_of_the_fetching_warpgroup(hopper_code):
     for name, instructions in hopper_code.items():
         if "hopper_tile_kernel" not in name:
             continue
-        code = [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", instructions)]
+        code = with_addresses(instructions)
         moved = [at for at, text in code if "USETMAXREG" in text]
         starts = sorted({target for _, text in code for target in called(text)})
         todo, reached = [tuple(moved)], set()

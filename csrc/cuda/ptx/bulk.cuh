@@ -52,23 +52,17 @@ __device__ inline void arrive_releasing(Barrier* barrier, unsigned rank) {
 __device__ inline void arrive(Barrier* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// This block's own, side by side.
-struct Own {
-  std::uint32_t first;
-};
-__device__ inline Own own(Barrier* barriers) { return {shared_address(barriers)}; }
-// Until the phase of this parity has ended, of one of them. What copies and store_to have brought to this block's shared memory
-// is there then; an acquire for the cluster would also throw away the multiprocessor's L1.
-__device__ inline void wait_for(Own barriers, int which, unsigned parity) {
+// Until the phase of this parity has ended. What copies and store_to have brought to this block's shared memory is there then;
+// an acquire for the cluster would also throw away the multiprocessor's L1.
+__device__ inline void wait_for(Barrier* barrier, unsigned parity) {
   asm volatile(
       "{\n\t.reg .pred done;\n"
       "again:\n\t"
       "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n\t"
-      "@!done bra again;\n\t}" ::"r"(barriers.first + which * static_cast<int>(sizeof(Barrier))),
+      "@!done bra again;\n\t}" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
 }
-__device__ inline void wait_for(Barrier* barrier, unsigned parity) { wait_for(own(barrier), 0, parity); }
 // The same, and what arrive_releasing has handed on is seen, too.
 __device__ inline void wait_acquiring(Barrier* barrier, unsigned parity) {
   asm volatile(

@@ -75,21 +75,16 @@ class Layer {
   __device__ void load(Vector which, int group, int from, float (&x)[4]) const {
     ptx::load_shared(x, vectors + (which * kWidestHopper + group * kGroup + from) * 4);
   }
-  // f(group, number of a unit, that of the vector), by fours.
-  template <class F>
-  __device__ void for_vector(Vector which, F f) const {
+  __device__ void add_bias(Sums& sum) const {
     for_groups([&](int group) {
 #pragma unroll
       for (int from = 0; from < kUnit; from += 4) {
-        float x[4];
-        load(which, group, from, x);
+        float b[4];
+        load(bias, group, from, b);
 #pragma unroll
-        for (int i = 0; i < 4; i++) f(group, from + i, x[i]);
+        for (int i = 0; i < 4; i++) sum[sum_at(group, 0, from + i)] += b[i], sum[sum_at(group, 1, from + i)] += b[i];
       }
     });
-  }
-  __device__ void add_bias(Sums& sum) const {
-    for_vector(bias, [&](int group, int i, float b) { sum[sum_at(group, 0, i)] += b, sum[sum_at(group, 1, i)] += b; });
   }
   __device__ void recall(Normaliser (&norm)[2]) const {
     if (!of.normed) return;

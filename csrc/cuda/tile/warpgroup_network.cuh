@@ -155,15 +155,12 @@ class WarpgroupNetwork {
       }
       return;
     }
-    const ptx::Own full = ptx::own(ring.full(0));
     const std::uint32_t weights = ptx::operand(ring.weights(0) + y.first * kGroup * kBlockBytes);
     std::uint32_t x = ptx::operand(ring.behind());
     ptx::hold(sum);
 #pragma unroll 1
     while (ring.at != end) {
-      const int slot = Ring::slot(ring.at);
-      ptx::wait_for(full, slot, Ring::parity(ring.at));
-      const std::uint32_t w = weights + slot * (kSlotBytes >> 4);
+      const std::uint32_t w = weights + ring.wait(ring.at) * (kSlotBytes >> 4);
       ptx::begin_products();
       ptx::multiply_group(sum, x, w);
       ptx::multiply_group(sum, x + kSliceStep, w + kSliceStep);

@@ -28,11 +28,6 @@ inline void arrive_releasing(Barrier* barrier, unsigned rank) { emulator::arrive
 inline void wait_acquiring(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 inline void arrive(Barrier* barrier) { emulator::arrive(barrier); }
 inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
-struct Own {
-  Barrier* first;
-};
-inline Own own(Barrier* barriers) { return {barriers}; }
-inline void wait_for(Own barriers, int which, unsigned parity) { emulator::wait_for(barriers.first + which, parity); }
 
 inline void copy_to_cluster(void* shared, const void* global, int bytes, Barrier* barrier, std::uint16_t blocks) {
   if ((reinterpret_cast<std::uintptr_t>(shared) | reinterpret_cast<std::uintptr_t>(global) | bytes) % 16)
