@@ -11,6 +11,7 @@ import torch
 from accuracy import Expected, expect, relative_error
 from problems import make_problem
 from test_accuracy import CONFIG, SETTINGS, config_of
+from test_bandwidth import ARRANGEMENTS, EXACTLY_ORDERED, check
 
 from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
@@ -83,9 +84,9 @@ def test_settings(emulated, setting, N):
 
 
 @pytest.mark.parametrize("bandwidth_grad", [False, True])
-@pytest.mark.parametrize(("N", "A"), [(1, 3), (11, 4), (12, 4), (19, 16), (19, 17), (20, 4), (33, 2)])
+@pytest.mark.parametrize(("N", "A"), [(1, 3), (2, 1), (11, 5), (12, 4), (19, 32), (19, 33), (20, 4), (33, 2)])
 def test_states_that_a_warp_moves_and_others(emulated, N, A, bandwidth_grad):
-    """By N and A a state is a warp's, or its tile is the block's; by N the median is found in different ways."""
+    """By N and A a state is a warp's, or its tile is the block's."""
     p = make_problem(B=4, N=N, A=A, hidden=(24,), activation="silu", seed=3)
     config = replace(CONFIG, bandwidth_grad=bandwidth_grad)
 
@@ -94,6 +95,28 @@ def test_states_that_a_warp_moves_and_others(emulated, N, A, bandwidth_grad):
 
     expect(moved, p).check_share(moved(emulated, p))
     expect(lambda functions, p: flow(functions, p, config), p).check_share(flow(emulated, p, config))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 11, 18, 19, 20, 33])
+@pytest.mark.parametrize("arrange", ARRANGEMENTS)
+def test_the_median(emulated, arrange, n):
+    """With the gradient through it where float32 orders the distances as float64 does: equal ones in the order of the matrix."""
+    x = np.stack([arrange(np.random.default_rng(seed), n) for seed in range(4)])
+    for bandwidth_grad in {False, arrange in EXACTLY_ORDERED}:
+        check(emulated, x, bandwidth_grad)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("N", [2, 10, 20])
+def test_a_number_that_is_not_finite_is_all_its_state_has(emulated, N, bad):
+    """The distance of infinity to itself is NaN, so there is no median: as in plain float32."""
+    p = make_problem(B=3, N=N, seed=4)
+    p.particles[1, N // 2, 0] = bad
+    config = replace(CONFIG, num_steps=1)
+    moved = emulated.transport(np.zeros_like, p.particles, config)
+    assert np.isnan(moved[1]).all() and np.isfinite(moved[[0, 2]]).all()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(reference.transport(np.zeros_like, p.particles, config)[1]).all()
 
 
 @pytest.mark.parametrize("N", [6, 66])

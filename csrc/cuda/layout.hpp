@@ -85,6 +85,7 @@ struct alignas(16) PackedLayer {
   std::int64_t forward, backward;  // bytes from the member's start; backward: where the gradient is packed
   std::int64_t vectors;            // bias, then norm scale, then norm bias, padded(width) floats each
   int width;
+  float inverse_width;
 };
 static_assert(sizeof(PackedLayer) == 32);
 

@@ -46,6 +46,7 @@ Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient
   for (int l = 0; l < net.hidden; l++) {
     PackedLayer layer{};
     layer.width = spec.widths[l + 1];
+    layer.inverse_width = 1.0f / layer.width;
     layer.forward = at.operand(below, layer.width, precision);
     layer.backward = gradient ? at.operand(padded(layer.width), below, precision) : 0;
     layer.vectors = at.take(std::int64_t{3} * padded(layer.width) * sizeof(float));

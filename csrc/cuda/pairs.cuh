@@ -122,7 +122,7 @@ __device__ inline MiddleValues middle_values(const Pairs& p, std::int64_t state,
 }
 
 __device__ inline double bandwidth_of(const MiddleValues& m, const PairwiseRule& rule) {
-  return 0.5 * (double{ptx::as_float(m.low)} + double{ptx::as_float(m.high)}) / rule.scale;
+  return bandwidth_of(ptx::as_float(m.low), ptx::as_float(m.high), rule);
 }
 
 }  // namespace vgf::cuda

@@ -30,7 +30,7 @@ VGF_INLINE int counted(const StepCount& count) {
 struct PairwiseRule {
   bool kernel, median, through;  // through: differentiate the bandwidth too
   float fixed_gamma, inverse_alpha, inverse_n;
-  double scale;  // 2 ln(N + 1)
+  double inverse_scale;  // 1 / (2 ln(N + 1))
 };
 
 struct UpdateRule {
@@ -112,10 +112,13 @@ constexpr int kDigitBits = 8, kBins = 1 << kDigitBits;
 constexpr int kCounts = kBins + 8;  // and the flags beside them
 constexpr int kPairColumns = 32;    // particles j that the interaction takes at a time
 constexpr int kPairPitch = kPairColumns + 1;
-constexpr int kNearDims = 16, kNearArrays = 5;  // actions of up to so many numbers lie in shared memory meanwhile, too
+// A state of so few particles and numbers each is a warp's: tile/warp_step.cuh.
+constexpr int kFewParticles = 19, kFewDims = 32, kFewKernelPitch = 20;
+constexpr int kFewPitch = kFewKernelPitch + 2 * kFewDims + 12;  // floats a particle
+static_assert(kFewPitch % 4 == 0 && 12 * kFewParticles >= kFewParticles * (kFewParticles - 1) / 2 + 3 + 8);
 VGF_HD constexpr int bandwidth_bytes(int M) { return round_up(M * static_cast<int>(sizeof(Bandwidth)), 128); }
 VGF_HD constexpr int pair_bytes(int M) {
-  const int kernel = M * (kPairPitch + kNearArrays * kNearDims) * static_cast<int>(sizeof(float));
+  const int kernel = M * (kFewPitch > kPairPitch ? kFewPitch : kPairPitch) * static_cast<int>(sizeof(float));
   const int counts = kCounts * static_cast<int>(sizeof(unsigned));
   return round_up(kernel > counts ? kernel : counts, 128);
 }

@@ -59,7 +59,18 @@ __device__ inline int bin_below(const unsigned* counts, int bin) {
   return -1;
 }
 
-// gamma from the median of the squared distances over 2 ln(N + 1).
-__device__ inline float gamma_of(double h) { return static_cast<float>(1 / (1e-6 + 2 * (h > 1e-12 ? h : 1e-12))); }
+// The bandwidth h, the median of the squared distances over 2 ln(N + 1), from the two in the middle.
+__device__ inline double bandwidth_of(float low, float high, const PairwiseRule& rule) {
+  return 0.5 * (double{low} + double{high}) * rule.inverse_scale;
+}
+constexpr double kLeastBandwidth = 1e-12;
+__device__ inline float gamma_of(double h) {
+  return 1.0f / static_cast<float>(1e-6 + 2 * (h > kLeastBandwidth ? h : kLeastBandwidth));
+}
+// How the particle of each middle entry (one or two of them) moves with the median. sum: of d2 k over all entries.
+__device__ inline float pull_of(double h, float gamma, double sum, int entries, const PairwiseRule& rule) {
+  if (!(h > kLeastBandwidth)) return 0;
+  return static_cast<float>((entries == 2 ? 2.0 : 4.0) * gamma * gamma * sum * rule.inverse_scale);
+}
 
 }  // namespace vgf::cuda

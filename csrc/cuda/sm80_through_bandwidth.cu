@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
   const std::int64_t state = ptx::block_x();
   const MiddleValues m = middle_values(p, state, search);
   const double h = bandwidth_of(m, p.rule);
-  if (ptx::thread() >= kLanes || !m.finite || !(h > 1e-12)) return;
+  if (ptx::thread() >= kLanes || !m.finite || !(h > kLeastBandwidth)) return;
   const int lane = ptx::thread();
   double sum = 0;
   Count lows = 0;  // entries that equal the lower one
@@ -60,8 +60,7 @@ __global__ void __launch_bounds__(kThreads) through_kernel(const __grid_constant
   }
   const MiddleRanks ranks = middle_ranks(p.N);
   const int entries = ranks.lower == ranks.upper ? 1 : 2;
-  const double gamma = gamma_of(h);
-  const float pull = static_cast<float>(2 * gamma * gamma * sum / p.rule.scale * 2 / entries);
+  const float pull = pull_of(h, gamma_of(h), sum, entries, p.rule);
   // how many entries are smaller than the upper one: the diagonal, and pairs twice
   const Count smaller = m.high == 0 ? 0 : p.N + 2 * (ranks.pair - m.rank);
   const float* x = p.x + state * p.N * p.A;

@@ -18,7 +18,7 @@ static_assert(kSliceUnits == kMostTeam, "the threads of a row send what they hav
 constexpr int kSmallLatencyTile = 16, kLargestLatencyTile = 32;
 static_assert(kLargestLatencyTile * kSliceUnits == kThreads, "a thread has one unit of one row");
 
-// Two sums over the columns of a block, of a row: mean and squared deviations on the way up, of g and g y on the way down.
+// Two sums over the columns of a block, of a row: of z and its square on the way up, of g and g y on the way down.
 struct alignas(8) RowSums {
   std::uint32_t word[2];
 };
@@ -37,7 +37,7 @@ VGF_HD constexpr int area_bytes(int rows, int team) {
   const int most = activations > quarters ? activations : quarters;
   return most > pairs ? most : pairs;
 }
-VGF_HD constexpr int row_sums_bytes(int rows) { return kMostTeam * rows * static_cast<int>(sizeof(RowSums)); }
+VGF_HD constexpr int row_sums_bytes(int rows) { return rows * kMostTeam * static_cast<int>(sizeof(RowSums)); }
 VGF_HD constexpr int slice_pitch(int widest) { return k_blocks(widest, Precision::bf16) * kSliceBytes; }  // of a layer
 VGF_HD constexpr int latency_shared_bytes(int rows, int team, int resident) {
   return area_bytes(rows, team) + row_sums_bytes(rows) + kInboxBytes + resident;

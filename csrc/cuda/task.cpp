@@ -35,7 +35,7 @@ PairwiseRule pairwise_rule(const FlowOptions& o, std::int64_t N) {
   rule.fixed_gamma = static_cast<float>(1 / (1e-6 + 2 * o.sigma * o.sigma));
   rule.inverse_alpha = static_cast<float>(1 / o.alpha);
   rule.inverse_n = 1.0f / static_cast<float>(N);
-  rule.scale = 2 * std::log(static_cast<double>(N) + 1);
+  rule.inverse_scale = 1 / (2 * std::log(static_cast<double>(N) + 1));
   return rule;
 }
 

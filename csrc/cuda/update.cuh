@@ -21,7 +21,7 @@ VGF_INLINE double power(double base, int exponent) {
 struct Corrections {
   float first, second;
   VGF_INLINE static Corrections of(int step) {
-    return {static_cast<float>(1 / (1 - power(0.9, step))), static_cast<float>(1 / (1 - power(0.999, step)))};
+    return {1.0f / static_cast<float>(1 - power(0.9, step)), 1.0f / static_cast<float>(1 - power(0.999, step))};
   }
 };
 

@@ -50,7 +50,7 @@ __device__ inline void atomic_add(T* at, T x) {
 }
 __device__ inline void atomic_max(unsigned* at, unsigned x) { atomicMax(at, x); }
 
-// 2^x and 1 / x, right to 22 bits. PTX ISA, "Floating Point Instructions: ex2, rcp".
+// 2^x, 1 / x and 1 / sqrt(x), right to 22 bits. PTX ISA, "Floating Point Instructions: ex2, rcp, rsqrt".
 __device__ inline float power_of_two(float x) {
   float result;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
@@ -59,6 +59,11 @@ __device__ inline float power_of_two(float x) {
 __device__ inline float reciprocal(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+__device__ inline float reciprocal_root(float x) {
+  float result;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 

@@ -21,7 +21,6 @@
 
 #include "../../math/activations.hpp"
 #include "hidden.cuh"
-#include "moments.cuh"
 #include "place.cuh"
 #include "slice.cuh"
 
@@ -45,6 +44,19 @@ __device__ inline float sum_units(float x) {
   x += ptx::shuffle_xor(x, 1);
   x += ptx::shuffle_xor(x, 2);
   return x + ptx::shuffle_xor(x, 4);
+}
+// The same of eight numbers: each thread gets the sum of one, that of its unit.
+__device__ inline float sum_units_of_each(float (&x)[kUnit], int unit) {
+#pragma unroll
+  for (int half = kUnit / 2; half > 0; half /= 2) {
+    const bool upper = unit & half;
+#pragma unroll
+    for (int i = 0; i < half; i++) {
+      const float kept = upper ? x[i + half] : x[i], given = upper ? x[i] : x[i + half];
+      x[i] = kept + ptx::shuffle_xor(given, half);
+    }
+  }
+  return x[0];
 }
 
 // b + obs W of the first layer, this block's columns of the tile's states.
@@ -89,6 +101,8 @@ class ClusterNetwork {
 
   // By all threads of the cluster: behind it they can be sent to.
   __device__ void begin() const {
+    // of blocks that the team does not have
+    for (int i = ptx::thread(); i < Rows * kMostTeam; i += kThreads) row_sums[i] = {};
     if (ptx::thread() == 0) {
       sums.begin();
       numbers.begin();
@@ -143,13 +157,33 @@ class ClusterNetwork {
   // Sums of this block's columns to all blocks of the team: the threads of a row take a block each.
   __device__ void send_sums(float a, float b) const {
     if (unit < p.team)
-      sums.send(row_sums + rank * Rows + row, {{ptx::as_bits(a), ptx::as_bits(b)}}, first_of_team + unit);
+      sums.send(row_sums + row * kMostTeam + rank, {{ptx::as_bits(a), ptx::as_bits(b)}}, first_of_team + unit);
   }
-  __device__ float received(int from, int which) const { return ptx::as_float(ptx::in_shared(row_sums + from * Rows + row)->word[which]); }
+  // Over all blocks, times `each`.
+  __device__ void receive_sums(float each, float& a, float& b) {
+    sums.receive();
+    if (!has_row()) return;
+    const Four* const of_row = ptx::in_shared(reinterpret_cast<const Four*>(row_sums + row * kMostTeam));
+    Four sum[kMostTeam / 2];
+#pragma unroll
+    for (int i = 0; i < kMostTeam / 2; i++) sum[i] = of_row[i];
+#pragma unroll
+    for (int apart = kMostTeam / 4; apart > 0; apart /= 2)
+#pragma unroll
+      for (int i = 0; i < apart; i++)
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum[i].x[k] += sum[i + apart].x[k];
+    a = (sum[0].x[0] + sum[0].x[2]) * each;
+    b = (sum[0].x[1] + sum[0].x[3]) * each;
+  }
   __device__ void send_activations(const Part& part) const {
     unsigned char* place = area + (2 * rank + unit / kParts) * Rows * kBlockBytes + part_offset(row, unit % kParts);
-    for (int i = 0; i < p.team; i++)  // each block begins with another one
-      numbers.send(reinterpret_cast<Part*>(place), part, first_of_team + (rank + i) % p.team);
+#pragma unroll
+    for (int i = 0; i < kMostTeam; i++) {  // each block begins with another one
+      if (i == p.team) break;
+      const int to = rank + i;
+      numbers.send(reinterpret_cast<Part*>(place), part, first_of_team + (to < p.team ? to : to - p.team));
+    }
   }
 
   // ---- up
@@ -191,24 +225,22 @@ class ClusterNetwork {
       }
       Kept kept{rounded(z), 0, 1};  // without a norm these are its mean and 1 / std
       widen(kept.z, z);
-      if (has_row()) send_moments(layer.width, z);
+      if (has_row()) send_squares(layer.width, z);
       float by[kUnit] = {}, plus[kUnit] = {};
       if (mine && normed) {
         load_unit(v + padded(layer.width), by);
         load_unit(v + 2 * padded(layer.width), plus);
       }
-      sums.receive();
-      if (normed && has_row()) {
-        Moments all;
-        for (int i = 0; i < p.team && i * kSlice < layer.width; i++)
-          all.include(i * kSlice, min_int(kSlice, layer.width - i * kSlice), received(i, 0), received(i, 1));
-        kept.mean = all.mean;
-        kept.rstd = 1.0f / math::sqrt(all.squares / layer.width + net.norm_eps);
+      float mean = 0, square = 0;
+      receive_sums(layer.inverse_width, mean, square);
+      if (normed && has_row()) {  // as flax computes the variance, from the mean of squares
+        kept.mean = mean;
+        kept.rstd = ptx::reciprocal_root(math::max(0.0f, math::fma(-mean, mean, square)) + net.norm_eps);
 #pragma unroll
         for (int i = 0; i < kUnit; i++) z[i] = math::fma((z[i] - kept.mean) * kept.rstd, by[i], plus[i]);
       }
       if (keep) *tape(l) = kept;
-      activate<Precision::fp32>(net.activation, z);  // exact: of the quicker one registers spill
+      activate<Precision::bf16>(net.activation, z);
       cut(layer.width, z);
       if (l + 1 == net.hidden) {
         if (has_row()) leave(net, e, mine, z);
@@ -219,21 +251,16 @@ class ClusterNetwork {
     }
   }
 
-  // Mean and squared deviations of this block's numbers of a row.
-  __device__ void send_moments(int width, const float (&z)[kUnit]) const {
-    float x[kUnit], total = 0, squares = 0;
+  // The sums of this block's numbers of a row, and of their squares.
+  __device__ void send_squares(int width, const float (&z)[kUnit]) const {
+    float sum = 0, squares = 0;
 #pragma unroll
-    for (int i = 0; i < kUnit; i++) x[i] = z[i];
-    cut(width, x);
-#pragma unroll
-    for (int i = 0; i < kUnit; i++) total += x[i];
-    const float mean = sum_units(total) / min_int(kSlice, width > rank * kSlice ? width - rank * kSlice : 1);
-#pragma unroll
-    for (int i = 0; i < kUnit; i++) x[i] -= mean;
-    cut(width, x);
-#pragma unroll
-    for (int i = 0; i < kUnit; i++) squares = math::fma(x[i], x[i], squares);
-    send_sums(mean, sum_units(squares));
+    for (int i = 0; i < kUnit; i++) {
+      const float x = column + i < width ? z[i] : 0;
+      sum += x;
+      squares = math::fma(x, x, squares);
+    }
+    send_sums(sum_units(sum), sum_units(squares));
   }
 
   // What these columns of the last hidden layer add to q, or to the velocity.
@@ -244,19 +271,24 @@ class ClusterNetwork {
       float sum = 0;
 #pragma unroll
       for (int i = 0; i < kUnit; i++) sum = math::fma(x[i], w[i], sum);
-      return sum_units(sum);
+      return sum;
     };
     if (net.critic) {
       if (mine) load_unit(vectors(net, e, net.last) + column, w);
-      const float q = dot();
+      const float q = sum_units(dot());
       if (unit == 0) to[p.A] = q;
       return;
     }
     const int blocks_of_k = k_blocks(padded(net.layer(net.hidden - 1).width), Precision::bf16);
-    for (int a = 0; a < p.A; a++) {
-      if (mine) load_weights(net.member(e) + net.last, blocks_of_k, padded(net.outputs), a, column / kUnit, w);
-      const float v = dot();
-      if (unit == a % kSliceUnits) to[a] = v;
+    for (int first = 0; first < p.A; first += kUnit) {  // of outputs, which are padded
+      float v[kUnit];
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) {
+        if (mine) load_weights(net.member(e) + net.last, blocks_of_k, padded(net.outputs), first + i, column / kUnit, w);
+        v[i] = dot();
+      }
+      const float sum = sum_units_of_each(v, unit);
+      if (first + unit < p.A) to[first + unit] = sum;
     }
   }
 
@@ -306,15 +338,9 @@ class ClusterNetwork {
         g = sum_units(g);
         send_sums(g, sum_units(gy));
       }
-      sums.receive();
+      float g = 0, gy = 0;
+      receive_sums(layer.inverse_width, g, gy);
       if (normed && has_row()) {
-        float g = 0, gy = 0;
-        for (int i = 0; i < p.team; i++) {
-          g += received(i, 0);
-          gy += received(i, 1);
-        }
-        g /= layer.width;
-        gy /= layer.width;
 #pragma unroll
         for (int i = 0; i < kUnit; i++) dy[i] = kept.rstd * (dy[i] - g - y[i] * gy);
         cut(layer.width, dy);
@@ -346,31 +372,28 @@ class ClusterNetwork {
 #pragma unroll
         for (int j = 0; j < kUnit; j++) sum[j] = math::fma(dz[i], w[j], sum[j]);
       }
-#pragma unroll
-      for (int j = 0; j < kUnit; j++) {
-        const int a = part * kUnit + j;
-        const float d = sum_units(sum[j]);
-        if (unit == j && a < p.A) to[a] = d;
-      }
+      const float d = sum_units_of_each(sum, unit);
+      const int a = part * kUnit + unit;
+      if (a < p.A) to[a] = d;
     }
   }
 
   // Of all members, in every block: what their teams' blocks have found, in order.
   __device__ void gather(const Net& net, bool gradient) const {
-    const int pitch = p.A + 1;
-    const auto total = [&](int e, int at) {
-      float sum = 0;
-      for (int i = 0; i < p.team; i++) sum += added(e * p.team + i)[at];
-      return sum;
-    };
-    for (int e = 0; e < net.ensemble; e++) {
-      const float* bias = vectors(net, e, net.last_bias);
-      for (int r = ptx::thread(); net.critic && r < here.rows; r += kThreads) here.q(e)[r] = total(e, r * pitch + p.A) + *bias;
-      if (net.critic && !gradient) continue;
-      here.for_numbers([&](int i) {
-        const int r = i / p.A, a = i % p.A;
-        here.member(e)[r * padded(p.A) + a] = total(e, r * pitch + a) + (net.critic ? 0 : bias[a]);
-      });
+    const int pitch = p.A + 1, of_member = here.rows * pitch;
+    for (int i = ptx::thread(); i < net.ensemble * of_member; i += kThreads) {
+      const int e = i / of_member, at = i % of_member, r = at / pitch, a = at % pitch;
+      const bool value = a == p.A;
+      if (value ? !net.critic : net.critic && !gradient) continue;
+      float part[kMostTeam], sum = 0;
+#pragma unroll
+      for (int block = 0; block < kMostTeam; block++) part[block] = block < p.team ? added(e * p.team + block)[at] : 0;
+#pragma unroll
+      for (int block = 0; block < kMostTeam; block++) sum += part[block];
+      if (value)
+        here.q(e)[r] = sum + *vectors(net, e, net.last_bias);
+      else
+        here.member(e)[r * padded(p.A) + a] = net.critic ? sum : sum + vectors(net, e, net.last_bias)[a];
     }
     ptx::sync_block();
   }

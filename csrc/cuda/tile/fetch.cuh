@@ -84,7 +84,7 @@ class Fetcher {
     const PackedLayer layer = net.layer(l);
     const bool gradient = pass.role == Role::critic, head = up && net.critic && l + 1 == net.hidden;
     product.what = up ? Product::up : Product::down;
-    product.width = layer.width;
+    product.inverse_width = layer.inverse_width;
     product.activation = net.activation;
     product.normed = net.norm != Norm::none;
     product.eps = net.norm_eps;

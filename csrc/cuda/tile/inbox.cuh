@@ -23,11 +23,12 @@ class Inbox {
   __device__ void send(Words* place, const Words& what, unsigned to) const {
     ptx::store_to(place, what.word, barrier, to);
   }
-  // All that belongs to this phase. By all threads.
+  // All that belongs to this phase. By all threads; those of a warp go on together, as the products that follow ask of them.
   __device__ void receive() {
     if (ptx::thread() == 0) ptx::arrive_expecting(barrier, bytes);
     ptx::wait_for(barrier, parity);
     parity ^= 1;
+    ptx::sync_warp();
   }
 
  private:

@@ -1,20 +1,15 @@
-// From the gradient dq to the direction phi, for whole states: bandwidth, RBF kernel, its two sums.
+// From the gradient dq to the direction phi, for the whole states of a tile: bandwidth, RBF kernel, its two sums.
 //
-// x, dq, phi, attraction, repulsion: [rows][A] floats, in shared memory or the block's scratch. kernel: [rows][kPairPitch] floats in
-// shared memory, 32 particles j at a time; where a state has no more, its distances first. A team does it (teams.cuh): the block,
-// for all states of a tile, or a warp, for one of few particles. Cost model: rows N (6 A + 20) instructions a step for all threads
-// of the team, and 500 to 4,000 of a warp for the median of a state of up to 11 to 32 particles.
+// x, dq, phi, attraction, repulsion: [rows][A] floats in the block's scratch (L1). kernel: [rows][kPairPitch] floats in
+// shared memory, 32 particles j at a time; where a state has no more, its distances first. Cost model: rows N (6 A + 20)
+// instructions a step on 256 threads, and 4,000 of a warp for the median of a state of up to 32 particles. States of fewer are
+// a warp's: warp_step.cuh.
 #pragma once
 
 #include "median.cuh"
-#include "teams.cuh"
 
 namespace vgf::cuda {
 
-// A function, since it takes more registers than anything else, and what surrounds it would have to do without them.
-__device__ __noinline__ inline Middle middle_of_most(const StoredDistances distance) { return middle_of_few<32>(distance); }
-
-template <class Team>
 struct Interaction {
   const float *x, *dq;
   float *phi, *attraction, *repulsion;
@@ -25,8 +20,8 @@ struct Interaction {
   __device__ void run(const PairwiseRule& rule) const {
     if (!rule.kernel) {
       const float factor = rule.inverse_alpha * rule.inverse_n;
-      for (int i = Team::rank(); i < rows * dims; i += Team::kSize) phi[i] = factor * dq[i];
-      Team::sync();
+      for (int i = ptx::thread(); i < rows * dims; i += kThreads) phi[i] = factor * dq[i];
+      ptx::sync_block();
       return;
     }
     const bool at_once = n <= kPairColumns;
@@ -42,7 +37,7 @@ struct Interaction {
       add_up(first, columns);
     }
 #pragma unroll 1
-    for (int i = Team::rank(); i < rows * dims; i += Team::kSize) {
+    for (int i = ptx::thread(); i < rows * dims; i += kThreads) {
       const int row = i / dims, a = i % dims, s = row / n;
       const Bandwidth& b = bandwidths[s];
       float away = 2 * b.gamma * repulsion[i];
@@ -50,18 +45,18 @@ struct Interaction {
         if (b.row[m] == row - s * n) away -= b.pull * (x[i] - x[(s * n + b.column[m]) * dims + a]);
       phi[i] = rule.inverse_n * (rule.inverse_alpha * attraction[i] + away);
     }
-    Team::sync();
+    ptx::sync_block();
   }
 
   // f(entry of `kernel`, its row, its column)
   template <class F>
   __device__ void for_entries(int columns, F f) const {
 #pragma unroll 1
-    for (int i = Team::rank(); i < rows * columns; i += Team::kSize) {
+    for (int i = ptx::thread(); i < rows * columns; i += kThreads) {
       const int row = i / columns, j = i % columns;
       f(kernel[row * kPairPitch + j], row, j);
     }
-    Team::sync();
+    ptx::sync_block();
   }
   // kernel = value(squared distance, state), of all particles to some of their state.
   template <class F>
@@ -72,34 +67,30 @@ struct Interaction {
     });
   }
 
-  __device__ Middle middle_of(const StoredDistances& distance) const {
-    if constexpr (Team::kIsWarp) return n <= 11 ? middle_of_few<4>(distance) : middle_of_few<12>(distance);
-    return middle_of_most(distance);
-  }
   // stored: `kernel` holds the distances
   __device__ void find_bandwidths(const PairwiseRule& rule, bool stored) const {
-    const int states = rows / n;
+    const int states = rows / n, warp = ptx::thread() / kLanes;
     if (!rule.median) {
-      for (int s = Team::rank(); s < states; s += Team::kSize) bandwidths[s] = {rule.fixed_gamma, 0, {-1, -1}, {0, 0}};
+      for (int s = ptx::thread(); s < states; s += kThreads) bandwidths[s] = {rule.fixed_gamma, 0, {-1, -1}, {0, 0}};
     } else if (stored) {
-      for (int s = Team::warp(); s < states; s += Team::kSize / kLanes) {
+      for (int s = warp; s < states; s += kWarps) {
         const StoredDistances distance{kernel + s * n * kPairPitch, n};
-        put_bandwidth(distance, middle_of(distance), rule, bandwidths + s);
+        put_bandwidth(distance, middle_of_few(distance), rule, bandwidths + s);
       }
-    } else if constexpr (!Team::kIsWarp) {
+    } else {
       for (int s = 0; s < states; s++) {
         const ComputedDistances distance{x + s * n * dims, n, dims};
         const Middle middle = middle_of_many(distance, reinterpret_cast<unsigned*>(kernel));
-        if (Team::warp() == 0) put_bandwidth(distance, middle, rule, bandwidths + s);
+        if (warp == 0) put_bandwidth(distance, middle, rule, bandwidths + s);
       }
     }
-    Team::sync();
+    ptx::sync_block();
   }
 
   // The two sums over particles j of some columns, onto those of the columns before.
   __device__ void add_up(int first, int columns) const {
 #pragma unroll 1
-    for (int i = Team::rank(); i < rows * dims; i += Team::kSize) {
+    for (int i = ptx::thread(); i < rows * dims; i += kThreads) {
       const int row = i / dims, a = i % dims;
       const float* k = kernel + row * kPairPitch;
       const float own = x[i];
@@ -113,7 +104,7 @@ struct Interaction {
       attraction[i] = towards;
       repulsion[i] = away;
     }
-    Team::sync();
+    ptx::sync_block();
   }
 };
 

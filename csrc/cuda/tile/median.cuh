@@ -29,14 +29,14 @@ struct Middle {
   bool nan;
 };
 
-// One warp, PerLane distances a lane.
-template <int PerLane>
-__device__ inline Middle middle_of_few(const StoredDistances& distance) {
+// One warp. A function, since it takes more registers than anything else, and what surrounds it would have to do without them.
+__device__ __noinline__ inline Middle middle_of_few(const StoredDistances distance) {
+  constexpr int kPerLane = kPairColumns * kPairColumns / kLanes;
   const int lane = ptx::thread() % kLanes, total = distance.n * distance.n, rank = total / 2;
-  unsigned bits[PerLane];
+  unsigned bits[kPerLane];
   bool nan = false;
 #pragma unroll
-  for (int i = 0; i < PerLane; i++) {
+  for (int i = 0; i < kPerLane; i++) {
     const int pair = lane + i * kLanes;
     bits[i] = pair < total ? ptx::as_bits(distance(pair)) : ~0u;
     nan = nan || (pair < total && is_nan(bits[i]));
@@ -44,7 +44,7 @@ __device__ inline Middle middle_of_few(const StoredDistances& distance) {
   const auto below = [&](unsigned value) {
     int count = 0;
 #pragma unroll
-    for (int i = 0; i < PerLane; i++) count += ptx::count_bits(ptx::ballot(bits[i] < value));
+    for (int i = 0; i < kPerLane; i++) count += ptx::count_bits(ptx::ballot(bits[i] < value));
     return count;
   };
   Middle middle{0, 0, ptx::ballot(nan) != 0};
@@ -55,7 +55,7 @@ __device__ inline Middle middle_of_few(const StoredDistances& distance) {
   if (total % 2 == 0 && below(middle.high) == rank) {  // the entry before is a smaller one
     unsigned largest = 0;
 #pragma unroll
-    for (int i = 0; i < PerLane; i++)
+    for (int i = 0; i < kPerLane; i++)
       if (bits[i] < middle.high && bits[i] > largest) largest = bits[i];
     for (int mask = 1; mask < kLanes; mask *= 2) {
       const unsigned other = ptx::shuffle_xor(largest, mask);
@@ -144,15 +144,13 @@ __device__ inline float weighted_distances(const Distances& distance, float gamm
 template <class Distances>
 __device__ inline void put_bandwidth(const Distances& distance, const Middle& middle, const PairwiseRule& rule,
                                      Bandwidth* out) {
-  const double h = 0.5 * (double{ptx::as_float(middle.low)} + double{ptx::as_float(middle.high)}) / rule.scale;
+  const double h = bandwidth_of(ptx::as_float(middle.low), ptx::as_float(middle.high), rule);
   Bandwidth b{middle.nan ? ptx::as_float(0x7fc00000u) : gamma_of(h), 0, {-1, -1}, {0, 0}};
   if (rule.through && !middle.nan) {
     const unsigned total = distance.n * distance.n, lower = (total - 1) / 2, upper = total / 2;
     locate(distance, lower, middle.low, b.row[0], b.column[0]);
     if (lower != upper) locate(distance, upper, middle.high, b.row[1], b.column[1]);
-    const float sum = weighted_distances(distance, b.gamma);
-    if (h > 1e-12)
-      b.pull = static_cast<float>(2.0 * b.gamma * b.gamma * sum / rule.scale * 2 / (lower != upper ? 2 : 1));
+    b.pull = pull_of(h, b.gamma, weighted_distances(distance, b.gamma), lower != upper ? 2 : 1, rule);
   }
   if (ptx::thread() % kLanes == 0) *out = b;
 }

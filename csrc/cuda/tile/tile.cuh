@@ -11,18 +11,9 @@
 #include "../update.cuh"
 #include "interaction.cuh"
 #include "place.cuh"
+#include "warp_step.cuh"
 
 namespace vgf::cuda {
-
-// Of a tile, some rows, which a team takes.
-struct Rows {
-  int first, count;
-  template <class Team, class F>
-  __device__ void for_numbers(int dims, F f) const {  // of their particles
-#pragma unroll 1
-    for (int i = first * dims + Team::rank(); i < (first + count) * dims; i += Team::kSize) f(i);
-  }
-};
 
 class Tile {
  public:
@@ -80,28 +71,10 @@ class Tile {
     return aggregated(ensemble, how, [&](int e) { return here.q(e)[row]; });
   }
 
-  // What the interaction computes with, [rows][A] each.
-  struct Arrays {
-    float *x, *dq, *phi, *attraction, *repulsion;
-    __device__ Arrays from(int number) const {
-      return {x + number, dq + number, phi + number, attraction + number, repulsion + number};
-    }
-  };
-  __device__ Arrays in_scratch() const {
-    return {here.x(), here.dq(), here.phi(), here.floats(p.at.attraction), here.floats(p.at.repulsion)};
-  }
-  // In shared memory behind the kernel's.
-  __device__ Arrays nearby() const {
-    float* const at = ptx::in_shared(work + here.tile_rows * kPairPitch);
-    const int each = here.tile_rows * p.A;
-    return {at, at + each, at + 2 * each, at + 3 * each, at + 4 * each};
-  }
-
   // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
-  template <class Team>
-  __device__ void combine(const Rows& of, float* dq) const {
+  __device__ void combine() const {
     const int ensemble = p.critic.ensemble, pitch = padded(p.A);
-    of.for_numbers<Team>(p.A, [&](int i) {
+    here.for_numbers([&](int i) {
       const int row = i / p.A, at = row * pitch + i % p.A;
       const bool mean = p.aggregate == Aggregate::mean;
       const float smallest = mean ? 0 : value_of(ensemble, Aggregate::min, row);
@@ -113,55 +86,37 @@ class Tile {
         sharing++;
       }
       // nobody is smallest where q is NaN
-      dq[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
+      here.dq()[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
     });
-    Team::sync();
+    ptx::sync_block();
   }
 
-  template <class Team>
-  __device__ void direction(const Rows& of, const Arrays& all) const {
-    const Arrays its = all.from(of.first * p.A);
-    const Interaction<Team> interaction{its.x, its.dq, its.phi, its.attraction, its.repulsion, of.count, p.N, p.A,
-                                        ptx::in_shared(bandwidths) + of.first / p.N,
-                                        ptx::in_shared(work) + of.first * kPairPitch};
+  __device__ void direction() const {
+    const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.attraction),
+                                  here.floats(p.at.repulsion), here.rows, p.N, p.A,
+                                  ptx::in_shared(bandwidths), ptx::in_shared(work)};
     interaction.run(p.pairwise);
   }
 
-  template <class Team>
-  __device__ void update(const Rows& of, const Arrays& all, int round) const {
+  __device__ void update(int round) const {
     const Corrections corrections = Corrections::of(counted(p.update.first_step) + round);
     float *first = here.floats(p.at.first), *second = here.floats(p.at.second);
     float* x = here.x();
-    of.for_numbers<Team>(p.A, [&](int i) {
-      x[i] = moved(x[i], all.phi[i], first[i], second[i], p.update, corrections);
-    });
-    Team::sync();
+    here.for_numbers([&](int i) { x[i] = moved(x[i], here.phi()[i], first[i], second[i], p.update, corrections); });
+    ptx::sync_block();
   }
 
   // A step. Where a warp can, it takes a state, so that nobody waits for the slowest at every phase.
   __device__ void move(int round) const {
-    if (p.pairwise.kernel && p.N <= kMostOfAWarp && p.A <= kNearDims) {
-      for (int state = ptx::thread() / kLanes; state < here.rows / p.N; state += kWarps) {
-        const Rows rows{state * p.N, p.N};
-        const Arrays near = nearby();
-        rows.for_numbers<OfWarp>(p.A, [&](int i) {
-          near.x[i] = here.x()[i];
-          if (p.given) near.dq[i] = here.dq()[i];
-        });
-        ptx::sync_warp();
-        step<OfWarp>(rows, near, round);
-      }
+    if (WarpStep::takes(p)) {
+      for (int state = ptx::thread() / kLanes; state < here.rows / p.N; state += kWarps) WarpStep(here, work, state).run(round);
       ptx::sync_block();
     } else {
-      step<OfBlock>({0, here.rows}, in_scratch(), round);
+      if (!p.given) combine();
+      direction();
+      update(round);
     }
     if (p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
-  }
-  template <class Team>
-  __device__ void step(const Rows& rows, const Arrays& arrays, int round) const {
-    if (!p.given) combine<Team>(rows, arrays.dq);
-    direction<Team>(rows, arrays);
-    update<Team>(rows, arrays, round);
   }
 
   // The particles' moments from the caller's, or zero.
@@ -200,7 +155,7 @@ class Tile {
 
   // What a single gradient was asked for.
   __device__ void results() const {
-    combine<OfBlock>({0, here.rows}, here.dq());
+    combine();
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(here.dq(), p.dq);
     if (p.jacobian && here.speaks) {
@@ -211,7 +166,7 @@ class Tile {
         });
     }
     if (p.phi) {
-      direction<OfBlock>({0, here.rows}, in_scratch());
+      direction();
       store(here.phi(), p.phi);
     }
   }

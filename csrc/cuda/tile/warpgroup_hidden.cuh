@@ -147,7 +147,7 @@ class Layer {
   __device__ void go_down(const Sums& pulled, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     exchange<2>(sums);
     float factor[2], z_factor[2], rest[2];
-    const float each = 1.0f / of.width;
+    const float each = of.inverse_width;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float mean_g = sums[0][half] * each, mean_gy = sums[1][half] * each;
@@ -206,11 +206,11 @@ class Layer {
 
   // As flax computes the variance, from the mean of squares.
   __device__ void find_norms(const float (&sums)[2][2], Normaliser (&norm)[2]) const {
-    const float each = 1.0f / of.width;
+    const float each = of.inverse_width;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float mean = sums[0][half] * each, variance = math::fma(-mean, mean, sums[1][half] * each);
-      norm[half].rstd = 1.0f / math::sqrt(math::max(0.0f, variance) + of.eps);
+      norm[half].rstd = ptx::reciprocal_root(math::max(0.0f, variance) + of.eps);
       norm[half].shift = -mean * norm[half].rstd;
       if (of.keep && warpgroup == 0 && unit == 0) ptx::in_global(of.stats)[row_of(half)] = norm[half];
     }

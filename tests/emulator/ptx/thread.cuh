@@ -68,6 +68,7 @@ inline void atomic_max(unsigned* at, unsigned x) {
 
 inline float power_of_two(float x) { return std::exp2(x); }
 inline float reciprocal(float x) { return 1 / x; }
+inline float reciprocal_root(float x) { return 1 / std::sqrt(x); }
 
 inline unsigned as_bits(float x) {
   unsigned bits;
