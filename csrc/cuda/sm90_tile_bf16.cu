@@ -11,20 +11,26 @@ namespace {
 
 // The blocks that share weights go through as many tiles, the last of them perhaps without rows: until their first has none.
 struct Tiles {
-  std::int64_t tile;
   int place, step;
-  __device__ Tiles(const Ring& ring)
-      : place(ptx::cluster_rank() - ring.first_mate()), step(ptx::blocks_x() / kCluster * ring.mates()) {
-    tile = ptx::block_x() / kCluster * ring.mates() + place;
-  }
+  std::int64_t tile;  // at first that before this block's first one
+  __device__ explicit Tiles(const Ring& ring)
+      : place(ptx::cluster_rank() - ring.first_mate()), step(ptx::blocks_x() / kCluster * ring.mates()),
+        tile(static_cast<int>(ptx::block_x() / kCluster * ring.mates()) + place - step) {}
   __device__ bool next(const Program& program) {
     tile += step;
     return tile - place < program.tiles;
   }
 };
 
-__device__ __noinline__ inline void begin_tile(const Program& program, std::int64_t tile, Known& here) {
-  const Spot spot(program, tile);
+// The next tile, if there is one. Where this block is, is kept in shared memory.
+__device__ __noinline__ inline bool begin_tile(const Program& program) {
+  Known& here = *ptx::in_shared(&known());
+  Tiles tiles{Ring(program)};
+  tiles.tile = here.spot.tile;
+  const bool more = tiles.next(program);
+  ptx::sync_warpgroups();  // all are done with the tile before
+  if (!more) return false;
+  const Spot spot(program, tiles.tile);
   const int row = ptx::thread();
   if (row < kHopperRows) here.state_of[row] = row < spot.rows ? (row + spot.offset) / program.N : 0;
   if (row == 0) {
@@ -32,6 +38,7 @@ __device__ __noinline__ inline void begin_tile(const Program& program, std::int6
     here.pass = {};
   }
   ptx::sync_warpgroups();
+  return true;
 }
 
 // The blocks that evaluate other members on the same tile have done what this one has. By all threads.
@@ -70,20 +77,16 @@ __device__ inline bool next(const Program& program) {
 
 __device__ __forceinline__ void work(const Program& program) {
   WarpgroupNetwork network(program);
-  Tiles tiles{Ring(program)};
-  do {
-    begin_tile(program, tiles.tile, known());
+  while (begin_tile(program))
     while (next(program)) network.run();
-    ptx::sync_warpgroups();  // the next tile writes what this one may still be reading
-  } while (tiles.next(program));
 }
 
 __device__ inline void fetch(const Program& program) {
   Fetcher fetcher(program);
   const Ring ring(program);
   Tiles tiles(ring);
-  do fetcher.run(*new (ptx::shared_memory() + kFetchingAt) Place(place_of(program, Spot(program, tiles.tile), ring)));
-  while (tiles.next(program));
+  while (tiles.next(program))
+    fetcher.run(*new (ptx::shared_memory() + kFetchingAt) Place(place_of(program, Spot(program, tiles.tile), ring)));
 }
 
 }  // namespace
@@ -91,7 +94,9 @@ __device__ inline void fetch(const Program& program) {
 __global__ void __launch_bounds__(kHopperThreads, 1) hopper_tile_kernel(const __grid_constant__ Program program) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if (ptx::thread() == 0) {
-    Ring(program).begin();
+    const Ring ring(program);
+    ring.begin();
+    known().spot.tile = Tiles(ring).tile;
     known().meetings = 0;
   }
   ptx::sync_cluster();

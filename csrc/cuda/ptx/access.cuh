@@ -1,5 +1,5 @@
 // Which memory a pointer points to: of a generic address the hardware would have to find out, at several instructions and a
-// longer wait each. And loads and stores of 16 bytes that say so themselves. PTX ISA, "Data Movement and Conversion
+// longer wait each. And loads and stores of 8 or 16 bytes that say so themselves. PTX ISA, "Data Movement and Conversion
 // Instructions: ld, st, prefetch".
 #pragma once
 
@@ -25,6 +25,9 @@ __device__ inline void load_shared(std::uint32_t (&word)[4], std::uint32_t addre
                : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
                : "r"(address)
                : "memory");
+}
+__device__ inline void load_shared(std::uint32_t (&word)[2], std::uint32_t address) {
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "r"(address) : "memory");
 }
 __device__ inline void load_shared(float (&x)[4], std::uint32_t address) {
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"

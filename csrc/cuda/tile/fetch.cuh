@@ -29,6 +29,7 @@ class Fetcher {
         Product& product = *ring.description();
         product = Product{};
         product.more = i + 1 < products;
+        product.first = ring.at;
         product.blocks = operand.blocks;
         product.columns = operand.columns;
         tell(p, here, net, pass, apart, i, product, ring.vectors(), ring.told());

@@ -34,6 +34,7 @@ struct Normaliser {
 struct Product {
   enum What { out, up, down } what;
   bool more;            // products in this pass
+  unsigned first;       // number of its first k-block
   int blocks, columns;  // of the operand
   int rows;             // of the tile that are real
   float* to;            // out: [rows][columns]

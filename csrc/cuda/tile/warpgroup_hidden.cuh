@@ -127,10 +127,10 @@ class Layer {
   __device__ void pull_back(Sums& dy, std::uint32_t taped, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     const std::uint32_t own = taped + thread_of_group * kPartBytes;
     with_activation(of.activation, [&](auto act) {
-      Part z[2];
+      std::uint32_t z[2];  // four numbers
       pull_back<decltype(act)>(dy, norm, sums, [&](int group, int half, int i, float d) {
-        if (i == 0) ptx::load_shared(z[half].word, own + (group * kTapeStep + half * kTapeHalf) * kPartBytes);
-        return Pulled{number(z[half], i), d};
+        if (i % 4 == 0) ptx::load_shared(z, own + (group * kTapeStep + half * kTapeHalf) * kPartBytes + i * 2);
+        return Pulled{i % 2 ? high_of(z[i % 4 / 2]) : low_of(z[i % 4 / 2]), d};
       });
     });
   }

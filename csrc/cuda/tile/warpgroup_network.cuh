@@ -74,19 +74,18 @@ class WarpgroupNetwork {
         fetch_init(product, y);
         multiply(product, y, sum);
       }
-      const Layer y = layer(product);
-      add_init(product, y, sum);
+      add_init(product, layer(product), sum);
       if (product.what == Product::out) {
-        put_out(product, y, sum);
+        put_out(product, layer(product), sum);
       } else {
         float sums[2][2] = {};
-        if (product.what == Product::up) y.go_up(sum, norm);
-        if (product.from_head) y.pull_back_from_head(sum, norm, sums);
+        if (product.what == Product::up) layer(product).go_up(sum, norm);
+        if (product.from_head) layer(product).pull_back_from_head(sum, norm, sums);
         if (product.what == Product::down) {
-          y.pull_back(sum, wait_tape(product), norm, sums);
+          layer(product).pull_back(sum, wait_tape(product), norm, sums);
           release_tape(product);
         }
-        if (product.what == Product::down || product.from_head) y.go_down(sum, norm, sums);
+        if (product.what == Product::down || product.from_head) layer(product).go_down(sum, norm, sums);
       }
       more = product.more;
       ring.release_product();
@@ -95,6 +94,7 @@ class WarpgroupNetwork {
   }
 
  private:
+  // Found anew by each that needs it, which takes less time than to keep it where registers are short.
   __device__ Layer layer(const Product& product) const { return Layer(product, ring.behind(), ring.vectors()); }
 
   // What a product is added to. (Sums that began with it would make the compiler wait for every product: its warning C7515.)
@@ -128,30 +128,31 @@ class WarpgroupNetwork {
 
   // z of the layer that a product leads down to comes behind the weights, through the ring. Where that of this warpgroup's first
   // group is, once all of it is here; and that this warp needs none of it any longer.
-  __device__ std::uint32_t wait_tape(const Product& product) {
+  __device__ std::uint32_t wait_tape(const Product& product) const {
     const int groups = product.columns / kGroup, warpgroup = ptx::thread_anew() / kGroupThreads;
-    for (int i = 0; i < tape_slots(groups); i++) ring.wait(ring.at + i);
+    const unsigned at = product.first + product.blocks;
+    for (int i = 0; i < tape_slots(groups); i++) ring.wait(at + i);
     const int which = min_int(warpgroup / kTapeWarpgroups, tape_slots(groups) - 1);
-    return ptx::shared_address(ring.weights(Ring::slot(ring.at + which))) +
+    return ptx::shared_address(ring.weights(Ring::slot(at + which))) +
            warpgroup % kTapeWarpgroups * groups_of_each(groups) * kTapeBytes;
   }
-  __device__ void release_tape(const Product& product) {
+  __device__ void release_tape(const Product& product) const {
     const Ring::Mate mate = ring.mate();
     ptx::sync_warp();
-    for (int i = 0; i < tape_slots(product.columns / kGroup); i++) Ring::release(mate, ring.at++);
+    for (int i = 0; i < tape_slots(product.columns / kGroup); i++) Ring::release(mate, product.first + product.blocks + i);
   }
   // Ends with this warp's products done. Always of all the columns that there are sums for: of what lies behind a warpgroup's own
   // nothing is used. One that has none only says that it needs no weights.
-  __device__ void multiply(const Product& product, const Layer& y, Sums& sum) {
+  __device__ void multiply(const Product& product, const Layer& y, Sums& sum) const {
     const Ring::Mate mate = ring.mate();
-    const unsigned begin = ring.at, end = begin + product.blocks;
+    const unsigned begin = product.first, end = begin + product.blocks;
 #pragma unroll
     for (float& s : sum) s = 0;
     if (y.groups == 0) {
 #pragma unroll 1
-      for (; ring.at != end; ring.at++) {
-        ring.wait(ring.at);
-        Ring::release(mate, ring.at);
+      for (unsigned at = begin; at != end; at++) {
+        ring.wait(at);
+        Ring::release(mate, at);
       }
       return;
     }
@@ -159,15 +160,14 @@ class WarpgroupNetwork {
     std::uint32_t x = ptx::operand(ring.behind());
     ptx::hold(sum);
 #pragma unroll 1
-    while (ring.at != end) {
-      const std::uint32_t w = weights + ring.wait(ring.at) * (kSlotBytes >> 4);
+    for (unsigned at = begin; at != end; at++) {
+      const std::uint32_t w = weights + ring.wait(at) * (kSlotBytes >> 4);
       ptx::begin_products();
       ptx::multiply_group(sum, x, w);
       ptx::multiply_group(sum, x + kSliceStep, w + kSliceStep);
       ptx::commit_products();
       ptx::wait_products<1>();
-      if (ring.at != begin) Ring::release(mate, ring.at - 1);
-      ring.at++;
+      if (at != begin) Ring::release(mate, at - 1);
       x += kHopperRows * kBlockBytes >> 4;
     }
     ptx::wait_products<0>();
