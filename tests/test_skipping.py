@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import processes
 import pytest
+from engines import Engine
+from problems import change_layers, make_problem
+from test_bf16 import Bf16
 
-from vgf_kernels import _native
+from vgf_kernels import _native, reference
 
 PRINT_DIGEST = """
 import hashlib, sys
@@ -66,3 +70,26 @@ def test_a_setting_that_is_no_setting():
     done = processes.python("-c", code, VGF_CPU_DENSE="yes")
     assert done.returncode != 0
     assert 'VGF_CPU_DENSE: expected 0 or 1, got "yes"' in done.stderr
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("norm", ["pre", "none"])
+@pytest.mark.parametrize(
+    "frontend",
+    [Engine("numpy", "cpu"), Bf16(Engine("numpy", "cpu")), Engine("jax", "cpu")],
+    ids=["numpy", "bf16", "jax"],
+)
+def test_a_weight_that_is_not_finite_is_not_left_out(frontend, norm, bad):
+    """0 times infinity or NaN is NaN: a unit that is off does not hide that the critic has diverged."""
+    p = make_problem(B=6, N=3, E=1, hidden=(40, 24), norm=norm)
+
+    def spoil(layers):
+        W = layers[1]["W"].copy()
+        W[::8, 5] = bad
+        return [layers[0], {**layers[1], "W": W}, *layers[2:]]
+
+    critic = change_layers(p.critic, spoil)
+    with np.errstate(invalid="ignore"):
+        wanted = reference.value_and_grad(critic, p.obs, p.particles)
+    for got, exact in zip(frontend.value_and_grad(critic, p.obs, p.particles), wanted):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(exact))

@@ -188,7 +188,7 @@ struct Kernels {
   int (*bracket)(Bracket&);  // returns how many are inside
   void (*pairwise)(const Pairwise&);
   void (*adam)(const Adam&);
-  void (*pack_panel)(const PackPanel&);
+  bool (*pack_panel)(const PackPanel&);  // whether all its numbers are finite
 };
 
 // The fastest kernels this machine runs, or those VGF_CPU_ISA names.

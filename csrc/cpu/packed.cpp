@@ -1,6 +1,7 @@
 #include "packed.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -57,6 +58,7 @@ void PackedMlp::lay_out(Precision precision, const float* base) {
       if (last && layer.out == 1) layer.head = take(padded(layer.in));
       layers_.push_back(layer);
     }
+  finite_ = take(padded(1));
 }
 
 void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
@@ -82,9 +84,13 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
       writable(layer.head)[k] = k < layer.in ? from.W[k * from.stride_in] : 0.0f;
   }
   const auto pack_panel = kernels().pack_panel;
+  std::atomic<bool> finite{true};
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) { pack_panel(tasks[i]); });
+    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) {
+      if (!pack_panel(tasks[i])) finite.store(false, std::memory_order_relaxed);
+    });
   });
+  *writable(finite_) = finite;
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,

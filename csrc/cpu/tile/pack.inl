@@ -23,9 +23,10 @@ static VGF_INLINE void read_block(const float* from, std::ptrdiff_t stride_k, st
   }
 }
 
-static void pack_panel(const PackPanel& p) {
+static bool pack_panel(const PackPanel& p) {
   alignas(64) float block[2][kPanel * kPanel];
   float* to = p.to;
+  V wrong(0.0f);  // 0, or NaN once a number was not finite
   for (int k = 0; k < p.depth; k += kPanel) {
     const int rows = p.depth - k < kPanel ? p.depth - k : kPanel;
     const float* from = p.from + k * p.stride_k;
@@ -33,6 +34,8 @@ static void pack_panel(const PackPanel& p) {
     if (p.layout == PanelLayout::rows16)
       read_block(from + kPanel * p.stride_c, p.stride_k, p.stride_c, rows, p.columns - kPanel, block[1]);
     const int step = p.layout == PanelLayout::pairs ? 2 : 1;
+    for (int i = 0; i < (p.layout == PanelLayout::rows16 ? 2 : 1) * kPanel * kPanel; i += V::kWidth)
+      wrong = fma(V::load(block[0] + i), V(0.0f), wrong);
     for (int r = 0; r < rows; r += step, to += kPanel)
 #pragma GCC unroll 4
       for (int v = 0; v < kPanel; v += V::kWidth) {
@@ -45,6 +48,10 @@ static void pack_panel(const PackPanel& p) {
           narrow(V::load(at), V::load(block[1] + r * kPanel + v)).store(to + v);
       }
   }
+  wrong.store(block[0]);
+  bool finite = true;
+  for (int i = 0; i < V::kWidth; i++) finite = finite && block[0][i] == 0;
+  return finite;
 }
 
 }  // namespace vgf::cpu::VGF_ISA
