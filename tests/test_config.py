@@ -29,6 +29,11 @@ REFUSED = [
         for field in ("learning_rate", "alpha", "bandwidth")
         for bad in (0, 0.0, -0.1, NAN, INF, None, True, 10**400)
     ],
+    *[
+        ({field: bad}, f"{field}: expected a number between 1e-37 and 1e.37, which float32 can hold, got {re.escape(repr(bad))}")
+        for field in ("learning_rate", "alpha", "bandwidth")
+        for bad in (1e-40, 1e200)
+    ],
     ({"learning_rate": "0.1"}, "learning_rate: expected a finite number > 0, got '0.1'"),
     ({"aggregate": "max"}, "aggregate: expected one of 'mean', 'min', got 'max'"),
     ({"kernel": "linear"}, "kernel: expected one of 'rbf', None, got 'linear'"),
@@ -95,3 +100,5 @@ def test_numpy_numbers_are_numbers():
         num_steps=np.int64(3), learning_rate=np.float32(0.5), alpha=np.float64(1), bandwidth=np.float32(1)
     )
     assert config == FlowConfig(num_steps=3, learning_rate=0.5, alpha=1.0, bandwidth=1.0)
+    kept = [config.num_steps, config.learning_rate, config.alpha, config.bandwidth]
+    assert list(map(type, kept)) == [int, float, float, float], "torch.compile takes NumPy's for tensors"

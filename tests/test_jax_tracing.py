@@ -266,6 +266,8 @@ def test_step_counts_that_are_refused():
         flow(critic, PROBLEM.particles, trajectory=True, num_steps=jnp.int32(2))
     with pytest.raises(TypeError, match="num_steps: expected an integer scalar, got float32 of shape"):
         flow(critic, PROBLEM.particles, num_steps=jnp.float32(2))
+    with pytest.raises(TypeError, match="num_steps: expected an int or a jax.Array, got ndarray; use int"):
+        flow(critic, PROBLEM.particles, num_steps=np.array(2))
 
 
 # ---- gradients

@@ -236,3 +236,10 @@ def test_ensemble_axes_that_differ(rng):
     two, three = (make_mlp(rng, (5, 8, 1), members, "relu", "none").to_flax()["value_net"] for members in (2, 3))
     with pytest.raises(ValueError, match=r"expected one leading ensemble axis in all arrays.* axes of \[2, 3\]"):
         MLP.from_flax({**two, "Dense_1": three["Dense_1"]})
+
+
+@pytest.mark.parametrize("name", ["activation", "norm", "norm_eps", "widths"])
+def test_what_engines_have_packed_for_cannot_be_set(rng, name):
+    mlp = make_mlp(rng, (5, 8, 1), 1, "relu", "none")
+    with pytest.raises(AttributeError, match=f"MLP.{name} cannot be set: .*; make a new MLP"):
+        setattr(mlp, name, "tanh")

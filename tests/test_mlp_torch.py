@@ -177,6 +177,26 @@ class TestShapes:
         module = Critic()
         check_reads(MLP.from_torch(module), [module.net])
 
+    @pytest.mark.parametrize("expected", [1, 3, 5, 7])
+    def test_a_forward_that_needs_the_widths_of_its_arguments(self, expected):
+        module = Critic(expected)
+        check_reads(MLP.from_torch(module), [module.net])
+
+    def test_a_velocity_field_that_needs_the_widths_of_its_arguments(self):
+        class Velocity(Critic):
+            def forward(self, obs, x, t):
+                assert t.shape[-1] == 1
+                return super().forward(obs, torch.cat([x, t], dim=-1))
+
+        module = Velocity(4)
+        check_reads(MLP.from_torch(module), [module.net])
+
+    def test_a_forward_that_cannot_be_tried_gives_a_warning(self):
+        module = OfABatch()
+        with pytest.warns(UserWarning, match="OfABatch.forward takes neither .* so it was not tried") as warned:
+            check_reads(MLP.from_torch(module), [module.net])
+        assert warned[0].filename == __file__
+
     def test_absent_parameters(self):
         no_bias = nn.Sequential(nn.Linear(8, 6, bias=False), nn.ReLU(), nn.Linear(6, 1, bias=False))
         no_affine = sequential(norm="pre", elementwise_affine=False)
@@ -237,6 +257,51 @@ class ActionFirst(nn.Module):
 
     def forward(self, obs, action):
         return self.net(torch.cat([action, obs], dim=-1))
+
+
+class Critic(nn.Module):
+    """forward(obs, action) of `expected` and 8 - `expected` numbers, which it needs to be these."""
+
+    def __init__(self, expected=5):
+        super().__init__()
+        self.net, self.expected = sequential(), expected
+
+    def forward(self, obs, action):
+        assert obs.shape[-1] == self.expected
+        return self.net(torch.cat([self.seen(obs), action], dim=-1)).squeeze(-1)
+
+    def seen(self, obs):
+        return obs
+
+
+class Normalising(Critic):
+    """By a mean of zeros, as before the first observation."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(self.expected))
+
+    def seen(self, obs):
+        return obs - self.mean
+
+
+class Weighing(Critic):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(self.expected))
+
+    def seen(self, obs):
+        return obs * self.weight
+
+
+class Scaled(Critic):
+    def forward(self, obs, action):
+        return 7 * super().forward(obs, action)
+
+
+class OfABatch(Critic):
+    def forward(self, batch):
+        return super().forward(batch["obs"], batch["action"])
 
 
 def hooked():
@@ -314,6 +379,9 @@ REFUSED = {
         ActionFirst,
         r"ActionFirst.forward does not compute the MLP .* from concat\(obs, action\)",
     ),
+    "a mean of observations that is still zero": (Normalising, "Normalising.forward does not compute the MLP"),
+    "a weight of observations that is still one": (Weighing, "Weighing.forward does not compute the MLP"),
+    "an output that is scaled": (Scaled, "Scaled.forward does not compute the MLP"),
     "weights that are not there yet": (
         lambda: nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, 1)),
         "'0' has no weights yet; call the module once first",

@@ -78,3 +78,28 @@ def test_make_fx_records_what_computes_again(problem, function, mode, pre_dispat
     others = obs.flip(0), noise.flip(0) / 2
     assert torch.equal(graph(*others), run(*others))
     assert not torch.equal(graph(*others), graph(obs, noise))
+
+
+def test_a_score_function_may_ask_for_gradients_of_what_it_is_given(problem):
+    """The result never requires grad, so neither does the path that the score was given steps of."""
+    _, _, noise = problem
+
+    def score(x):
+        return torch.autograd.grad(x.requires_grad_().sin().sum(), x)[0]
+
+    path = vgf.transport(score, noise, CONFIG, trajectory=True)
+    assert not path.requires_grad
+    assert torch.equal(path, vgf.transport(torch.cos, noise, CONFIG, trajectory=True))
+
+
+def test_a_view_that_is_negative(problem):
+    """Its memory holds the numbers with the other sign."""
+    p, obs, noise = problem
+    assert torch.equal(vgf.flow(p.critic, obs, torch._neg_view(noise), CONFIG), vgf.flow(p.critic, obs, -noise, CONFIG))
+
+
+def test_noise_is_drawn_from_a_generator():
+    first, again = (vgf.draw_noise(torch.Generator().manual_seed(3), 50, 20, 3) for _ in range(2))
+    assert first.shape == (50, 20, 3) and first.dtype == torch.float32
+    assert torch.equal(first, again)
+    assert abs(first.mean()) < 0.1 and abs(first.std() - 1) < 0.1

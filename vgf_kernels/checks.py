@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import FlowConfig, check_choice, check_limit, is_array, is_finite, remedy_for
+from .config import FlowConfig, check_choice, check_limit, check_positive, is_array, is_finite
 from .mlp import Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
@@ -234,10 +234,7 @@ def _check_steps(name: str, steps) -> None:
 def _check_selection(name: str, how: str, aggregate: str, temperature, noise_name: str, noise, shape) -> None:
     check_choice(name, how, SELECTS)
     check_choice("aggregate", aggregate, AGGREGATES)
-    if not is_finite(temperature) or temperature <= 0:
-        raise ValueError(
-            f"temperature: expected a finite number > 0, got {temperature!r}{remedy_for(temperature) or '; 1.0 is the default'}"
-        )
+    check_positive("temperature", temperature, remedy="; 1.0 is the default")
     if noise is not None:
         _check_shape(noise_name, noise, shape, "[B, N]")
     elif how != "max":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_STEPS = 2**31 - 1  # the engines count in 32 bits
+LEAST = 1e-37  # of what must be positive in float32
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,17 @@ class FlowConfig:
             remedy = "; functions of vgf_kernels.jax take an array as their own num_steps=" if is_array(steps) else ""
             raise ValueError(f"num_steps: expected an integer >= 0, got {steps!r}{remedy}")
         check_limit("num_steps", steps)
-        check_positive("learning_rate", self.learning_rate)
-        check_positive("alpha", self.alpha)
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("num_steps", int(steps))  # NumPy's numbers are no constants to torch.compile
+        set_field("learning_rate", check_positive("learning_rate", self.learning_rate))
+        set_field("alpha", check_positive("alpha", self.alpha))
         check_choice("aggregate", self.aggregate, ("mean", "min"))
         check_choice("kernel", self.kernel, ("rbf", None))
         check_choice("optimizer", self.optimizer, ("adam", "sgd"))
         if isinstance(self.bandwidth, str):
             check_choice("bandwidth", self.bandwidth, ("median",), also="or a positive float (sigma)")
         else:
-            check_positive("bandwidth", self.bandwidth)
+            set_field("bandwidth", check_positive("bandwidth", self.bandwidth))
         if not isinstance(self.bandwidth_grad, bool):
             raise ValueError(f"bandwidth_grad: expected True or False, got {self.bandwidth_grad!r}")
         if self.bandwidth_grad and self.bandwidth != "median":
@@ -64,7 +67,7 @@ class FlowConfig:
                 f"bandwidth_grad=True differentiates through the median, but bandwidth is {self.bandwidth!r}; "
                 'use bandwidth="median" or bandwidth_grad=False'
             )
-        object.__setattr__(self, "clip", check_clip(self.clip))
+        set_field("clip", check_clip(self.clip))
 
 
 def check_limit(name: str, steps: int) -> None:
@@ -73,10 +76,13 @@ def check_limit(name: str, steps: int) -> None:
         raise ValueError(f"{name}: expected at most {MOST_STEPS} steps, got {steps!r}; particles settle long before")
 
 
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless value is a finite number > 0."""
+def check_positive(name: str, value: Any, remedy: str = "") -> float:
+    """Return value as a float. Raises ValueError unless it is a number > 0 that float32 can hold, and its inverse."""
     if not is_finite(value) or value <= 0:
-        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}{remedy_for(value)}")
+        raise ValueError(f"{name}: expected a finite number > 0, got {value!r}{remedy_for(value) or remedy}")
+    if not LEAST <= value <= 1 / LEAST:
+        raise ValueError(f"{name}: expected a number between {LEAST} and {1 / LEAST}, which float32 can hold, got {value!r}")
+    return float(value)
 
 
 def is_array(value: Any) -> bool:

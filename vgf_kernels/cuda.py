@@ -182,7 +182,7 @@ class _Call:
 
     def at(self, *tensors) -> tuple[int, ...]:
         """The addresses of contiguous versions; 0 for None."""
-        return tuple([0 if t is None else self._hold(t.detach().contiguous()).data_ptr() for t in tensors])
+        return tuple([0 if t is None else self._hold(t.detach().resolve_neg().contiguous()).data_ptr() for t in tensors])
 
     def run(self, function: str, *args) -> None:
         """Ask for the size of the workspace, then enqueue the work."""

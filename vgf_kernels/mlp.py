@@ -82,6 +82,13 @@ class MLP(Described):
             )
         return mlp
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AttributeError(
+                f"MLP.{name} cannot be set: engines have compiled and packed for {self.__dict__[name]!r:.80}; make a new MLP"
+            )
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("packed", "handle")}
 
@@ -122,7 +129,8 @@ class MLP(Described):
 
         The module's Linear, LayerNorm and activation submodules are read in order of registration. The
         keywords are needed only where the module does not say (for example F.relu called in `forward`). Its
-        own `forward` is then tried with random weights, on concat(obs, action) or its parts.
+        own `forward` is then tried with random weights, on concat(obs, action) or its parts; where it takes neither, a
+        warning says so.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
         call; a submodule replaced by another needs a new MLP.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -205,7 +206,13 @@ class TorchSource:
         """All parameters in layer order; an absent bias or affine norm is left out."""
         if self._fixed is not None:
             return self._fixed
-        return [table[key] for table, key in self._slots if table[key] is not None]
+        try:
+            return [table[key] for table, key in self._slots if table[key] is not None]
+        except KeyError:
+            raise ValueError(
+                "the module's parameters are no longer where they were: expected a weight and a bias in every layer, got "
+                "one that computes them, such as a parametrization; remove it, or make a new MLP"
+            ) from None
 
     def with_tensors(self, tensors: Sequence[Any]) -> TorchSource:
         """The same layers with other values for `tensors()`."""
@@ -348,8 +355,9 @@ def _agreed(name: str, said: Any, found: Any) -> Any:
 def _check_forward(module, source: TorchSource) -> None:
     """Raise ValueError where the module's own forward differs from the MLP that `source` reads from it.
 
-    Both compute random inputs with random weights: those of the module, such as a last layer near zero, may hide
-    a difference. A forward that takes neither concat(obs, action) nor its two or three parts is not tried.
+    Both compute random inputs, with random numbers in all that the module keeps: its own, such as a last layer near
+    zero or a scale of one, may hide a difference. Where a forward takes neither concat(obs, action) nor its two or three
+    parts, it is not tried, and a warning says so.
     """
     import torch
     from torch.func import functional_call
@@ -361,33 +369,54 @@ def _check_forward(module, source: TorchSource) -> None:
         return
     generator = torch.Generator().manual_seed(0)
 
-    def draw(*shape: int):
-        return (torch.randn(shape, generator=generator, device="cpu") / shape[-1] ** 0.5).to(tensors[0])
+    def draw(like, scale: float = 1.0):
+        return (torch.randn(like.shape, generator=generator, device="cpu") * scale).to(like)
 
-    drawn = {id(t): draw(*t.shape) if t.ndim == 2 else draw(len(t), 1)[:, 0] for t in tensors}
+    drawn = {id(t): draw(t, t.shape[-1] ** -0.5 if t.ndim == 2 else 1.0) for t in tensors}
     (layers,) = source.with_tensors([drawn[id(t)] for t in tensors]).members()
-    x = draw(3, len(layers[0].W))
+    x = draw(tensors[0].new_empty(3, len(layers[0].W)))
     arrays = [Layer(*(None if a is None else a.double().cpu().numpy() for a in layer)) for layer in layers]
     wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps)
     tolerance = max(1e-2, 16 * torch.finfo(x.dtype).eps) * np.abs(wanted).max()
 
-    state = {name: buffer.clone() for name, buffer in module.named_buffers()}  # which a forward may write to
-    state |= {name: drawn[id(p)] for name, p in module.named_parameters() if id(p) in drawn}
-    for parts in (1, 2, 3):  # forward(x), forward(obs, action), forward(obs, x, t)
+    kept = itertools.chain(module.named_parameters(), module.named_buffers())
+    state = {
+        name: drawn[id(t)] if id(t) in drawn else draw(t) if t.is_floating_point() else t.clone() for name, t in kept
+    }
+    tried = False
+    for parts in _parts(x.shape[1]):
         try:
-            with torch.no_grad():
-                got = functional_call(module, state, x.tensor_split(parts, dim=1))
+            with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+                got = functional_call(module, state, x.split(parts, dim=1))
         except Exception:  # it is not made for these
             continue
-        if isinstance(got, torch.Tensor):
-            got = got.double().cpu().numpy().reshape(-1)
-            if got.size == wanted.size and np.allclose(got, wanted.reshape(-1), rtol=0, atol=tolerance):
-                return
-            raise ValueError(
-                f"from_torch: {type(module).__name__}.forward does not compute the MLP its submodules spell "
-                f"(activation {source.activation!r}, norm {source.norm!r}); expected a plain chain of its layers "
-                "from concat(obs, action), or concat(obs, x, t)"
-            )
+        if not isinstance(got, torch.Tensor):
+            continue
+        tried = True
+        got = got.double().cpu().numpy().reshape(-1)
+        if got.size == wanted.size and np.allclose(got, wanted.reshape(-1), rtol=0, atol=tolerance):
+            return
+    name = type(module).__name__
+    if tried:
+        raise ValueError(
+            f"from_torch: {name}.forward does not compute the MLP its submodules spell "
+            f"(activation {source.activation!r}, norm {source.norm!r}, and nothing else); expected a plain chain of its "
+            "layers from concat(obs, action), or concat(obs, x, t)"
+        )
+    warnings.warn(
+        f"from_torch: {name}.forward takes neither concat(obs, action) nor its parts, so it was not tried whether it "
+        f"computes the MLP its submodules spell; if it does, pass those alone: MLP.from_torch(module.net)",
+        stacklevel=4,
+    )
+
+
+def _parts(width: int) -> Iterator[list[int]]:
+    """How many numbers go to each argument: of forward(x), forward(obs, action), forward(obs, x, t)."""
+    yield [width]
+    for obs in range(1, width):
+        yield [obs, width - obs]
+    for obs in range(1, width - 1):
+        yield [obs, width - 1 - obs, 1]
 
 
 def to_torch(mlp: MLP):

@@ -83,10 +83,10 @@ bool Group::follows(const PackedLayer& layer) const {
 }
 
 // What the forward product of a hidden layer takes.
-Operand Group::operand(const PackedMlp& mlp, const PackedLayer& layer) const {
+Operand Group::operand(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
   if (!layer.bf16) return Operand::single;
   if (kernels_.bf16.operand == Operand::rounded) return Operand::rounded;
-  return skips(mlp) && follows(layer) ? Operand::active_pairs : Operand::pairs;
+  return skips(mlp, e) && follows(layer) ? Operand::active_pairs : Operand::pairs;
 }
 
 // The next product takes all rows at once.
@@ -147,7 +147,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       Passenger& p = passengers_[i];
       if (l == 0)
         whole(p, all(inputs), p.input);
-      else if (skips(*net.mlp) && follows(layer))
+      else if (skips(*net.mlp, e) && follows(layer))
         take_active(p, p.active[l - 1]);
       else
         whole(p, all(layer.forward.rows()), p.a);
@@ -174,12 +174,12 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       share(passengers_[0], product(passengers_[0]), run, layer.forward.width());
     else
       products(count, run, product, l + 1 < spec.hidden() ? net.mlp->layer(e, l + 1).forward : layer.backward);
-    const Operand form = l + 1 < spec.hidden() ? operand(*net.mlp, net.mlp->layer(e, l + 1)) : Operand::single;
+    const Operand form = l + 1 < spec.hidden() ? operand(*net.mlp, e, net.mlp->layer(e, l + 1)) : Operand::single;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_forward({p.tile.rows(), layer.out, spec.activation, spec.norm, spec.norm_eps, p.z + z_at, work_,
                                call_.row_stride, layer.scale, layer.bias, p.mean + l * kTileRows,
-                               p.rstd + l * kTileRows, form, p.a, skips(*net.mlp) ? p.active + l : nullptr});
+                               p.rstd + l * kTileRows, form, p.a, skips(*net.mlp, e) ? p.active + l : nullptr});
     }
   }
 }
@@ -192,7 +192,7 @@ void Group::output(const Net& net, int e, int count) {
     Gemm g{};
     g.a = p.a;
     g.rows = p.tile.rows();
-    g.k = skips(*net.mlp) ? p.active[spec.hidden() - 1].whole : all(last.in);
+    g.k = skips(*net.mlp, e) ? p.active[spec.hidden() - 1].whole : all(last.in);
     g.w = last.forward.first;
     g.panel_stride = last.forward.stride();
     g.end = last.forward.count();
@@ -220,7 +220,7 @@ void Group::backward(const Net& net, int e, int count) {
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
     const bool packed = plans;
     // Nor is a gradient wanted where the layer below is off.
-    plans = l == 0 || (skips(*net.mlp) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    plans = l == 0 || (skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
@@ -231,7 +231,7 @@ void Group::backward(const Net& net, int e, int count) {
                                 layer.bf16 ? kernels_.bf16.operand : Operand::single, p.a});
       if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       // Without a norm the gradient of a unit that is off is zero.
-      const bool sparse = skips(*net.mlp) && !layer.bf16 && spec.norm == Norm::none;
+      const bool sparse = skips(*net.mlp, e) && !layer.bf16 && spec.norm == Norm::none;
       whole(p, sparse ? p.active[l].whole : all(layer.backward.rows()), p.a);
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {

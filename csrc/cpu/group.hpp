@@ -61,13 +61,13 @@ class Group {
   Active all(int count) const { return {count, all_, nullptr}; }
 
  private:
-  bool skips(const PackedMlp& mlp) const {
+  bool skips(const PackedMlp& mlp, int e) const {
     const MlpSpec& spec = mlp.spec();
-    return skipping_ && mlp.finite() && spec.activation == Activation::relu && spec.norm != Norm::post;
+    return skipping_ && mlp.finite(e) && spec.activation == Activation::relu && spec.norm != Norm::post;
   }
   bool follows(const PackedLayer&) const;
   void whole(Passenger&, const Active& k, const float* a) const;
-  Operand operand(const PackedMlp&, const PackedLayer&) const;
+  Operand operand(const PackedMlp&, int e, const PackedLayer&) const;
   void take_active(Passenger&, const ActiveUnits&) const;
   template <class F>
   void products(int count, void (*run)(const Gemm&), F product, const Panels& after);

@@ -1,7 +1,6 @@
 #include "packed.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -43,7 +42,8 @@ void PackedMlp::lay_out(Precision precision, const float* base) {
     floats_ += static_cast<std::size_t>(count);
     return at;
   };
-  for (int e = 0; e < spec_.ensemble; e++)
+  finite_.clear();
+  for (int e = 0; e < spec_.ensemble; e++) {
     for (int l = 0; l < spec_.layers(); l++) {
       const bool last = l + 1 == spec_.layers();
       PackedLayer layer{};
@@ -58,23 +58,28 @@ void PackedMlp::lay_out(Precision precision, const float* base) {
       if (last && layer.out == 1) layer.head = take(padded(layer.in));
       layers_.push_back(layer);
     }
-  finite_ = take(padded(1));
+    finite_.push_back(take(padded(1)));
+  }
 }
 
 void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
   if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
   const Range range("pack", spec_.ensemble);
   std::vector<PackPanel> tasks;
+  std::vector<int> members;  // of each task
+  int member = 0;
   const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
     for (int i = 0; p.first && i < p.count(); i++) {
       const int column = i * p.width();
       tasks.push_back({W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
                        writable(p.first + i * p.stride())});
+      members.push_back(member);
     }
   };
   for (std::size_t i = 0; i < layers_.size(); i++) {
     const PackedLayer& layer = layers_[i];
     const LayerWeights& from = weights[i];
+    member = static_cast<int>(i) / spec_.layers();
     add(layer.forward, from.W, from.stride_in, from.stride_out);
     add(layer.backward, from.W, from.stride_out, from.stride_in);
     fill_vector(writable(layer.b), from.b, layer.out, 0.0f);
@@ -84,13 +89,13 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
       writable(layer.head)[k] = k < layer.in ? from.W[k * from.stride_in] : 0.0f;
   }
   const auto pack_panel = kernels().pack_panel;
-  std::atomic<bool> finite{true};
+  std::vector<char> finite(tasks.size());
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) {
-      if (!pack_panel(tasks[i])) finite.store(false, std::memory_order_relaxed);
-    });
+    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) { finite[i] = pack_panel(tasks[i]); });
   });
-  *writable(finite_) = finite;
+  for (const float* of_member : finite_) *writable(of_member) = 1;
+  for (std::size_t i = 0; i < tasks.size(); i++)
+    if (!finite[i]) *writable(finite_[members[i]]) = 0;
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,

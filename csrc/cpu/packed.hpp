@@ -5,8 +5,8 @@
 // backward             of W transposed, k: out, columns: in; all but the last layer
 // b, scale, bias       padded to whole panels with zeros
 // head                 the last layer's only column, where out = 1
-// In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other; the last number
-// says whether all weights are finite.
+// finite               1 where all weights of the member are, else 0
+// In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other.
 #pragma once
 
 #include <memory>
@@ -49,7 +49,7 @@ class PackedMlp {
   const PackedLayer& layer(int member, int l) const { return layers_[member * spec_.layers() + l]; }
   long max_width() const { return max_width_; }  // padded, over all layers but the input
   // Units that are off may be left out then: 0 times infinity or NaN would be NaN.
-  bool finite() const { return *finite_ != 0; }
+  bool finite(int member) const { return *finite_[member] != 0; }
   int input() const { return spec_.widths.front(); }
   int output() const { return spec_.widths.back(); }
 
@@ -67,7 +67,7 @@ class PackedMlp {
   std::size_t floats_ = 0;
   std::unique_ptr<float, Free> own_;
   float* memory_;
-  const float* finite_ = nullptr;
+  std::vector<const float*> finite_;
   std::vector<PackedLayer> layers_;
 };
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import checks, engines, ranges
-from ..config import FlowConfig, check_choice, check_clip, check_positive
+from ..config import FlowConfig, check_choice, check_clip, check_positive, is_array
 from ..docs import documented
 from ..mlp import MLP
 from . import arrays, fused, host, platforms
@@ -385,6 +385,10 @@ def _engine(backend: str, precision: str | None, name: str, like: Any, *networks
     else:
         place = arrays.device(like) or engines.MODULES[backend].DEVICE
         engines.resolve(backend, place, dtype, precision)
+        if backend == "reference" and dtype == "float64" and not jax.config.jax_enable_x64:
+            raise TypeError(
+                f"{name}: expected float32, got float64, of which JAX makes float32 here; set jax_enable_x64 or cast it"
+            )
         engine = host.Engine(precision) if backend == "reference" else fused.Engine(backend, precision)
     engine.check(networks)
     return engine
@@ -407,7 +411,7 @@ def _span(name: str, like: Any):
 def _steps(config: FlowConfig, num_steps: Any, trajectory: bool = False) -> tuple[FlowConfig, Any]:
     """The config and the number of flow steps, as an int where it is known."""
     if num_steps is None:
-        return config, int(config.num_steps)
+        return config, config.num_steps
     if isinstance(num_steps, jax.Array):
         if trajectory:
             raise TypeError(
@@ -415,8 +419,10 @@ def _steps(config: FlowConfig, num_steps: Any, trajectory: bool = False) -> tupl
             )
         _check_count("num_steps", num_steps)
         return config, num_steps
+    if is_array(num_steps):
+        raise TypeError(f"num_steps: expected an int or a jax.Array, got {type(num_steps).__name__}; use int(num_steps)")
     config = dataclasses.replace(config, num_steps=num_steps)
-    return config, int(num_steps)
+    return config, config.num_steps
 
 
 def _least(steps: Any, least: int) -> Any:

@@ -2,9 +2,20 @@
 
 from ..config import FlowConfig
 from ..mlp import MLP
-from .functions import act, direction, flow, sample, select, td_target, transport, value, value_and_grad
+from .functions import (
+    act,
+    direction,
+    draw_noise,
+    flow,
+    sample,
+    select,
+    td_target,
+    transport,
+    value,
+    value_and_grad,
+)
 
 __all__ = [
-    "MLP", "FlowConfig", "act", "direction", "flow", "sample", "select", "td_target", "transport", "value",
-    "value_and_grad",
+    "MLP", "FlowConfig", "act", "direction", "draw_noise", "flow", "sample", "select", "td_target",
+    "transport", "value", "value_and_grad",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ def empty(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def contiguous(array: torch.Tensor) -> torch.Tensor:
+    array = array.resolve_neg()  # of a view that is negative, memory does not say so
     return array if array.is_contiguous() else array.detach().contiguous()
 
 

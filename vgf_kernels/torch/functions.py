@@ -122,7 +122,7 @@ def sample(
     clip = check_clip(clip)
     if _traced(obs, noise):
         return ops.sample(
-            *ops.pack_mlp(policy), obs.detach(), noise.detach(), num_steps,
+            *ops.pack_mlp(policy), obs.detach(), noise.detach(), int(num_steps),
             None if clip is None else list(clip), backend, precision,
         )  # fmt: skip
     return _call("sample", noise, backend, precision, policy, obs, noise, num_steps, clip)
@@ -195,7 +195,7 @@ def act(
     if _traced(obs, noise):
         return ops.act(
             *ops.pack_mlp(critic), *ops.pack_mlp(policy), obs.detach(), noise.detach(),
-            euler_steps, select, aggregate, temperature,
+            int(euler_steps), select, aggregate, float(temperature),
             None if select_noise is None else select_noise.detach(),
             *ops.pack_config(config), backend, precision,
         )  # fmt: skip
@@ -233,7 +233,7 @@ def td_target(
         return ops.td_target(
             *ops.pack_mlp(critic), *ops.pack_mlp(target_critic), *ops.pack_mlp(policy),
             next_obs.detach(), noise.detach(), reward.detach(), mask.detach(),
-            discount, euler_steps, aggregate, reduce, *ops.pack_config(config), backend, precision,
+            float(discount), int(euler_steps), aggregate, reduce, *ops.pack_config(config), backend, precision,
         )  # fmt: skip
     return _call(
         "td_target", noise, backend, precision,
@@ -264,7 +264,7 @@ def transport(
     span = nullcontext() if traced else ranges.span("transport", x.shape[0] * x.shape[1])
     with span:
         for step in range(1, config.num_steps + 1):
-            score = score_fn(x)
+            score = score_fn(x.detach())  # which it may turn into a leaf of its own graph
             _check_arrays(particles=x, score_fn=score)
             checks.check_score(score.shape, x.shape)
             if traced:
@@ -275,6 +275,11 @@ def transport(
             if trajectory:
                 path.append(x)
     return torch.stack(path) if trajectory else x
+
+
+def draw_noise(generator: torch.Generator, B: int, N: int, A: int) -> Tensor:
+    """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`, on the generator's device."""
+    return torch.randn((B, N, A), generator=generator, dtype=torch.float32, device=generator.device)
 
 
 def _check_arrays(**named: Any) -> None:
