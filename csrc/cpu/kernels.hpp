@@ -66,6 +66,7 @@ struct Gemm {
   long init_stride;
   float* c;  // row-major [rows][c_stride]
   long c_stride;
+  bool adds;  // to what c holds
   Ahead* ahead;            // null: nothing to fetch
   const ColumnPlan* plan;  // null, or what to compute of the columns: those whose pack starts in the panels, packed in c
 };

@@ -36,7 +36,10 @@ static VGF_INLINE void finish(const Gemm& g, int row, int vector, const V (&sum)
 #pragma GCC unroll 16
   for (int m = 0; m < M; m++)
 #pragma GCC unroll 16
-    for (int n = 0; n < N; n++) sum[m][n].store(c + m * g.c_stride + n * V::kWidth);
+    for (int n = 0; n < N; n++) {
+      float* to = c + m * g.c_stride + n * V::kWidth;
+      (g.adds ? V::load(to) + sum[m][n] : sum[m][n]).store(to);
+    }
 }
 
 template <auto Value>
@@ -218,7 +221,7 @@ static VGF_INLINE int packed_at(const ColumnPlan& plan, int panel) {
 }
 
 template <Lane lane>
-static void gemm(const Gemm& g) {
+static void gemm_span(const Gemm& g) {
   const bool packs = g.plan && g.plan->pays;
   const int begin = packs ? packed_at(*g.plan, g.begin) : g.begin, end = packs ? packed_at(*g.plan, g.end) : g.end;
   // Rows in passes of near-equal height; columns outside, so that a panel stays in L1 for all passes.
@@ -232,6 +235,25 @@ static void gemm(const Gemm& g) {
       else
         gemm_panels_of<lane>(g, rows, row, column, step);
     }
+}
+
+// A sum of thousands of terms, one after the other, rounds more than a library's, which adds up sums of fewer: so do these.
+// Spans are of units, not of those that are on, so what is left out changes no bit. (Of bfloat16 the factors round more.)
+template <Lane lane>
+static void gemm(const Gemm& g) {
+  constexpr int kSpan = 512;
+  const Active& k = g.k;
+  if (lane != Lane::single || k.count == 0 || k.unit[k.count - 1] < kSpan) return gemm_span<lane>(g);
+  Gemm span = g;
+  for (int first = 0, bound = kSpan; first < k.count; bound += kSpan) {
+    int end = first;
+    while (end < k.count && k.unit[end] < bound) end++;
+    span.k = {end - first, k.unit + first, nullptr};
+    gemm_span<lane>(span);
+    span.adds = true;
+    span.init = nullptr;
+    first = end;
+  }
 }
 
 }  // namespace vgf::cpu::VGF_ISA
