@@ -429,6 +429,18 @@ def test_vmap_of_grad():
 # ---- what it cannot do
 
 
+def test_vmap_over_nothing_is_refused():
+    critic = network(PARAMS["critic"])
+    with pytest.raises(ValueError, match="vmap: expected at least one along the mapped axis, got 0; skip empty calls"):
+        jax.vmap(lambda x: vgf.value(critic, PROBLEM.obs, x))(jnp.zeros((0, *PROBLEM.particles.shape)))
+
+
+def test_the_reference_makes_no_float32_of_float64():
+    critic, wide = network(PARAMS["critic"]), PROBLEM.particles.astype(np.float64)
+    with pytest.raises(TypeError, match="actions: expected float32, got float64, .*; set jax_enable_x64 or cast it"):
+        vgf.value(critic, PROBLEM.obs.astype(np.float64), wide, backend="reference")
+
+
 def test_float64_is_refused_by_name():
     """With JAX's x64 mode and without it, in which JAX itself would cast the array silently."""
     critic = network(PARAMS["critic"])

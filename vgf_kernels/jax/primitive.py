@@ -107,6 +107,8 @@ def _vary(array: jax.Array, axes: tuple) -> jax.Array:
 
 def _batched(operands, axes, *, call: Call, jaxpr):
     size = next(o.shape[axis] for o, axis in zip(operands, axes) if axis is not None)
+    if size == 0:
+        raise ValueError("vmap: expected at least one along the mapped axis, got 0; skip empty calls")
     fronted = [o if axis is None else jnp.moveaxis(o, axis, 0) for o, axis in zip(operands, axes)]
     if any(axis is not None and not counts for axis, counts in zip(axes, call.per_state)):
         return _one_by_one(fronted, axes, call)  # other weights or step counts for each
