@@ -297,6 +297,30 @@ static void test_the_choice_among_kernels() {
   }
 }
 
+// As few of a Hopper tile's warps as it takes to keep all clusters at work equally often.
+static void test_rows_of_hopper_tiles() {
+  struct Case {
+    std::int64_t B;
+    int N, ensemble, rows;
+    std::int64_t tiles;
+    bool whole = true;
+  };
+  // 66 clusters: 66 tiles at a time where their blocks take a critic each, 132 where each takes both
+  const Case cases[] = {
+      {64, 10, 2, 10, 64},      {128, 10, 2, 30, 43},          {192, 10, 2, 30, 64},           {256, 10, 2, 40, 64},
+      {396, 10, 2, 60, 66},     {1, 50, 2, 50, 1},             {700, 1, 2, 16, 44},            {2112, 1, 2, 32, 66},
+      {10560, 10, 2, 60, 1760}, {400, 10, 1, 40, 100},         {4000, 64, 2, 64, 4000},
+      {1, 1000, 1, 16, 63, false}, {4, 1056, 1, 32, 132, false},
+  };
+  for (const Case& c : cases) {
+    Program p = flow_of(spec_of({37, 512, 512, 512, 512, 1}, c.ensemble), Precision::bf16, c.B, c.N);
+    if (!c.whole) p.given = reinterpret_cast<const float*>(&p);  // a part of a call: one critic at a time
+    const Schedule s = fit(p, Precision::bf16, c.whole, {132, 227 * 1024, true, 66});
+    CHECK(s.family == Family::hopper_tiles && p.rows_per_tile == c.rows && p.tiles == c.tiles, "%d x %d: %d rows, %d tiles",
+          static_cast<int>(c.B), c.N, p.rows_per_tile, static_cast<int>(p.tiles));
+  }
+}
+
 static void test_teams_of_the_latency_kernel() {
   struct Case {
     int width, hidden, ensemble, team, cluster;  // 0: not taken
@@ -414,6 +438,7 @@ int main() {
   test_operands_are_swizzled_as_wgmma_has_it();
   test_descriptors();
   test_the_choice_among_kernels();
+  test_rows_of_hopper_tiles();
   test_teams_of_the_latency_kernel();
   test_shared_memory_of_the_hopper_kernel();
   test_quarters_of_a_layer();

@@ -43,6 +43,15 @@ int hopper_blocks(std::int64_t tiles, int at_once, const Machine& machine) {
   return static_cast<int>(std::min<std::int64_t>(round_up(tiles * at_once, kCluster), machine.clusters * kCluster));
 }
 
+// Rows of a Hopper tile: no more warps have some than it takes to keep all blocks at work equally often.
+std::int64_t hopper_rows_per_tile(const Program& p, bool whole_states, int at_once, const Machine& machine) {
+  const auto per = [](std::int64_t n, std::int64_t d) { return (n + d - 1) / d; };
+  const std::int64_t most = rows_per_tile(p, kHopperRows, whole_states), at_a_time = machine.clusters * kCluster / at_once;
+  const std::int64_t tiles = per(per(p.rows, most), at_a_time) * at_a_time;
+  const std::int64_t fewest = whole_states ? per(p.rows / p.N, tiles) * p.N : per(p.rows, tiles);
+  return rows_per_tile(p, static_cast<int>(round_up(fewest, kWarpRows)), whole_states);
+}
+
 // How much faster all networks are evaluated where `at_once` critics are at a time; sampling has one network.
 double gain_of(const Program& p, int at_once) {
   if (at_once == 1) return 1;
@@ -182,7 +191,9 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   if (best.M == 0)
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");
-  p.rows_per_tile = static_cast<int>(rows_per_tile(p, best.M, whole_states));
+  p.rows_per_tile = static_cast<int>(best.family == Family::hopper_tiles
+                                         ? hopper_rows_per_tile(p, whole_states, p.at_once, machine)
+                                         : rows_per_tile(p, best.M, whole_states));
   p.tiles = (p.rows + p.rows_per_tile - 1) / p.rows_per_tile;
   p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);
   p.team = teams.team;

@@ -7,6 +7,7 @@
 namespace vgf::cuda {
 
 constexpr int kHopperRows = 64;     // of a tile
+constexpr int kWarpRows = 16;       // of them a warp's, in every warpgroup: it has nothing to do where a tile ends before them
 constexpr int kGroupThreads = 128;  // of a warpgroup
 constexpr int kWarpgroups = 4;      // that take a tile through networks; what lies between networks is done by kThreads of them
 constexpr int kNetworkThreads = kWarpgroups * kGroupThreads, kNetworkWarps = kNetworkThreads / kLanes;

@@ -44,17 +44,21 @@ class Layer {
   static constexpr int kTapeStep = 2 * kGroupThreads, kTapeHalf = kGroupThreads;
 
   enum Vector { bias, scale, shift, head };
-  int first, groups;  // this warpgroup's, of the layer
+  int first, groups;  // this warpgroup's, of the layer; a warp whose rows are past the tile's last has none
+  bool multiplies;    // whether this warpgroup has any
   int unit;           // of a group, this thread's
 
   __device__ Layer(const Product& product, unsigned char* a, const unsigned char* its_vectors) : of(product) {
     const int thread = ptx::thread_anew(), lane = thread % kLanes, all = product.columns / kGroup;
     warpgroup = thread / kGroupThreads;
-    row = thread % kGroupThreads / kLanes * 16 + c_row(lane, 0);
+    const int rows_before = thread % kGroupThreads / kLanes * kWarpRows;
+    row = rows_before + c_row(lane, 0);
     unit = c_unit(lane);
     const int each = groups_of_each(all);
     first = min_int(warpgroup * each, all);
     groups = min_int(each, all - first);
+    multiplies = groups > 0;
+    if (rows_before >= product.rows) groups = 0;
     place = ptx::shared_address(a + first * kABytes + part_offset(row, unit));
     vectors = ptx::shared_address(its_vectors) + (first * kGroup + unit * kUnit) * 4;
     thread_of_group = thread % kGroupThreads;

@@ -148,7 +148,7 @@ class WarpgroupNetwork {
     const unsigned begin = product.first, end = begin + product.blocks;
 #pragma unroll
     for (float& s : sum) s = 0;
-    if (y.groups == 0) {
+    if (!y.multiplies) {
 #pragma unroll 1
       for (unsigned at = begin; at != end; at++) {
         ring.wait(at);
