@@ -128,6 +128,27 @@ def test_a_frozen_copy_does_not_change(change):
     check_reads(frozen, [before])
 
 
+@pytest.mark.parametrize("place", [0, 2, 3])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_another_module_in_the_place_of_one_that_was_read_is_an_error(place, compiled):
+    """The parameters that were read are no longer those of the module."""
+    module = sequential(norm="pre")
+    mlp = MLP.from_torch([sequential(norm="pre"), module])
+
+    def value(obs, x):
+        return vgf_kernels.torch.value(mlp, obs, x)
+
+    call = torch.compile(value, backend="eager", fullgraph=True) if compiled else value
+    call(*inputs())
+    copied, replaced = copy.deepcopy(mlp), module[place]
+    module[place] = torch.nn.Linear(16, 9) if isinstance(replaced, torch.nn.Linear) else torch.nn.Tanh()
+    with pytest.raises(ValueError, match=f"'{place}' of the module that MLP.from_torch has read is another one by now"):
+        call(*inputs())
+    vgf_kernels.torch.value(copied, *inputs())
+    module[place] = replaced
+    call(*inputs())
+
+
 def test_training_a_critic_on_its_own_targets():
     """A loop of optimizer step, Polyak update and call: every call sees the weights of its time."""
     critic, target = sequential(seed=1), sequential(seed=2)

@@ -80,6 +80,7 @@ class MLP(Described):
             raise RuntimeError(
                 "the MLP of a compiled graph is gone; keep it for as long as the graph is called"
             )
+        mlp._source.check()
         return mlp
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -132,7 +133,7 @@ class MLP(Described):
         own `forward` is then tried with random weights, on concat(obs, action) or its parts; where it takes neither, a
         warning says so.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
-        call; a submodule replaced by another needs a new MLP.
+        call; a submodule replaced by another is an error then, since it needs a new MLP.
 
         Raises:
             ValueError: the module is not a plain MLP, or the members differ; the message says where.

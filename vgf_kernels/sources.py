@@ -81,6 +81,9 @@ class ArraySource:
     def version(self) -> tuple:
         return ()
 
+    def check(self) -> None:
+        pass
+
     def dtype(self) -> str:
         return str(self._members[0][0].W.dtype).removeprefix("torch.")
 
@@ -180,7 +183,11 @@ class TorchSource:
             for key in ("weight", "bias")
         ]
         self._fixed: list | None = None  # with_tensors: read these instead of the modules' parameters
+        self._places: list[tuple] = []  # of the modules that were read: (their parent's modules, name, module)
         self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_places": []}  # the modules of a copy are its own
 
     @classmethod
     def from_modules(cls, modules, *, activation, norm, norm_eps) -> TorchSource:
@@ -200,7 +207,22 @@ class TorchSource:
         source = cls(tables, *read[0][1:])
         for module, chain in zip(modules, tables):
             _check_forward(module, cls([chain], *read[0][1:]))
+        source._places = [
+            (parent._modules, name, child)
+            for module in modules
+            for parent in module.modules()
+            for name, child in parent.named_children()
+        ]
         return source
+
+    def check(self) -> None:
+        """Raise ValueError where a module that was read is no longer part of what it was read from."""
+        for modules, name, module in self._places:
+            if modules.get(name) is not module:
+                raise ValueError(
+                    f"{name!r} of the module that MLP.from_torch has read is another one by now, "
+                    f"{type(modules.get(name)).__name__} for {type(module).__name__}; make a new MLP"
+                )
 
     def tensors(self) -> list:
         """All parameters in layer order; an absent bias or affine norm is left out."""
@@ -221,6 +243,7 @@ class TorchSource:
         return source
 
     def members(self) -> list[list[Layer]]:
+        self.check()
         tensors = iter(self.tensors())
 
         def read(table):
@@ -232,6 +255,7 @@ class TorchSource:
         return [[layer(*tables) for tables in chain] for chain in self._chains]
 
     def version(self) -> tuple:
+        self.check()
         tensors = self.tensors()
         try:
             writes = [p._version for p in tensors]

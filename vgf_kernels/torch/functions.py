@@ -242,7 +242,7 @@ def td_target(
     )  # fmt: skip
 
 
-@documented(CONSTANT)
+@documented(CONSTANT + " A compiled graph holds the steps one after the other: another num_steps compiles another.")
 def transport(
     score_fn: Callable[[Tensor], Tensor],
     particles: Tensor,
