@@ -227,7 +227,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--precision", nargs="+", choices=("fp32", "tf32", "bf16"), help="in which they compute; default: all they have"
     )
-    parser.add_argument("--minutes", type=float, default=30, help="for everything, about")
+    parser.add_argument("--minutes", type=float, default=30, help="for everything, about; default: 30")
     parser.add_argument(
         "--quick", action="store_true", help="fewer networks, two small cases, fewer contestants"
     )

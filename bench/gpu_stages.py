@@ -19,9 +19,11 @@ from pathlib import Path
 import torch
 from cases import CASES, as_mlp, make_data
 from machine import describe_machine
+from peers import Absent
 from peers.torch_peer import TorchDevice
 
 import vgf_kernels.torch as vgf
+from vgf_kernels.engines import resolve
 
 STATES = (1, 20, 64, 128, 256, 1024, 10_560)
 REPLAYS = 20
@@ -57,14 +59,20 @@ def milliseconds(call: Callable, on: TorchDevice) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the JSON file")
-    parser.add_argument("--backend", choices=("cuda", "triton", "cpu"), default="cuda", help="the engine")
-    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="in which it computes")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where")
-    parser.add_argument("--states", type=int, nargs="+", default=STATES, help="batch sizes")
+    parser.add_argument("--backend", choices=("cuda", "triton", "cpu"), default="cuda", help="the engine; default: cuda")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="in which it computes; default: bf16")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where; default: cuda")
+    parser.add_argument("--states", type=int, nargs="+", default=STATES, help=f"batch sizes; default: {STATES}")
     options = parser.parse_args()
-    on = TorchDevice(options.device, options.precision)
+    if min(options.states) < 1:
+        parser.error(f"--states: expected at least 1, got {min(options.states)}")
+    try:
+        on = TorchDevice(options.device, options.precision)
+        resolve(options.backend, options.device, "float32", options.precision)
+    except (Absent, RuntimeError, ValueError) as reason:
+        parser.error(str(reason))
     settings = {"backend": options.backend, "precision": options.precision}
     record = {"machine": describe_machine() | on.describe(), **settings, "milliseconds": {}}
     for states in options.states:

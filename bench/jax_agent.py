@@ -166,7 +166,9 @@ def save(options: dict, times: dict[str, dict[Contestant, list[float]]]) -> Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--euler-steps", type=int, default=5, help="K of the behaviour policy")
     parser.add_argument("--flow-steps", type=int, default=1, help="L of the flow")
     parser.add_argument("--amortized", action="store_true", help="along a learned score")

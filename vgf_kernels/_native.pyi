@@ -7,7 +7,7 @@ All pointers are addresses of contiguous float32 arrays unless said otherwise. E
 from collections.abc import Sequence
 
 def isa() -> str:
-    """The instruction set in use: "avx512bf16", "avx512", "avx2" or "scalar". Raises RuntimeError if VGF_CPU_ISA names
+    """The instruction set in use: "avx512amx", "avx512bf16", "avx512", "avx2" or "scalar". Raises RuntimeError if VGF_CPU_ISA names
     an unknown or unsupported one."""
 
 def supported_isas() -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Function = TypeVar("Function", bound=Callable)
 
-BACKEND = """backend: "auto", "cuda", "triton", "cpu" or "reference"; "auto" obeys VGF_BACKEND, then takes the
+BACKEND = """backend: "auto", "cuda", "triton" (torch alone), "cpu" or "reference"; "auto" obeys VGF_BACKEND, then takes the
             first engine that serves the arrays' device. A forced engine that cannot run raises.
         precision: "fp32", "tf32", "bf16", or None for the framework's own setting (fp32 on the CPU)."""
 

@@ -73,7 +73,7 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return 5 * waves * (std::max(weights, multiply) + between);
 }
 
-// The same of the Hopper kernel, from times on an H100 (sm90_design.md): tiles of 64 rows.
+// The same of Hopper's tile kernel, from times on an H100 (sm90_design.md): tiles of 64 rows.
 double hopper_cost(const Program& p, int at_once, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = (p.rows + rows - 1) / rows;
   const int blocks = hopper_blocks(tiles, at_once, machine);

@@ -21,7 +21,6 @@ enum class Family { general, hopper_tiles, hopper_latency };
 constexpr int kLargestTile = 128;
 VGF_HD constexpr int largest_tile(Precision precision) { return precision == Precision::bf16 ? 128 : 64; }
 
-// Fits a program to a machine: fills in tiles, rows_per_tile, states_per_tile, the scratch layout and the shared memory.
 struct Schedule {
   Family family;
   int M;             // rows of a tile, of which whole states fill what they can
@@ -30,6 +29,7 @@ struct Schedule {
   int shared_bytes;  // of a block
   std::int64_t scratch_bytes;  // of all blocks
 };
+// Fits a program to a machine: fills in tiles, rows_per_tile, states_per_tile, the scratch layout and the shared memory.
 // Hopper's kernels take bfloat16 networks with a norm before the activation or none, as wide as fits; among what can run the
 // program, a cost model decides.
 // whole_states: the tile does what its particles do together, so that N <= largest_tile(precision).

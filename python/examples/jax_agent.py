@@ -58,11 +58,15 @@ def play(networks: dict, settings: Settings, implementation, count: int = 100) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     parser.add_argument("--updates", type=int, default=20, help="how many, of each agent")
     parser.add_argument("--amortized", action="store_true", help="move particles along a learned score")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the library")
     arguments = parser.parse_args()
+    if arguments.updates < 1:
+        parser.error(f"--updates: expected at least 1, got {arguments.updates}")
     settings = Settings(amortized=arguments.amortized, precision=arguments.precision)
     rng = np.random.default_rng(0)
     batches = [make_batch(rng) for _ in range(arguments.updates)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from offline.environment import Dataset, behaviour, collect, play
 from offline.figure import draw
 from offline.runs import EVALUATED_STEPS, Run
 from tqdm import tqdm
+
+from vgf_kernels.checks import ENGINES
+from vgf_kernels.engines import check_available
 
 BATCH = 256  # B
 EVALUATION_SEED = 10_000  # apart from the seeds of the datasets
@@ -102,13 +106,28 @@ def report(runs: list[Run], backend: str) -> None:
         print(f"seed {run.seed}: " + ", ".join(f"{phase} {s:.1f} s" for phase, s in run.phases.items()))
 
 
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End the program where a run could not: before it has begun."""
+    for name in ("dataset_size", "updates", "episodes", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
+    for path in filter(None, (options.output, options.save_critic)):
+        if not Path(path).absolute().parent.is_dir():
+            parser.error(f"{path}: its folder is not there; make it first")
+    if options.backend != "torch":
+        try:
+            check_available(options.backend)
+        except RuntimeError as reason:
+            parser.error(str(reason))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="an agent for each")
     parser.add_argument(
-        "--backend", default="auto", help="a backend of vgf_kernels.torch, or torch: plain eager torch"
+        "--backend", choices=("auto", *ENGINES, "torch"), default="auto", help="of vgf_kernels.torch; torch: plain eager torch"
     )
     parser.add_argument("--dataset-size", type=int, default=40_000, help="transitions to collect")
     parser.add_argument("--updates", type=int, default=4_000, help="gradient steps")
@@ -117,6 +136,7 @@ def main() -> None:
     parser.add_argument("--output", default="train_offline.png", help="where to write the figure")
     parser.add_argument("--save-critic", metavar="NPZ", help="also write the last seed's networks and states")
     options = parser.parse_args()
+    check(parser, options)
 
     torch.set_num_threads(options.threads)
     runs = []

@@ -7,13 +7,14 @@ import os
 import platform
 
 from .. import __version__, cpu, ranges
-from ..engines import backends
+from ..engines import backends, requested
 from ..numpy import arrays
 
 PACKAGES = ("numpy", "torch", "triton", "jax")
 VARIABLES = {
     "VGF_BACKEND": "forces an engine",
     "VGF_CPU_ISA": "forces an instruction set",
+    "VGF_CPU_DENSE": "1: the cpu engine leaves out no unit that is off",
     "VGF_NUM_THREADS": "threads of the cpu engine",
     "OMP_NUM_THREADS": "the same, where VGF_NUM_THREADS is not set",
     "VGF_TRITON_AUTOTUNE": "0: the triton engine measures no configurations",
@@ -63,4 +64,9 @@ def _threads() -> str:
 
 
 def _variable(name: str, meaning: str) -> str:
+    if name == "VGF_BACKEND":
+        try:
+            requested("auto")
+        except ValueError as error:
+            return f"unusable: {error}"
     return f"{os.environ.get(name) or 'not set'} ({meaning})"

@@ -1,5 +1,5 @@
 // Which memory a pointer points to: of a generic address the hardware would have to find out, at several instructions and a
-// longer wait each. And loads and stores of 8 or 16 bytes that say so themselves. PTX ISA, "Data Movement and Conversion
+// longer wait each. And loads and stores that say so themselves. PTX ISA, "Data Movement and Conversion
 // Instructions: ld, st, prefetch".
 #pragma once
 
@@ -45,12 +45,6 @@ __device__ inline void store_shared(std::uint32_t address, float x) {
 }
 
 // Past L1, which has better to keep.
-__device__ inline void load_global(std::uint32_t (&word)[4], const void* global) {
-  asm volatile("ld.global.cg.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3])
-               : "l"(global_address(global))
-               : "memory");
-}
 __device__ inline void store_global(void* global, const std::uint32_t (&word)[4]) {
   asm volatile("st.global.cg.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(global_address(global)), "r"(word[0]), "r"(word[1]),
                "r"(word[2]), "r"(word[3])

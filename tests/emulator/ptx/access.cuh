@@ -35,7 +35,6 @@ inline void store_shared(std::uint32_t address, const std::uint32_t (&word)[4]) 
   std::memcpy(at_shared_address(address), word, sizeof word);
 }
 inline void store_shared(std::uint32_t address, float x) { std::memcpy(at_shared_address(address, 4), &x, 4); }
-inline void load_global(std::uint32_t (&word)[4], const void* global) { std::memcpy(word, aligned(global), sizeof word); }
 inline void store_global(void* global, const std::uint32_t (&word)[4]) { std::memcpy(aligned(global), word, sizeof word); }
 inline void prefetch(const void*) {}
 
