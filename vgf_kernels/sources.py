@@ -410,7 +410,8 @@ def _check_forward(module, source: TorchSource) -> None:
     tried = False
     for parts in _parts(x.shape[1]):
         try:
-            with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 got = functional_call(module, state, x.split(parts, dim=1))
         except Exception:  # it is not made for these
             continue

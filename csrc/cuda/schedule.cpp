@@ -43,7 +43,7 @@ int hopper_blocks(std::int64_t tiles, int at_once, const Machine& machine) {
   return static_cast<int>(std::min<std::int64_t>(round_up(tiles * at_once, kCluster), machine.clusters * kCluster));
 }
 
-// Rows of a Hopper tile: no more warps have some than it takes to keep all blocks at work equally often.
+// Rows of a Hopper tile: no more warps have any than it takes to keep all clusters at work equally often.
 std::int64_t hopper_rows_per_tile(const Program& p, bool whole_states, int at_once, const Machine& machine) {
   const auto per = [](std::int64_t n, std::int64_t d) { return (n + d - 1) / d; };
   const std::int64_t most = rows_per_tile(p, kHopperRows, whole_states), at_a_time = machine.clusters * kCluster / at_once;

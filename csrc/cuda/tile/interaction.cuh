@@ -2,8 +2,8 @@
 //
 // x, dq, phi, attraction, repulsion: [rows][A] floats in the block's scratch (L1). kernel: [rows][kPairPitch] floats in
 // shared memory, 32 particles j at a time; where a state has no more, its distances first. Cost model: rows N (6 A + 20)
-// instructions a step on 256 threads, and 4,000 of a warp for the median of a state of up to 32 particles. Steps of states of up to kFewParticles with up to kFewDims numbers each
-// are a warp's: warp_step.cuh.
+// instructions a step on 256 threads, and 4,000 of a warp for the median of a state of up to 32 particles. A step of a state
+// of up to kFewParticles with up to kFewDims numbers each is a warp's: warp_step.cuh.
 #pragma once
 
 #include "median.cuh"
