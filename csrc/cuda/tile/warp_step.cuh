@@ -1,14 +1,15 @@
 // A step of a state of few particles, by one warp: gradient, median, kernel, direction and update. It waits for nobody, and
 // states are divided among the warps of a block.
 //
-// A lane takes pairs of particles i < j (each distance once), or four numbers of a particle. Shared memory of a state, kFewPitch
+// A lane takes pairs of particles i < j (each distance once), or four numbers of a particle. Shared memory, a state's own, kFewPitch
 // floats a particle:
 //   x, dq      [n][numbers, by fours]    from scratch, where Adam's moments stay
 //   kernel     [n][kFewKernelPitch]      k(x_i, x_j), both halves
 //   distances  [pairs]                   squared
 //   middle     [2]                       of all n^2 distances, in order
-// Cost model, n = 10 with 8 numbers each, instructions of the warp: 150 for x and dq, 120 for the distances, 600 for the median,
-// 250 for bandwidth and kernel, 450 for the sums and Adam; once three latencies of L2. 3,000 to 4,000 clocks of a warp by itself.
+// Cost model, n = 10 with 8 numbers each, of two critics, clocks of a warp by itself, from its machine code (sm_90a) and assumed
+// latencies: 1,200 for x and dq, an L2 latency among them, 700 for the distances, 2,000 for the median, 1,200 for bandwidth and
+// kernel, 1,900 for sums and Adam: 7,000, of which nothing has been measured.
 #pragma once
 
 #include <ptx/access.cuh>
@@ -73,7 +74,6 @@ class WarpStep {
     if (rule.median) find_middle();
     const Bandwidth b = fill_kernel(wrong);
     move(b, Corrections::of(counted(p.update.first_step) + round));
-    ptx::sync_warp();  // the next state's take the place of these
   }
 
  private:
