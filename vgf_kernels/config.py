@@ -140,6 +140,6 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
 def compiled_options(options: Any, config: FlowConfig) -> Any:
     """A config as the FlowOptions `options` of a compiled module."""
     return options(
-        int(config.num_steps), config.learning_rate, config.alpha, config.aggregate, config.kernel,
+        config.num_steps, config.learning_rate, config.alpha, config.aggregate, config.kernel,
         config.bandwidth, config.bandwidth_grad, config.optimizer, config.clip,
     )  # fmt: skip

@@ -138,7 +138,7 @@ class MLP(Described):
         Raises:
             ValueError: the module is not a plain MLP, or the members differ; the message says where.
         """
-        from .sources import TorchSource
+        from .torch_source import TorchSource
 
         source = TorchSource.from_modules(module, activation=activation, norm=norm, norm_eps=norm_eps)
         return cls(source, activation=source.activation, norm=source.norm, norm_eps=source.norm_eps)
@@ -173,7 +173,7 @@ class MLP(Described):
 
     def to_torch(self):
         """A new torch module with a copy of the weights: nn.Sequential, or an nn.ModuleList of E of them."""
-        from .sources import to_torch
+        from .torch_source import to_torch
 
         return to_torch(self)
 

@@ -65,37 +65,41 @@ void PackedMlp::lay_out(Precision precision, const float* base) {
 void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
   if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
   const Range range("pack", spec_.ensemble);
-  std::vector<PackPanel> tasks;
-  std::vector<int> members;  // of each task
-  int member = 0;
-  const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
-    for (int i = 0; p.first && i < p.count(); i++) {
-      const int column = i * p.width();
-      tasks.push_back({W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
-                       writable(p.first + i * p.stride())});
-      members.push_back(member);
-    }
+  struct Task {
+    PackPanel panel;
+    int member;
+    bool finite;
   };
-  for (std::size_t i = 0; i < layers_.size(); i++) {
-    const PackedLayer& layer = layers_[i];
-    const LayerWeights& from = weights[i];
-    member = static_cast<int>(i) / spec_.layers();
-    add(layer.forward, from.W, from.stride_in, from.stride_out);
-    add(layer.backward, from.W, from.stride_out, from.stride_in);
-    fill_vector(writable(layer.b), from.b, layer.out, 0.0f);
-    fill_vector(writable(layer.scale), from.scale, layer.out, 1.0f);
-    fill_vector(writable(layer.bias), from.bias, layer.out, 0.0f);
-    for (long k = 0; layer.head && k < padded(layer.in); k++)
-      writable(layer.head)[k] = k < layer.in ? from.W[k * from.stride_in] : 0.0f;
+  std::vector<Task> tasks;
+  for (int e = 0; e < spec_.ensemble; e++) {
+    const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
+      for (int i = 0; p.first && i < p.count(); i++) {
+        const int column = i * p.width();
+        const PackPanel panel{W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
+                              writable(p.first + i * p.stride())};
+        tasks.push_back({panel, e, true});
+      }
+    };
+    for (int l = 0; l < spec_.layers(); l++) {
+      const PackedLayer& to = layer(e, l);
+      const LayerWeights& from = weights[e * spec_.layers() + l];
+      add(to.forward, from.W, from.stride_in, from.stride_out);
+      add(to.backward, from.W, from.stride_out, from.stride_in);
+      fill_vector(writable(to.b), from.b, to.out, 0.0f);
+      fill_vector(writable(to.scale), from.scale, to.out, 1.0f);
+      fill_vector(writable(to.bias), from.bias, to.out, 0.0f);
+      for (long k = 0; to.head && k < padded(to.in); k++)
+        writable(to.head)[k] = k < to.in ? from.W[k * from.stride_in] : 0.0f;
+    }
+    *writable(finite_[e]) = 1;
   }
   const auto pack_panel = kernels().pack_panel;
-  std::vector<char> finite(tasks.size());
   run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i) { finite[i] = pack_panel(tasks[i]); });
+    member.share(static_cast<std::int64_t>(tasks.size()),
+                 [&](std::int64_t i) { tasks[i].finite = pack_panel(tasks[i].panel); });
   });
-  for (const float* of_member : finite_) *writable(of_member) = 1;
-  for (std::size_t i = 0; i < tasks.size(); i++)
-    if (!finite[i]) *writable(finite_[members[i]]) = 0;
+  for (const Task& task : tasks)
+    if (!task.finite) *writable(finite_[task.member]) = 0;
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,

@@ -11,6 +11,9 @@
 namespace vgf::cuda {
 namespace {
 
+// How many times d it takes to make n.
+constexpr std::int64_t per(std::int64_t n, std::int64_t d) { return (n + d - 1) / d; }
+
 // The largest sizes among the networks of a program.
 struct Extent {
   int columns = 0;   // of a product
@@ -45,7 +48,6 @@ int hopper_blocks(std::int64_t tiles, int at_once, const Machine& machine) {
 
 // Rows of a Hopper tile: no more warps have any than it takes to keep all clusters at work equally often.
 std::int64_t hopper_rows_per_tile(const Program& p, bool whole_states, int at_once, const Machine& machine) {
-  const auto per = [](std::int64_t n, std::int64_t d) { return (n + d - 1) / d; };
   const std::int64_t most = rows_per_tile(p, kHopperRows, whole_states), at_a_time = machine.clusters * kCluster / at_once;
   const std::int64_t tiles = per(per(p.rows, most), at_a_time) * at_a_time;
   const std::int64_t fewest = whole_states ? per(p.rows / p.N, tiles) * p.N : per(p.rows, tiles);
@@ -56,7 +58,7 @@ std::int64_t hopper_rows_per_tile(const Program& p, bool whole_states, int at_on
 double gain_of(const Program& p, int at_once) {
   if (at_once == 1) return 1;
   const int members = p.critic.present() ? p.critic.ensemble : p.judge.present() ? p.judge.ensemble : 1;
-  const double gain = static_cast<double>(members) / ((members + at_once - 1) / at_once);
+  const double gain = static_cast<double>(members) / per(members, at_once);
   return p.policy.present() ? (1 + gain) / 2 : gain;
 }
 
@@ -64,20 +66,20 @@ double gain_of(const Program& p, int at_once) {
 // under way, and multiplies M rows with them. Microseconds a 512 x 512 layer in bf16, from public figures of an H200's L2
 // bandwidth and mma.sync rates, times five, which an H100 was measured to take; only their ratios matter.
 double cost(const Program& p, Precision precision, int M, bool whole_states, const Machine& machine) {
-  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = per(p.rows, rows);
   const double active = std::min(1.0, static_cast<double>(tiles) / machine.multiprocessors);
   const double weights = (4.7 + 7.8 * active) * element_bytes(precision) / 2;
   const double slower = precision == Precision::bf16 ? 1 : precision == Precision::tf32 ? 2 : 6;
   const double multiply = 0.116 * M * slower, between = 0.02 * M * element_bytes(precision) / 2;
-  const std::int64_t waves = (tiles + machine.multiprocessors - 1) / machine.multiprocessors;
+  const std::int64_t waves = per(tiles, machine.multiprocessors);
   return 5 * waves * (std::max(weights, multiply) + between);
 }
 
 // The same of Hopper's tile kernel, from times on an H100 (sm90_design.md): tiles of 64 rows.
 double hopper_cost(const Program& p, int at_once, bool whole_states, const Machine& machine) {
-  const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = (p.rows + rows - 1) / rows;
+  const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = per(p.rows, rows);
   const int blocks = hopper_blocks(tiles, at_once, machine);
-  const std::int64_t waves = (tiles * at_once + blocks - 1) / blocks;
+  const std::int64_t waves = per(tiles * at_once, blocks);
   return waves * (at_once == 1 ? 11.0 : 13.0) / gain_of(p, at_once);
 }
 
@@ -100,8 +102,8 @@ struct Teams {
 // The same of the latency kernel, which runs all members at once, from times on an H100 (sm90_latency.md). In narrow layers
 // all kernels wait for latencies.
 double latency_cost(const Program& p, int M, bool whole_states, const Teams& teams) {
-  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = (p.rows + rows - 1) / rows;
-  const std::int64_t waves = (tiles + teams.clusters - 1) / teams.clusters;
+  const std::int64_t rows = rows_per_tile(p, M, whole_states), tiles = per(p.rows, rows);
+  const std::int64_t waves = per(tiles, teams.clusters);
   return waves * (4.4 + 0.06 * M) / gain_of(p, kMostBlocks);
 }
 
@@ -194,7 +196,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   p.rows_per_tile = static_cast<int>(best.family == Family::hopper_tiles
                                          ? hopper_rows_per_tile(p, whole_states, p.at_once, machine)
                                          : rows_per_tile(p, best.M, whole_states));
-  p.tiles = (p.rows + p.rows_per_tile - 1) / p.rows_per_tile;
+  p.tiles = per(p.rows, p.rows_per_tile);
   p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);
   p.team = teams.team;
   p.at = carve(p, extent, precision, best.family, best.M);

@@ -52,8 +52,8 @@ class Config(NamedTuple):
     def of(cls, config: FlowConfig) -> Config:
         median = isinstance(config.bandwidth, str)
         return cls(
-            float(config.learning_rate), float(config.alpha), config.aggregate, config.kernel is not None,
-            median, 0.0 if median else float(config.bandwidth), config.bandwidth_grad, config.optimizer,
+            config.learning_rate, config.alpha, config.aggregate, config.kernel is not None,
+            median, 0.0 if median else config.bandwidth, config.bandwidth_grad, config.optimizer,
             Clip.of(config.clip),
         )  # fmt: skip
 

@@ -81,7 +81,7 @@ class TritonEngine:
         self._run(
             flow, critic, obs, particles, (out,),
             numbers=(
-                int(config.num_steps), *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
+                config.num_steps, *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
             ),
             config=config,
             constants=(config.aggregate, config.optimizer, config.clip is not None, trajectory),
@@ -94,7 +94,7 @@ class TritonEngine:
         path = [particles.clone(memory_format=torch.contiguous_format)]
         first_moment, second_moment = torch.zeros_like(path[0]), torch.zeros_like(path[0])
         states = LargeStates(particles, config)
-        for step in range(1, int(config.num_steps) + 1):
+        for step in range(1, config.num_steps + 1):
             _, dq = self.value_and_grad(critic, obs, path[-1], config.aggregate)
             moved = states.step(path[-1], dq, first_moment, second_moment, step)
             path = [*path, moved] if trajectory else [moved]

@@ -190,8 +190,8 @@ def is_large(config: FlowConfig, N: int) -> bool:
 
 def rate_alpha_sigma(config: FlowConfig) -> tuple[float, float, float]:
     """Learning rate, alpha, and the bandwidth where it is a number."""
-    sigma = 0.0 if isinstance(config.bandwidth, str) else float(config.bandwidth)
-    return float(config.learning_rate), float(config.alpha), sigma
+    sigma = 0.0 if isinstance(config.bandwidth, str) else config.bandwidth
+    return config.learning_rate, config.alpha, sigma
 
 
 def bounds(clip: tuple[float, float] | None) -> tuple[float, float]:

@@ -9,6 +9,7 @@
 
 #include "../reduce.cuh"
 #include "../update.cuh"
+#include "gradient.cuh"
 #include "interaction.cuh"
 #include "place.cuh"
 #include "warp_step.cuh"
@@ -28,17 +29,13 @@ class Tile {
     if (p.observe_to) return pass.role != Role::end;
     if (done.role == Role::start) load(p.start, here.x());
     if (done.role == Role::policy && !done.observes) drift();
-    bool to_move = false;
-    if (done.role == Role::critic && ends_round(p, done)) {  // all members have given their gradients
-      to_move = !p.differentiate;
-      if (p.differentiate) results();
-    }
+    bool concludes = done.role == Role::critic && ends_round(p, done);  // all members have given their gradients
     if (done.role <= Role::policy && pass.role > Role::policy) {
       if (p.policy.present()) clip_samples();
       if (moves()) begin_moving();
-      to_move = p.given && moves();  // there is no critic's pass to move behind
+      concludes = p.given && moves();  // there is no critic's pass to conclude
     }
-    if (to_move) move(done.role == Role::critic ? done.round : 0);
+    if (concludes) conclude(done.role == Role::critic ? done.round : 0);
     if (done.role <= Role::critic && pass.role > Role::critic && moves()) end_moving();
     if (done.role == Role::judge && pass.role == Role::end) judge();
     return pass.role != Role::end;
@@ -71,23 +68,14 @@ class Tile {
     return aggregated(ensemble, how, [&](int e) { return here.q(e)[row]; });
   }
 
-  // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
   __device__ void combine() const {
-    const int ensemble = p.critic.ensemble, pitch = padded(p.A);
-    here.for_numbers([&](int i) {
-      const int row = i / p.A, at = row * pitch + i % p.A;
-      const bool mean = p.aggregate == Aggregate::mean;
-      const float smallest = mean ? 0 : value_of(ensemble, Aggregate::min, row);
-      float sum = 0;
-      int sharing = 0;
-      for (int e = 0; e < ensemble; e++) {
-        if (!mean && here.q(e)[row] != smallest) continue;
-        sum += here.member(e)[at];
-        sharing++;
-      }
-      // nobody is smallest where q is NaN
-      here.dq()[i] = sharing > 0 ? sum / sharing : ptx::as_float(0x7fc00000u);
-    });
+    const int fours = (p.A + 3) / 4;
+#pragma unroll 1
+    for (int i = ptx::thread(); i < here.rows * fours; i += kThreads) {
+      const int row = i / fours, four = i % fours;
+      const Four g = combined_gradient(here, row, four);
+      for (int k = 0; k < 4 && 4 * four + k < p.A; k++) here.dq()[row * p.A + 4 * four + k] = g.x[k];
+    }
     ptx::sync_block();
   }
 
@@ -106,17 +94,23 @@ class Tile {
     ptx::sync_block();
   }
 
-  // A step. Where a warp can, it takes a state, so that nobody waits for the slowest at every phase.
-  __device__ void move(int round) const {
-    if (WarpStep::takes(p)) {
+  // What was asked for of the gradients, or a step. Where a warp can, it takes a state's, so that nobody waits for the slowest
+  // at every phase.
+  __device__ void conclude(int round) const {
+    const bool steps = !p.differentiate;
+    if (steps && WarpStep::takes(p)) {
       for (int state = ptx::thread() / kLanes; state < here.rows / p.N; state += kWarps) WarpStep(here, work, state).run(round);
       ptx::sync_block();
     } else {
       if (!p.given) combine();
-      direction();
-      update(round);
+      if (!steps) results();
+      if (steps || p.phi) direction();
+      if (steps)
+        update(round);
+      else if (p.phi)
+        store(here.phi(), p.phi);
     }
-    if (p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
+    if (steps && p.trajectory) store(here.x(), p.particles + (round + 1) * p.rows * p.A);
   }
 
   // The particles' moments from the caller's, or zero.
@@ -155,7 +149,6 @@ class Tile {
 
   // What a single gradient was asked for.
   __device__ void results() const {
-    combine();
     if (p.q) store_values(p.critic.ensemble);
     if (p.dq) store(here.dq(), p.dq);
     if (p.jacobian && here.speaks) {
@@ -164,10 +157,6 @@ class Tile {
         here.for_numbers([&](int i) {
           p.jacobian[(e * p.rows + here.first_row) * p.A + i] = here.member(e)[i / p.A * pitch + i % p.A];
         });
-    }
-    if (p.phi) {
-      direction();
-      store(here.phi(), p.phi);
     }
   }
 

@@ -15,10 +15,9 @@
 #include <ptx/access.cuh>
 
 #include "../../math/elementary.hpp"
-#include "../reduce.cuh"
 #include "../select.cuh"
 #include "../update.cuh"
-#include "place.cuh"
+#include "gradient.cuh"
 
 namespace vgf::cuda {
 
@@ -99,28 +98,6 @@ class WarpStep {
     for (int number = lane(); number < pairs; number += kLanes) f(number, Pair(n, number, quotient(number, by_rectangle)));
   }
 
-  // dq of the aggregate from the members' own: their mean, or the smallest critic's, shared evenly at a tie.
-  __device__ Four gradient(int row, int four) const {
-    const bool mean = p.aggregate == Aggregate::mean;
-    Four sum{};
-    float smallest = 0;
-    int sharing = 0;
-    bool nan = false;
-#pragma unroll 2
-    for (int e = 0; e < p.critic.ensemble; e++) {
-      const Four its = *reinterpret_cast<const Four*>(here.member(e) + row * padded(p.A) + 4 * four);
-      const float q = here.q(e)[row];
-      nan |= q != q;
-      const bool alone = e == 0 || (!mean && q < smallest), shares = mean || q == smallest;
-      smallest = alone ? q : smallest;
-      sharing = alone ? 1 : sharing + shares;
-      for (int k = 0; k < 4; k++) sum.x[k] = alone ? its.x[k] : shares ? sum.x[k] + its.x[k] : sum.x[k];
-    }
-    const float share = nan && !mean ? ptx::as_float(0x7fc00000u) : 1.0f / sharing;  // nobody is smallest where q is NaN
-    for (int k = 0; k < 4; k++) sum.x[k] *= share;
-    return sum;
-  }
-
   // Whether a number is not finite: its distance to itself is NaN then, and so is the median.
   __device__ bool load() const {
     bool wrong = false;
@@ -132,7 +109,7 @@ class WarpStep {
         own.x[k] = here.x()[at + k];
         if (p.given) g.x[k] = here.dq()[at + k];
       }
-      if (!p.given) g = gradient(row, four);
+      if (!p.given) g = combined_gradient(here, row, four);
       for (int k = 0; k < 4; k++) wrong |= !(own.x[k] - own.x[k] == 0);
       x[i * fours + four] = own;
       dq[i * fours + four] = g;
