@@ -1,5 +1,6 @@
 // Runs every entry point of the CPU engine over awkward sizes, thread counts and concurrent callers, for the
-// sanitizers (see the README). Fails where a result depends on the number of threads or on other callers.
+// sanitizers (see the README). Fails where a result depends on the number of threads, on other callers, or on whether
+// weights are packed or borrowed.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -38,12 +39,15 @@ struct Net {
 
 // Everything the engine computes for one problem, one after the other.
 std::vector<float> everything(unsigned seed, int hidden, Sizes s, Activation activation, Norm norm,
-                              Precision precision, int threads) {
+                              Precision precision, int threads, bool borrows = false) {
   std::mt19937 rng(seed);
   const Net critic_net(rng, {s.O + s.A, hidden, hidden + 3, 1}, 2, activation, norm);
   const Net policy_net(rng, {s.O + s.A + 1, hidden, hidden + 1, hidden, s.A}, 1, activation, norm);
-  const auto critic = cpu::pack(critic_net.spec, critic_net.weights, true, precision, threads);
-  const auto policy = cpu::pack(policy_net.spec, policy_net.weights, false, precision, threads);
+  const auto packed = [&](const Net& net, bool gradient) {
+    return borrows ? cpu::borrow(net.spec, net.weights, gradient, threads)
+                   : cpu::pack(net.spec, net.weights, gradient, precision, threads);
+  };
+  const auto critic = packed(critic_net, true), policy = packed(policy_net, false);
   const auto obs = draw(rng, s.B * s.O, 1), x = draw(rng, s.B * s.N * s.A, 0.5f), reward = draw(rng, s.B, 1);
   const std::vector<float> uniform(s.B * s.N, 0.25f);
   FlowOptions options;
@@ -82,7 +86,7 @@ void check(bool same, const char* what) {
 
 int main() {
   unsigned seed = 0;
-  for (const int hidden : {1, 17, 33, 300})
+  for (const int hidden : {1, 17, 32, 33, 300})
     for (const Sizes s : {Sizes{1, 1, 1, 1}, Sizes{3, 2, 5, 7}, Sizes{9, 10, 4, 3}, Sizes{1, 30, 3, 2}, Sizes{2, 150, 2, 2}})
       for (const Norm norm : {Norm::none, Norm::pre, Norm::post})
         for (const Precision precision : {Precision::fp32, Precision::bf16}) {
@@ -91,6 +95,8 @@ int main() {
           const Activation activation = seed % 2 ? Activation::relu : Activation::gelu;
           const auto alone = everything(seed, hidden, s, activation, norm, precision, 1);
           check(alone == everything(seed, hidden, s, activation, norm, precision, 3), "three threads");
+          if (precision == Precision::fp32)
+            check(alone == everything(seed, hidden, s, activation, norm, precision, 3, true), "borrowed weights");
           std::vector<std::thread> callers;
           std::vector<std::vector<float>> results(3);
           for (auto& result : results)

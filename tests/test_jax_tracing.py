@@ -296,18 +296,18 @@ def test_a_traced_setting_is_refused_with_what_to_do(name):
         SETTINGS[name](v)
         return v
 
-    with pytest.raises(ValueError, match=rf"{name}: expected .*Tracer.*; .*static_argnames"):
+    with pytest.raises(ValueError, match=rf"{name}: expected .*Trace.*; .*static_argnames"):
         jax.jit(use)(0.5)
     jax.jit(use, static_argnames="v")(v=0.5)
 
 
 def test_a_traced_num_steps_goes_beside_the_config():
-    with pytest.raises(ValueError, match="num_steps: expected an integer.*Tracer.*; .*vgf_kernels.jax.* num_steps="):
+    with pytest.raises(ValueError, match="num_steps: expected an integer.*Trace.*; .*vgf_kernels.jax.* num_steps="):
         jax.jit(lambda v: FlowConfig(num_steps=v) and v)(1)
 
 
 def test_a_traced_discount_goes_into_the_mask():
-    with pytest.raises(ValueError, match=r"discount: expected .*Tracer.*; .*discount=1.0, mask=discount \* mask"):
+    with pytest.raises(ValueError, match=r"discount: expected .*Trace.*; .*discount=1.0, mask=discount \* mask"):
         jax.jit(td_target)(PROBLEM.mask, 0.9)
     got = jax.jit(lambda discount: td_target(discount * PROBLEM.mask, 1.0))(0.9)
     np.testing.assert_allclose(got, td_target(PROBLEM.mask, 0.9), rtol=1e-6, atol=1e-6)

@@ -13,10 +13,12 @@ try:
 
     _absent = None
 except ImportError as error:
-    _absent = (
-        f"the compiled module vgf_kernels._native cannot be imported from {Path(__file__).parent} ({error}); "
-        "reinstall the package, or leave its source tree if that is where you are"
-    )
+    _home = Path(__file__).parent
+    _absent = f"the compiled module vgf_kernels._native cannot be imported from {_home}"
+    if (_home.parent / "CMakeLists.txt").exists():
+        _absent += ", the source tree; use the command vgf-kernels, or start Python in another folder"
+    else:
+        _absent += f" ({error}); reinstall the package"
 
 DEVICE = "cpu"
 DTYPES = ("float32",)

@@ -155,15 +155,12 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
         std::memcpy(p.z + r * call_.row_stride, observed(p.tile.begin + r), padded(layer.out) * sizeof(float));
     }
     const auto product = [&](const Passenger& p) {
-      Gemm g{};
-      g.w = layer.forward.first;
-      g.panel_stride = layer.forward.stride();
-      g.end = layer.forward.count();
+      Gemm g = layer.forward.product();
       g.init = layer.b;
       g.c = p.z + z_at;
       g.c_stride = call_.row_stride;
       if (l == 0) {
-        g.w += static_cast<long>(call_.sizes.O) * kPanel;
+        g.w += static_cast<long>(call_.sizes.O) * g.k_stride;
         g.init = several_states ? g.c : observed(p.tile.begin);
         g.init_stride = several_states ? g.c_stride : 0;
       }
@@ -189,13 +186,10 @@ void Group::output(const Net& net, int e, int count) {
   const PackedLayer& last = net.mlp->layer(e, spec.hidden());
   for (int i = 0; i < count; i++) {
     const Passenger& p = passengers_[i];
-    Gemm g{};
+    Gemm g = last.forward.product();
     g.a = p.a;
     g.rows = p.tile.rows();
     g.k = skips(*net.mlp, e) ? p.active[spec.hidden() - 1].whole : all(last.in);
-    g.w = last.forward.first;
-    g.panel_stride = last.forward.stride();
-    g.end = last.forward.count();
     g.init = last.b;
     g.c = p.dy;
     g.c_stride = call_.row_stride;
@@ -235,9 +229,8 @@ void Group::backward(const Net& net, int e, int count) {
       whole(p, sparse ? p.active[l].whole : all(layer.backward.rows()), p.a);
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
-      Gemm g{};
-      g.panel_stride = layer.backward.stride();
-      g.w = layer.backward.first + first * g.panel_stride;
+      Gemm g = layer.backward.product();
+      g.w += first * g.panel_stride;
       g.end = panels;
       g.c = p.dy;
       g.c_stride = call_.row_stride;

@@ -59,8 +59,8 @@ struct Gemm {
   const float* a;  // blocked, from the first row on
   int rows;
   Active k;
-  const float* w;  // first panel: w[k * kPanel + column]
-  long panel_stride;
+  const float* w;  // first panel: w[k * k_stride + column]
+  long panel_stride, k_stride;  // k_stride: kPanel, but for a matrix in float32 that is read in place
   int begin, end;  // the panels to compute
   const float* init;  // row-major like c; stride 0 repeats one row (a bias); null: zeros
   long init_stride;
@@ -153,7 +153,7 @@ struct PackPanel {
   std::ptrdiff_t stride_k, stride_c;
   int depth, columns;  // columns past these, and the last pair's second k, become zero
   PanelLayout layout;
-  float* to;
+  float* to;  // null: nothing is packed, only looked through
 };
 
 // How bfloat16 products follow a list of units.

@@ -19,22 +19,35 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 }  // namespace
 
-PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory)
+PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory,
+                     const std::vector<LayerWeights>* borrowed)
     : spec_(spec), gradient_(gradient), memory_(memory) {
   if (spec.layers() < 2) throw std::invalid_argument("pack: expected at least one hidden layer");
   if (gradient && spec.widths.back() != 1)
     throw std::invalid_argument("pack: a gradient needs a critic, whose last width is 1");
   for (int l = 1; l <= spec.layers(); l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
-  lay_out(precision, nullptr);
+  lay_out(precision, nullptr, borrowed);
   if (!memory_) {
     own_.reset(static_cast<float*>(std::aligned_alloc(64, (bytes() + 63) / 64 * 64)));
     if (!own_) throw std::bad_alloc();
     memory_ = own_.get();
   }
-  lay_out(precision, memory_);
+  lay_out(precision, memory_, borrowed);
 }
 
-void PackedMlp::lay_out(Precision precision, const float* base) {
+PackedMlp::PackedMlp(const PackedMlp& ensemble, int member)
+    : spec_(ensemble.spec_),
+      gradient_(ensemble.gradient_),
+      max_width_(ensemble.max_width_),
+      floats_(ensemble.floats_ / ensemble.spec_.ensemble),
+      memory_(ensemble.memory_),
+      finite_{ensemble.finite_[member]} {
+  const auto first = ensemble.layers_.begin() + member * spec_.layers();
+  layers_.assign(first, first + spec_.layers());
+  spec_.ensemble = 1;
+}
+
+void PackedMlp::lay_out(Precision precision, const float* base, const std::vector<LayerWeights>* borrowed) {
   layers_.clear();
   floats_ = 0;
   const auto take = [&](long count) {
@@ -51,7 +64,13 @@ void PackedMlp::lay_out(Precision precision, const float* base) {
       layer.out = spec_.widths[l + 1];
       layer.bf16 = precision == Precision::bf16 && l > 0 && !last;
       layer.forward = {layer.bf16 ? kernels().bf16.layout : PanelLayout::single, layer.in, layer.out};
-      layer.forward.first = take(layer.forward.floats());
+      const LayerWeights* there = borrowed ? &(*borrowed)[e * spec_.layers() + l] : nullptr;
+      if (there && there->stride_out == 1 && layer.out % kPanel == 0 && !layer.bf16) {
+        layer.forward.first = there->W;
+        layer.forward.borrowed = there->stride_in;
+      } else {
+        layer.forward.first = take(layer.forward.floats());
+      }
       layer.backward = {layer.bf16 ? PanelLayout::pairs : PanelLayout::single, layer.out, layer.in};
       if (gradient_ && !last) layer.backward.first = take(layer.backward.floats());
       for (const float** part : {&layer.b, &layer.scale, &layer.bias}) *part = take(padded(layer.out));
@@ -73,18 +92,19 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
   std::vector<Task> tasks;
   for (int e = 0; e < spec_.ensemble; e++) {
     const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
-      for (int i = 0; p.first && i < p.count(); i++) {
+      for (int i = 0; i < p.count(); i++) {
         const int column = i * p.width();
         const PackPanel panel{W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
-                              writable(p.first + i * p.stride())};
+                              p.first ? writable(p.first + i * p.panel()) : nullptr};
         tasks.push_back({panel, e, true});
       }
     };
     for (int l = 0; l < spec_.layers(); l++) {
       const PackedLayer& to = layer(e, l);
       const LayerWeights& from = weights[e * spec_.layers() + l];
-      add(to.forward, from.W, from.stride_in, from.stride_out);
-      add(to.backward, from.W, from.stride_out, from.stride_in);
+      if (!to.forward.borrowed) add(to.forward, from.W, from.stride_in, from.stride_out);
+      // A matrix of which nothing is packed is looked through all the same, in the order in which it lies.
+      if (to.backward.first || to.forward.borrowed) add(to.backward, from.W, from.stride_out, from.stride_in);
       fill_vector(writable(to.b), from.b, to.out, 0.0f);
       fill_vector(writable(to.scale), from.scale, to.out, 1.0f);
       fill_vector(writable(to.bias), from.bias, to.out, 0.0f);
@@ -122,6 +142,21 @@ void pack_into(float* memory, const MlpSpec& spec, const std::vector<LayerWeight
 std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& spec, bool gradient,
                                            Precision precision) {
   return std::make_shared<const PackedMlp>(spec, gradient, precision, const_cast<float*>(memory));
+}
+
+std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
+                                        int threads) {
+  float nothing;
+  const PackedMlp counted(spec, gradient, Precision::fp32, &nothing, &weights);
+  const std::shared_ptr<float> memory = kept_memory(counted.bytes());
+  const auto packed = std::make_shared<PackedMlp>(spec, gradient, Precision::fp32, memory.get(), &weights);
+  packed->fill(weights, threads);
+  return {packed.get(), [packed, memory](const PackedMlp*) {}};
+}
+
+std::shared_ptr<const PackedMlp> member(const std::shared_ptr<const PackedMlp>& ensemble, int index) {
+  const auto one = std::make_shared<const PackedMlp>(*ensemble, index);
+  return {one.get(), [one, ensemble](const PackedMlp*) {}};
 }
 
 std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }

@@ -22,12 +22,22 @@ struct Panels {
   PanelLayout layout;
   int depth, columns;
   const float* first = nullptr;  // null: there are none
+  std::ptrdiff_t borrowed = 0;   // from k to k of the caller's matrix, whose columns they are; 0: they are packed
 
   int width() const { return layout == PanelLayout::rows16 ? 2 * kPanel : kPanel; }
   int count() const { return (columns + width() - 1) / width(); }
   int rows() const { return layout == PanelLayout::pairs ? (depth + 1) / 2 : depth; }
-  long stride() const { return static_cast<long>(rows()) * kPanel; }  // from panel to panel, in floats
-  long floats() const { return count() * stride(); }
+  long panel() const { return static_cast<long>(rows()) * kPanel; }  // floats
+  long floats() const { return count() * panel(); }
+  // A product with all panels, its other operands yet to be set.
+  Gemm product() const {
+    Gemm g{};
+    g.w = first;
+    g.panel_stride = borrowed ? kPanel : panel();
+    g.k_stride = borrowed ? borrowed : kPanel;
+    g.end = count();
+    return g;
+  }
 };
 
 struct PackedLayer {
@@ -40,7 +50,11 @@ struct PackedLayer {
 class PackedMlp {
  public:
   // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own.
-  PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr);
+  // Borrowed: weights whose matrices forward products read in place, where contiguous columns fill whole panels.
+  PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr,
+            const std::vector<LayerWeights>* borrowed = nullptr);
+  // A member of an ensemble, which must outlive it.
+  PackedMlp(const PackedMlp& ensemble, int member);
   void fill(const std::vector<LayerWeights>&, int threads);
 
   const MlpSpec& spec() const { return spec_; }
@@ -58,7 +72,7 @@ class PackedMlp {
     void operator()(float* p) const { std::free(p); }
   };
   // Lays everything out from `base` on; null only counts.
-  void lay_out(Precision, const float* base);
+  void lay_out(Precision, const float* base, const std::vector<LayerWeights>* borrowed);
   float* writable(const float* p) const { return memory_ + (p - memory_); }
 
   MlpSpec spec_;

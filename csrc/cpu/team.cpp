@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -111,6 +112,17 @@ Pool& pool() {
   return *the_pool;
 }
 
+struct Free {
+  void operator()(float* p) const { std::free(p); }
+};
+using Memory = std::unique_ptr<float, Free>;
+
+Memory allocate(std::size_t bytes) {
+  Memory memory(static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+
 }  // namespace
 
 void Barrier::wait() {
@@ -129,20 +141,26 @@ void run_team_work(int threads, TeamWork fn) {
 }
 
 float* thread_scratch(std::size_t floats) {
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
-  thread_local std::unique_ptr<float, Free> memory;
+  thread_local Memory memory;
   thread_local std::size_t capacity = 0;
   if (floats > capacity) {
-    const std::size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
     memory.reset();
     capacity = 0;
-    memory.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-    if (!memory) throw std::bad_alloc();
-    capacity = bytes / sizeof(float);
+    memory = allocate(floats * sizeof(float));
+    capacity = floats;
   }
   return memory.get();
+}
+
+std::shared_ptr<float> kept_memory(std::size_t bytes) {
+  thread_local std::multimap<std::size_t, Memory> kept;  // what nobody uses, by size
+  auto found = kept.lower_bound(bytes);
+  if (found == kept.end()) {
+    kept.clear();  // too small for what this thread does now
+    found = kept.emplace(bytes, allocate(bytes));
+  }
+  const auto used = std::make_shared<decltype(kept)::node_type>(kept.extract(found));
+  return {used->mapped().get(), [used](float*) { kept.insert(std::move(*used)); }};
 }
 
 }  // namespace vgf::cpu

@@ -178,13 +178,10 @@ void Unit::observe(Net& net, const float* obs, int slot) {
     for (int k = 0; k < width; k++)
       for (int s = 0; s < count; s++) input[blocked(k) + s * kPanel] = obs[(first_ + begin + s) * width + k];
     const PackedLayer& layer = net.mlp->layer(e, 0);
-    Gemm g{};
+    Gemm g = layer.forward.product();
     g.a = input;
     g.rows = count;
     g.k = group_.all(width);
-    g.w = layer.forward.first;
-    g.panel_stride = layer.forward.stride();
-    g.end = layer.forward.count();
     g.init = layer.b;
     g.c = net.observed + (static_cast<long>(e) * states_ + begin) * call_.row_stride;
     g.c_stride = call_.row_stride;

@@ -33,6 +33,7 @@ class PackedNetwork(NamedTuple):
     precision: str
     observations: int
     critic: bool
+    in_place: bool
 
 
 class Config(NamedTuple):

@@ -40,9 +40,10 @@ def pack(
 ) -> Packed:
     """The weights in an engine's own layout, for several calls with the same weights.
 
-    Inside jit as outside. Every function packs what comes as a Network; pack it yourself before a loop, or
-    where several calls share a network. Packed weights are a snapshot of the weights they were made of, and
-    serve one engine: "auto" takes that of the platform on which JAX puts what nobody has placed.
+    Inside jit as outside. Every function packs what comes as a Network (in float32 on the CPU, of up to 128 particles,
+    only what it cannot read in place); pack it yourself before a loop, or where several calls share a network. Packed
+    weights are a snapshot of the weights they were made of, and serve one engine: "auto" takes that of the platform
+    on which JAX puts what nobody has placed.
 
     Args:
         network: what `network` returned, or a snapshot MLP.
@@ -301,7 +302,7 @@ def transport(
     if learned:
         check_score_network(network, obs.shape, particles.shape)
         engine = _engine(backend, precision, "particles", particles, network)
-        score_fn = _field(engine, network, obs)
+        score_fn = _field(engine, network, obs, particles)
     else:
         engine = _engine(backend, precision, "particles", particles)
 
@@ -329,15 +330,16 @@ def transport(
         return jnp.concatenate([start[None], path])
 
 
-def _field(engine, network: Network | Packed, obs: Array) -> Callable[[jax.Array], jax.Array]:
+def _field(engine, network: Network | Packed, obs: Array, particles: Array) -> Callable[[jax.Array], jax.Array]:
     """x -> the network's output at concat(obs, x), by the engine's sampler.
 
     One Euler step of length one along a velocity field that does not look at the time ends at x + v. The
     round-off of taking x off again is that of a number of the size of x.
     """
-    packed = engine.prepare(jax.tree.map(_constant, network), obs.shape[1])
+    b, n, _ = particles.shape
+    policy = engine.prepare(jax.tree.map(_constant, network), obs.shape[1], b * n)
     obs = _constant(obs)
-    return lambda x: engine.sample(packed, obs, x, 1, None) - x
+    return lambda x: engine.sample(policy, obs, x, 1, None) - x
 
 
 def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:

@@ -21,7 +21,7 @@ from .networks import (
     weights_of,
     with_time,
 )
-from .platforms import ENGINES, default, engine_for
+from .platforms import ENGINES, Fused, default, engine_for
 from .precision import precisions
 from .primitive import run
 
@@ -51,9 +51,8 @@ class Engine:
         """role: as in Layout; observations: how many of its inputs are, which the cuda engine must know."""
         if role == "score":
             network = with_time(network)
-        engine = engine_for(self.backend, ENGINES[self.backend].platform if self.backend else default())
-        terms = self._terms([])
-        precision = dict(terms.precisions)[engine.name]
+        engine = self._likely()
+        precision = self._precision(engine)
         if engine.name == "cuda" and observations is None:
             raise ValueError(
                 "observations: the cuda engine's layout depends on how many inputs of the network are observations, "
@@ -65,15 +64,19 @@ class Engine:
         )
         packed = describe(network, gradient)._replace(layout=layout)
         (weights,) = run(
-            terms._replace(backend=engine.name), "pack", {"network": (packed, weights_of(network))}, [], [],
+            self._terms([])._replace(backend=engine.name), "pack", {"network": (packed, weights_of(network))}, [], [],
             [Result((size,), np.uint8)],
         )  # fmt: skip
         return Packed(weights, packed)
 
-    def prepare(self, score: Network | Packed, observations: int) -> Packed:
-        """A score as a policy, for several calls of `sample`."""
-        packed = score if isinstance(score, Packed) else self.pack(score, False, "score", observations)
-        return as_policy(packed)
+    def prepare(self, score: Network | Packed, observations: int, particles: int) -> Network | Packed:
+        """A score as a policy, for calls of `sample` with so many particles."""
+        if isinstance(score, Packed):
+            return as_policy(score)
+        engine = self._likely()
+        if engine.reads_in_place(self._precision(engine), particles):
+            return with_time(score)
+        return as_policy(self.pack(score, False, "score", observations))
 
     def value(self, critic, obs, actions):
         q = Result((critic.ensemble, STATES, actions.shape[1]))
@@ -155,6 +158,13 @@ class Engine:
         }
         steps = [jnp.asarray(count, np.int32) for count in steps]
         return run(terms, handler, operands, per_state, steps, results, **settings)
+
+    def _likely(self) -> Fused:
+        """The engine that was asked for, else the default platform's."""
+        return engine_for(self.backend, ENGINES[self.backend].platform if self.backend else default())
+
+    def _precision(self, engine: Fused) -> str:
+        return dict(self._terms([]).precisions)[engine.name]
 
     def _terms(self, packed: list[Packed]) -> Terms:
         layouts = [network.description.layout for network in packed]

@@ -33,7 +33,7 @@ class Engine:
     def pack(self, network, gradient, role, observations):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")
 
-    def prepare(self, score, observations):
+    def prepare(self, score, observations, particles):
         return with_time(score)
 
     def value(self, critic, obs, actions):

@@ -6,6 +6,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax.ffi
+import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
@@ -44,7 +45,7 @@ def _expand(engine: Fused, call: Call, *operands):
         if engine.name == "cpu":
             attributes["threads"] = call.terms.threads
         custom = Custom(
-            engine.prefix + handler, tuple(results), IN_PLACE.get(handler, ()), tuple(attributes.items())
+            engine.prefix + handler, tuple(results), ALIASES.get(handler, ()), tuple(attributes.items())
         )
         return vgf_custom_call.bind(*operands, custom=custom)
 
@@ -56,23 +57,26 @@ def _expand(engine: Fused, call: Call, *operands):
     if call.handler == "pack":
         ((net, weights),) = networks
         return pack(net.description._replace(layout=None), net.description.layout, weights)
-    packed = {}
+    packed, borrowed = {}, []
     for net, weights in networks:
         layout = net.description.layout
         if layout is None:
-            layout = Layout(engine.name, precision, arrays[0].shape[1], role_of(net.name))
-            weights = pack(net.description, layout, weights)
+            in_place = engine.reads_in_place(precision, arrays[0].shape[0] * arrays[1].shape[1])
+            layout = Layout(engine.name, precision, arrays[0].shape[1], role_of(net.name), in_place)
+            if in_place:
+                borrowed += weights
+            weights = [jnp.zeros(0, np.uint8)] if in_place else pack(net.description, layout, weights)
         packed[net.name] = net.description._replace(layout=layout), weights
         settings[net.name] = net.description.attribute(layout)
     if engine.counts_on_device and stepwise.needed(call, arrays, module.most_in_a_launch(precision)):
         return stepwise.run(call, packed, arrays, vgf_handler.bind)
     results = [result._replace(shape=shape) for result, shape in zip(call.results, call.shapes(operands))]
     weights = [array for _, held in packed.values() for array in held]
-    return custom(call.handler, results, [*weights, *arrays], **settings)
+    return custom(call.handler, results, [*weights, *arrays, *borrowed], **settings)
 
 
 SIZED = ("widths", "ensemble", "gradient", "precision", "observations", "critic")  # what packed_bytes asks for
-IN_PLACE = {"update": ((2, 1), (3, 2))}  # the moments; XLA copies operands that are needed afterwards
+ALIASES = {"update": ((2, 1), (3, 2))}  # the moments; XLA copies operands that are needed afterwards
 
 mlir.register_lowering(vgf_handler, functools.partial(_lower, platform="cpu"), platform="cpu")
 mlir.register_lowering(vgf_handler, functools.partial(_lower, platform="cuda"), platform="cuda")
@@ -88,12 +92,12 @@ class Custom(NamedTuple):
     """A custom call with everything but its operands.
 
     Attributes:
-        in_place: (operand, result) pairs that share their memory.
+        aliases: (operand, result) pairs that share their memory.
     """
 
     target: str
     results: tuple[Result, ...]
-    in_place: tuple[tuple[int, int], ...]
+    aliases: tuple[tuple[int, int], ...]
     attributes: tuple[tuple[str, Any], ...]
 
 
@@ -104,5 +108,5 @@ def _custom_results(*operands, custom: Custom):
 
 @functools.partial(mlir.register_lowering, vgf_custom_call)
 def _lower_custom_call(context, *operands, custom: Custom):
-    lower = jax.ffi.ffi_lowering(custom.target, operand_output_aliases=dict(custom.in_place))
+    lower = jax.ffi.ffi_lowering(custom.target, operand_output_aliases=dict(custom.aliases))
     return lower(context, *operands, **{name: encode(value) for name, value in custom.attributes})

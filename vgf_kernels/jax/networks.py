@@ -107,12 +107,14 @@ class Layout(NamedTuple):
         precision: "fp32", "tf32" or "bf16".
         observations: how many inputs are observations; the CUDA engine's layout depends on it.
         role: "critic", "policy" or "score": what the other inputs are.
+        in_place: not packed: the engine is given the weights themselves.
     """
 
     engine: str
     precision: str
     observations: int
     role: str
+    in_place: bool = False
 
 
 def role_of(name: str) -> str:
@@ -136,7 +138,9 @@ class Description(NamedTuple):
 
     def attribute(self, layout: Layout) -> PackedNetwork:
         """What a handler is told of the network, packed in this layout."""
-        return PackedNetwork(*self[:-1], layout.precision, layout.observations, layout.role == "critic")
+        return PackedNetwork(
+            *self[:-1], layout.precision, layout.observations, layout.role == "critic", layout.in_place
+        )
 
 
 @jax.tree_util.register_pytree_node_class

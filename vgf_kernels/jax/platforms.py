@@ -31,6 +31,10 @@ class Fused:
     remedy: str
     counts_on_device: bool
 
+    def reads_in_place(self, precision: str, particles: int) -> bool:
+        """Whether a call of so many particles is given the weights themselves: packing them takes longer than it gains."""
+        return self.name == "cpu" and precision == "fp32" and particles <= 128
+
     @functools.cache
     def handlers(self) -> Any:
         """The compiled module, its handlers registered.

@@ -132,10 +132,11 @@ static VGF_ALONE void gemm_pass(const Gemm& g, int row, int panel) {
   V sum[M][N];
   start(g, row, panel * kPer, sum);
   const float* a = g.a + row * kPanel;
+  const long k_stride = g.k_stride;
   Fetch fetch(g);
   for (int i = 0; i < g.k.count; i++) {
     const unsigned k = g.k.unit[i];
-    const long at = static_cast<long>(k) * kPanel;
+    const long at = static_cast<long>(k) * k_stride;
     fetch.line();
     V b[N];
 #pragma GCC unroll 16

@@ -36,6 +36,7 @@ static bool pack_panel(const PackPanel& p) {
     const int step = p.layout == PanelLayout::pairs ? 2 : 1;
     for (int i = 0; i < (p.layout == PanelLayout::rows16 ? 2 : 1) * kPanel * kPanel; i += V::kWidth)
       wrong = fma(V::load(block[0] + i), V(0.0f), wrong);
+    if (!to) continue;
     for (int r = 0; r < rows; r += step, to += kPanel)
 #pragma GCC unroll 4
       for (int v = 0; v < kPanel; v += V::kWidth) {

@@ -28,10 +28,15 @@ std::shared_ptr<const PackedMlp> pack(const MlpSpec&, const std::vector<LayerWei
 std::size_t packed_bytes(const PackedMlp&);
 bool has_gradient(const PackedMlp&);
 // The same in memory of the caller: packed_bytes() of it, which pack_into() fills and packed_at() then reads, given the
-// same network, gradient and precision. The members of an ensemble lie one after the other, in equal parts.
+// same network, gradient and precision.
 std::size_t packed_bytes(const MlpSpec&, bool gradient, Precision);
 void pack_into(float* memory, const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
 std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec&, bool gradient, Precision);
+// For a call of few particles, where copying all weights takes longer than it gains, float32: forward products read the
+// caller's matrices where they can, so these must outlive it. The rest is packed into memory that the thread keeps.
+std::shared_ptr<const PackedMlp> borrow(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, int threads);
+// One member of an ensemble, of the same weights.
+std::shared_ptr<const PackedMlp> member(const std::shared_ptr<const PackedMlp>& ensemble, int index);
 
 // q [E, B, N]
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes, int threads);

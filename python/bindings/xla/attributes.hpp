@@ -22,6 +22,7 @@ struct Network {
   std::string_view precision;
   std::int64_t observations;  // of its inputs
   bool critic;                // else a policy
+  bool in_place;              // not packed: its weights are the last operands
 
   MlpSpec spec() const {
     MlpSpec spec;
@@ -57,7 +58,8 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(vgf::bindings::Network, StructMember<Span<
                                       StructMember<std::string_view>("activation"),
                                       StructMember<std::string_view>("norm"), StructMember<double>("norm_eps"),
                                       StructMember<bool>("gradient"), StructMember<std::string_view>("precision"),
-                                      StructMember<std::int64_t>("observations"), StructMember<bool>("critic"));
+                                      StructMember<std::int64_t>("observations"), StructMember<bool>("critic"),
+                                      StructMember<bool>("in_place"));
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(vgf::Clip, StructMember<bool>("on"), StructMember<float>("low"),
                                       StructMember<float>("high"));
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(vgf::bindings::Config, StructMember<double>("learning_rate"),

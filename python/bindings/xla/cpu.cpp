@@ -23,7 +23,9 @@ std::size_t bytes_of(const Network& network) {
   return cpu::packed_bytes(network.spec(), network.gradient, precision_of(network.precision));
 }
 
-std::shared_ptr<const cpu::PackedMlp> packed(const Packed& buffer, const Network& network) {
+std::shared_ptr<const cpu::PackedMlp> packed(const Packed& buffer, const Network& network, Weights& borrowed,
+                                             int threads) {
+  if (network.in_place) return cpu::borrow(network.spec(), borrowed.of(network.spec()), network.gradient, threads);
   check_bytes(buffer, bytes_of(network));
   return cpu::packed_at(reinterpret_cast<const float*>(buffer.typed_data()), network.spec(), network.gradient,
                         precision_of(network.precision));
@@ -50,16 +52,11 @@ void gradient(const cpu::PackedMlp& critic, const float* obs, const float* actio
   cpu::value_and_grad(critic, obs, actions, q, dq, s, aggregate, threads);
 }
 
-// Member by member: they lie one after the other in the packed weights.
-void jacobian(const Packed& weights, const Network& critic, const float* obs, const float* actions, float* q, float* dq,
-              Sizes s, int threads) {
-  check_bytes(weights, bytes_of(critic));
-  MlpSpec member = critic.spec();
-  const std::size_t part = weights.element_count() / sizeof(float) / member.ensemble;
-  const auto* at = reinterpret_cast<const float*>(weights.typed_data());
-  member.ensemble = 1;
+void jacobian(const Packed& weights, const Network& critic, Weights& borrowed, const float* obs, const float* actions,
+              float* q, float* dq, Sizes s, int threads) {
+  const auto all = packed(weights, critic, borrowed, threads);
   for (std::int64_t e = 0; e < critic.ensemble; e++) {
-    const auto one = cpu::packed_at(at + e * part, member, critic.gradient, precision_of(critic.precision));
+    const auto one = cpu::member(all, static_cast<int>(e));
     cpu::value_and_grad(*one, obs, actions, q + e * s.B * s.N, dq + e * s.B * s.N * s.A, s, Aggregate::mean, threads);
   }
 }

@@ -35,7 +35,8 @@ void* aligned(void* memory) {
   return memory;
 }
 
-std::unique_ptr<const cuda::Network> packed(const Packed& buffer, const Network& network) {
+std::unique_ptr<const cuda::Network> packed(const Packed& buffer, const Network& network, Weights&,
+                                            const cuda::Workspace&) {
   check_bytes(buffer, bytes_of(network));
   return std::make_unique<const cuda::Network>(described(network, aligned(buffer.typed_data())));
 }
@@ -57,9 +58,10 @@ std::size_t gradient(const cuda::Network& critic, const float* obs, const float*
   return cuda::value_and_grad(critic, obs, actions, q, dq, nullptr, s, aggregate, workspace);
 }
 
-std::size_t jacobian(const Packed& weights, const Network& critic, const float* obs, const float* actions, float* q,
-                     float* dq, Sizes s, const cuda::Workspace& workspace) {
-  return cuda::value_and_grad(*packed(weights, critic), obs, actions, q, nullptr, dq, s, Aggregate::mean, workspace);
+std::size_t jacobian(const Packed& weights, const Network& critic, Weights& borrowed, const float* obs,
+                     const float* actions, float* q, float* dq, Sizes s, const cuda::Workspace& workspace) {
+  return cuda::value_and_grad(*packed(weights, critic, borrowed, workspace), obs, actions, q, nullptr, dq, s,
+                              Aggregate::mean, workspace);
 }
 
 }  // namespace

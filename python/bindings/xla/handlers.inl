@@ -2,15 +2,16 @@
 // Header-only: nothing of jaxlib is linked. The frontend has checked shapes and settings.
 //
 // Operands common to most handlers: packed networks (uint8, as `pack` fills them), obs [B, O], particles [B, N, A] and
-// step counts, which are operands so that another count compiles nothing anew.
+// step counts, which are operands so that another count compiles nothing anew. Of a network in place the packed one is
+// empty, and its weights come last, as `pack` takes them.
 //
 // The file that includes this one has first defined what its engine is, in this namespace:
 //   engine                           the namespace of the entry points
 //   Place, bind_place(binding)       where a call runs, and what binds it as the last argument of a handler
 //   run_at(place, call)              calls call(where), `where` being the last argument of the entry points
-//   bytes_of(network), packed(buffer, network), fill(place, memory, network, weights)
+//   bytes_of(network), packed(buffer, network, borrowed, where), fill(place, memory, network, weights)
 //   count(steps, least), options(config, num_steps, critic)
-//   gradient(critic, ..., where), jacobian(weights, critic, ..., place)
+//   gradient(critic, ..., where), jacobian(weights, critic, borrowed, ..., where)
 namespace vgf::bindings {
 namespace {
 
@@ -37,96 +38,92 @@ ffi::Error run(Place& place, Call call) {
   return guarded([&] { run_at(place, call); });
 }
 
-// weights: for every layer W [E, in, out], b [E, out] and, where a norm follows, scale and bias [E, out]
-ffi::Error pack(ffi::RemainingArgs weights, ffi::ResultBuffer<ffi::U8> out, Network network, Place place) {
-  return guarded([&] {
-    const MlpSpec spec = network.spec();
-    std::size_t next = 0;
-    const auto array = [&] {
-      const auto buffer = weights.get<In>(next++);
-      if (!buffer) throw std::invalid_argument(buffer.error().message());
-      return buffer->typed_data();
-    };
-    std::vector<LayerWeights> layers(static_cast<std::size_t>(spec.ensemble) * spec.layers());
-    for (int l = 0; l < spec.layers(); l++) {
-      const std::ptrdiff_t in = spec.widths[l], width = spec.widths[l + 1];
-      const bool norm = spec.norm != Norm::none && l + 1 < spec.layers();
-      const float *W = array(), *b = array(), *scale = norm ? array() : nullptr, *bias = norm ? array() : nullptr;
-      for (int e = 0; e < spec.ensemble; e++)
-        layers[static_cast<std::size_t>(e) * spec.layers() + l] = {
-            W + e * in * width, width, 1, b + e * width, norm ? scale + e * width : nullptr,
-            norm ? bias + e * width : nullptr};
-    }
-    fill(place, out->typed_data(), network, layers);
-  });
+ffi::Error pack(ffi::RemainingArgs arrays, ffi::ResultBuffer<ffi::U8> out, Network network, Place place) {
+  return guarded([&] { fill(place, out->typed_data(), network, Weights(arrays).of(network.spec())); });
 }
 
-ffi::Error value(Packed weights, In obs, In actions, Out q, Network critic, Place place) {
+ffi::Error value(Packed weights, In obs, In actions, ffi::RemainingArgs last, Out q, Network critic, Place place) {
   return run(place, [&](auto where) {
-    return engine::value(*packed(weights, critic), at(obs), at(actions), at(q), sizes(obs, actions), where);
+    Weights borrowed(last);
+    return engine::value(*packed(weights, critic, borrowed, where), at(obs), at(actions), at(q), sizes(obs, actions),
+                         where);
   });
 }
 
-ffi::Error value_and_grad(Packed weights, In obs, In actions, Out q, Out dq, Network critic,
+ffi::Error value_and_grad(Packed weights, In obs, In actions, ffi::RemainingArgs last, Out q, Out dq, Network critic,
                           std::string_view aggregate, Place place) {
   return run(place, [&](auto where) {
-    return gradient(*packed(weights, critic), at(obs), at(actions), at(q), at(dq), sizes(obs, actions),
+    Weights borrowed(last);
+    return gradient(*packed(weights, critic, borrowed, where), at(obs), at(actions), at(q), at(dq), sizes(obs, actions),
                     aggregate_of(aggregate), where);
   });
 }
 
 // Like value_and_grad, of every critic on its own: dq [E, B, N, A]
-ffi::Error value_and_jacobian(Packed weights, In obs, In actions, Out q, Out dq, Network critic, Place place) {
+ffi::Error value_and_jacobian(Packed weights, In obs, In actions, ffi::RemainingArgs last, Out q, Out dq,
+                              Network critic, Place place) {
   return run(place, [&](auto where) {
-    return jacobian(weights, critic, at(obs), at(actions), at(q), at(dq), sizes(obs, actions), where);
+    Weights borrowed(last);
+    return jacobian(weights, critic, borrowed, at(obs), at(actions), at(q), at(dq), sizes(obs, actions), where);
   });
 }
 
-ffi::Error direction(Packed weights, In obs, In particles, Out phi, Network critic, Config config, Place place) {
+ffi::Error direction(Packed weights, In obs, In particles, ffi::RemainingArgs last, Out phi, Network critic,
+                     Config config, Place place) {
   return run(place, [&](auto where) {
-    return engine::direction(*packed(weights, critic), at(obs), at(particles), at(phi), sizes(obs, particles),
-                             config.options(1), where);
+    Weights borrowed(last);
+    return engine::direction(*packed(weights, critic, borrowed, where), at(obs), at(particles), at(phi),
+                             sizes(obs, particles), config.options(1), where);
   });
 }
 
 // out [B, N, A], or [num_steps + 1, B, N, A] with trajectory
-ffi::Error flow(Packed weights, In obs, In particles, Steps num_steps, Out out, Network critic, Config config,
-                bool trajectory, Place place) {
+ffi::Error flow(Packed weights, In obs, In particles, Steps num_steps, ffi::RemainingArgs last, Out out, Network critic,
+                Config config, bool trajectory, Place place) {
   return run(place, [&](auto where) {
+    Weights borrowed(last);
     const auto how = trajectory ? Options(config.options(static_cast<int>(out->dimensions()[0]) - 1))
                                 : options(config, num_steps, critic);
-    return engine::flow(*packed(weights, critic), at(obs), at(particles), at(out), trajectory, sizes(obs, particles),
-                        how, where);
+    return engine::flow(*packed(weights, critic, borrowed, where), at(obs), at(particles), at(out), trajectory,
+                        sizes(obs, particles), how, where);
   });
 }
 
-ffi::Error sample(Packed weights, In obs, In noise, Steps num_steps, Out out, Network policy, Clip clip, Place place) {
+ffi::Error sample(Packed weights, In obs, In noise, Steps num_steps, ffi::RemainingArgs last, Out out, Network policy,
+                  Clip clip, Place place) {
   return run(place, [&](auto where) {
-    return engine::sample(*packed(weights, policy), at(obs), at(noise), at(out), sizes(obs, noise),
+    Weights borrowed(last);
+    return engine::sample(*packed(weights, policy, borrowed, where), at(obs), at(noise), at(out), sizes(obs, noise),
                           count(num_steps, 1), clip, where);
   });
 }
 
 // select_noise [B, N], or [B, 0] for select = "max"
 ffi::Error act(Packed critic_weights, Packed policy_weights, In obs, In noise, In select_noise, Steps euler_steps,
-               Steps num_steps, Out out, Network critic, Network policy, Config config, std::string_view select,
-               double temperature, std::string_view aggregate, Place place) {
+               Steps num_steps, ffi::RemainingArgs last, Out out, Network critic, Network policy, Config config,
+               std::string_view select, double temperature, std::string_view aggregate, Place place) {
   return run(place, [&](auto where) {
+    Weights borrowed(last);
+    const auto judge = packed(critic_weights, critic, borrowed, where);
+    const auto velocity = packed(policy_weights, policy, borrowed, where);
     return engine::act(
-        *packed(critic_weights, critic), *packed(policy_weights, policy), at(obs), at(noise), at(out),
-        sizes(obs, noise), count(euler_steps, 1), options(config, num_steps, critic),
+        *judge, *velocity, at(obs), at(noise), at(out), sizes(obs, noise), count(euler_steps, 1),
+        options(config, num_steps, critic),
         {select_of(select), static_cast<float>(temperature), aggregate_of(aggregate), at(select_noise)}, where);
   });
 }
 
 ffi::Error td_target(Packed critic_weights, Packed target_weights, Packed policy_weights, In next_obs, In noise,
-                     In reward, In mask, Steps euler_steps, Steps num_steps, Out out, Network critic, Network target,
-                     Network policy, Config config, double discount, std::string_view aggregate,
-                     std::string_view reduce, Place place) {
+                     In reward, In mask, Steps euler_steps, Steps num_steps, ffi::RemainingArgs last, Out out,
+                     Network critic, Network target, Network policy, Config config, double discount,
+                     std::string_view aggregate, std::string_view reduce, Place place) {
   return run(place, [&](auto where) {
+    Weights borrowed(last);
+    const auto online = packed(critic_weights, critic, borrowed, where);
+    const auto judge = packed(target_weights, target, borrowed, where);
+    const auto velocity = packed(policy_weights, policy, borrowed, where);
     return engine::td_target(
-        *packed(critic_weights, critic), *packed(target_weights, target), *packed(policy_weights, policy),
-        at(next_obs), at(noise), at(out), sizes(next_obs, noise), count(euler_steps, 1),
+        *online, *judge, *velocity, at(next_obs), at(noise), at(out), sizes(next_obs, noise), count(euler_steps, 1),
         options(config, num_steps, critic),
         {at(reward), at(mask), discount, aggregate_of(aggregate), reduce_of(reduce)}, where);
   });
@@ -160,29 +157,29 @@ XLA_FFI_DEFINE_HANDLER(kPack, pack, bind_place(
     ffi::Ffi::Bind().RemainingArgs().Ret<ffi::Buffer<ffi::U8>>()
         .Attr<Network>("network")));
 XLA_FFI_DEFINE_HANDLER(kValue, value, bind_place(
-    operands<Packed, In, In>().Ret<In>()
+    operands<Packed, In, In>().RemainingArgs().Ret<In>()
         .Attr<Network>("critic")));
 XLA_FFI_DEFINE_HANDLER(kValueAndGrad, value_and_grad, bind_place(
-    operands<Packed, In, In>().Ret<In>().Ret<In>()
+    operands<Packed, In, In>().RemainingArgs().Ret<In>().Ret<In>()
         .Attr<Network>("critic").Attr<Name>("aggregate")));
 XLA_FFI_DEFINE_HANDLER(kJacobian, value_and_jacobian, bind_place(
-    operands<Packed, In, In>().Ret<In>().Ret<In>()
+    operands<Packed, In, In>().RemainingArgs().Ret<In>().Ret<In>()
         .Attr<Network>("critic")));
 XLA_FFI_DEFINE_HANDLER(kDirection, direction, bind_place(
-    operands<Packed, In, In>().Ret<In>()
+    operands<Packed, In, In>().RemainingArgs().Ret<In>()
         .Attr<Network>("critic").Attr<Config>("config")));
 XLA_FFI_DEFINE_HANDLER(kFlow, flow, bind_place(
-    operands<Packed, In, In, Steps>().Ret<In>()
+    operands<Packed, In, In, Steps>().RemainingArgs().Ret<In>()
         .Attr<Network>("critic").Attr<Config>("config").Attr<bool>("trajectory")));
 XLA_FFI_DEFINE_HANDLER(kSample, sample, bind_place(
-    operands<Packed, In, In, Steps>().Ret<In>()
+    operands<Packed, In, In, Steps>().RemainingArgs().Ret<In>()
         .Attr<Network>("policy").Attr<Clip>("clip")));
 XLA_FFI_DEFINE_HANDLER(kAct, act, bind_place(
-    operands<Packed, Packed, In, In, In, Steps, Steps>().Ret<In>()
+    operands<Packed, Packed, In, In, In, Steps, Steps>().RemainingArgs().Ret<In>()
         .Attr<Network>("critic").Attr<Network>("policy").Attr<Config>("config").Attr<Name>("select")
         .Attr<double>("temperature").Attr<Name>("aggregate")));
 XLA_FFI_DEFINE_HANDLER(kTdTarget, td_target, bind_place(
-    operands<Packed, Packed, Packed, In, In, In, In, Steps, Steps>().Ret<In>()
+    operands<Packed, Packed, Packed, In, In, In, In, Steps, Steps>().RemainingArgs().Ret<In>()
         .Attr<Network>("critic").Attr<Network>("target_critic").Attr<Network>("policy").Attr<Config>("config")
         .Attr<double>("discount").Attr<Name>("aggregate").Attr<Name>("reduce")));
 XLA_FFI_DEFINE_HANDLER(kUpdate, update, bind_place(
@@ -206,7 +203,7 @@ void define(py::module_& m) {
       "packed_bytes",
       [](const std::vector<std::int64_t>& widths, std::int64_t ensemble, bool gradient, const std::string& precision,
          std::int64_t observations, bool critic) {
-        return bytes_of({widths, ensemble, "relu", "none", 0, gradient, precision, observations, critic});
+        return bytes_of({widths, ensemble, "relu", "none", 0, gradient, precision, observations, critic, false});
       },
       py::arg("widths"), py::arg("ensemble"), py::arg("gradient"), py::arg("precision"), py::arg("observations"),
       py::arg("critic"));
