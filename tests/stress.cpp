@@ -44,7 +44,7 @@ std::vector<float> everything(unsigned seed, int hidden, Sizes s, Activation act
   const Net critic_net(rng, {s.O + s.A, hidden, hidden + 3, 1}, 2, activation, norm);
   const Net policy_net(rng, {s.O + s.A + 1, hidden, hidden + 1, hidden, s.A}, 1, activation, norm);
   const auto packed = [&](const Net& net, bool gradient) {
-    return borrows ? cpu::borrow(net.spec, net.weights, gradient, threads)
+    return borrows ? cpu::borrow(net.spec, net.weights, gradient, seed % 2, threads)
                    : cpu::pack(net.spec, net.weights, gradient, precision, threads);
   };
   const auto critic = packed(critic_net, true), policy = packed(policy_net, false);

@@ -153,7 +153,7 @@ struct PackPanel {
   std::ptrdiff_t stride_k, stride_c;
   int depth, columns;  // columns past these, and the last pair's second k, become zero
   PanelLayout layout;
-  float* to;  // null: nothing is packed, only looked through
+  float* to;  // null: only looked through, a matrix contiguous along k and of whole panels there
 };
 
 // How bfloat16 products follow a list of units.

@@ -81,7 +81,7 @@ void PackedMlp::lay_out(Precision precision, const float* base, const std::vecto
   }
 }
 
-void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
+void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool looks) {
   if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
   const Range range("pack", spec_.ensemble);
   struct Task {
@@ -103,15 +103,15 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads) {
       const PackedLayer& to = layer(e, l);
       const LayerWeights& from = weights[e * spec_.layers() + l];
       if (!to.forward.borrowed) add(to.forward, from.W, from.stride_in, from.stride_out);
-      // A matrix of which nothing is packed is looked through all the same, in the order in which it lies.
-      if (to.backward.first || to.forward.borrowed) add(to.backward, from.W, from.stride_out, from.stride_in);
+      if (to.backward.first || (to.forward.borrowed && looks))
+        add(to.backward, from.W, from.stride_out, from.stride_in);
       fill_vector(writable(to.b), from.b, to.out, 0.0f);
       fill_vector(writable(to.scale), from.scale, to.out, 1.0f);
       fill_vector(writable(to.bias), from.bias, to.out, 0.0f);
       for (long k = 0; to.head && k < padded(to.in); k++)
         writable(to.head)[k] = k < to.in ? from.W[k * from.stride_in] : 0.0f;
     }
-    *writable(finite_[e]) = 1;
+    *writable(finite_[e]) = looks || gradient_;
   }
   const auto pack_panel = kernels().pack_panel;
   run_team(threads, [&](const Member& member) {
@@ -145,12 +145,12 @@ std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& s
 }
 
 std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
-                                        int threads) {
+                                        bool often, int threads) {
   float nothing;
   const PackedMlp counted(spec, gradient, Precision::fp32, &nothing, &weights);
   const std::shared_ptr<float> memory = kept_memory(counted.bytes());
   const auto packed = std::make_shared<PackedMlp>(spec, gradient, Precision::fp32, memory.get(), &weights);
-  packed->fill(weights, threads);
+  packed->fill(weights, threads, often);
   return {packed.get(), [packed, memory](const PackedMlp*) {}};
 }
 

@@ -55,7 +55,8 @@ class PackedMlp {
             const std::vector<LayerWeights>* borrowed = nullptr);
   // A member of an ensemble, which must outlive it.
   PackedMlp(const PackedMlp& ensemble, int member);
-  void fill(const std::vector<LayerWeights>&, int threads);
+  // Looks: also through matrices that are read in place; where it does not, no unit is left out.
+  void fill(const std::vector<LayerWeights>&, int threads, bool looks = true);
 
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }

@@ -23,7 +23,25 @@ static VGF_INLINE void read_block(const float* from, std::ptrdiff_t stride_k, st
   }
 }
 
+static VGF_INLINE bool all_zero(V x) {
+  float lane[V::kWidth];
+  x.store(lane);
+  bool zero = true;
+  for (float v : lane) zero = zero && v == 0;
+  return zero;
+}
+
+// A panel whose columns lie one after the other, each of whole vectors, is read once, without a transposition.
+static bool all_finite(const PackPanel& p) {
+  V wrong(0.0f);  // 0, or NaN once a number was not finite
+  for (int c = 0; c < kPanel && c < p.columns; c++)
+    for (int k = 0; k < p.depth; k += V::kWidth)
+      wrong = fma(V::load(p.from + c * p.stride_c + k), V(0.0f), wrong);
+  return all_zero(wrong);
+}
+
 static bool pack_panel(const PackPanel& p) {
+  if (!p.to) return all_finite(p);
   alignas(64) float block[2][kPanel * kPanel];
   float* to = p.to;
   V wrong(0.0f);  // 0, or NaN once a number was not finite
@@ -36,7 +54,6 @@ static bool pack_panel(const PackPanel& p) {
     const int step = p.layout == PanelLayout::pairs ? 2 : 1;
     for (int i = 0; i < (p.layout == PanelLayout::rows16 ? 2 : 1) * kPanel * kPanel; i += V::kWidth)
       wrong = fma(V::load(block[0] + i), V(0.0f), wrong);
-    if (!to) continue;
     for (int r = 0; r < rows; r += step, to += kPanel)
 #pragma GCC unroll 4
       for (int v = 0; v < kPanel; v += V::kWidth) {
@@ -49,10 +66,7 @@ static bool pack_panel(const PackPanel& p) {
           narrow(V::load(at), V::load(block[1] + r * kPanel + v)).store(to + v);
       }
   }
-  wrong.store(block[0]);
-  bool finite = true;
-  for (int i = 0; i < V::kWidth; i++) finite = finite && block[0][i] == 0;
-  return finite;
+  return all_zero(wrong);
 }
 
 }  // namespace vgf::cpu::VGF_ISA

@@ -34,7 +34,9 @@ void pack_into(float* memory, const MlpSpec&, const std::vector<LayerWeights>&, 
 std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec&, bool gradient, Precision);
 // For a call of few particles, where copying all weights takes longer than it gains, float32: forward products read the
 // caller's matrices where they can, so these must outlive it. The rest is packed into memory that the thread keeps.
-std::shared_ptr<const PackedMlp> borrow(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, int threads);
+// Often: forward products will be so many that it pays to look through the weights first, so that units can be left out.
+std::shared_ptr<const PackedMlp> borrow(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, bool often,
+                                        int threads);
 // One member of an ensemble, of the same weights.
 std::shared_ptr<const PackedMlp> member(const std::shared_ptr<const PackedMlp>& ensemble, int index);
 

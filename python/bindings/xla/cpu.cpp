@@ -25,7 +25,8 @@ std::size_t bytes_of(const Network& network) {
 
 std::shared_ptr<const cpu::PackedMlp> packed(const Packed& buffer, const Network& network, Weights& borrowed,
                                              int threads) {
-  if (network.in_place) return cpu::borrow(network.spec(), borrowed.of(network.spec()), network.gradient, threads);
+  if (network.in_place)  // a critic without its gradient is evaluated once, a policy in every step
+    return cpu::borrow(network.spec(), borrowed.of(network.spec()), network.gradient, !network.critic, threads);
   check_bytes(buffer, bytes_of(network));
   return cpu::packed_at(reinterpret_cast<const float*>(buffer.typed_data()), network.spec(), network.gradient,
                         precision_of(network.precision));
