@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import emulator
 import numpy as np
 import processes
 import pytest
@@ -119,6 +121,18 @@ def test_several_callers_at_once(cpu):
             for i, got in done:
                 for array, exact in zip(got, wanted[i]):
                     np.testing.assert_array_equal(array, exact)
+
+
+def test_who_helps_whom(tmp_path):
+    """Workers join work that is under way, and a team never waits for those that others have (tests/team.cpp)."""
+    compiler = emulator.compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler was found (set CXX)")
+    sources = [emulator.ROOT / "tests/team.cpp", emulator.ROOT / "csrc/cpu/team.cpp"]
+    options = ["-std=c++17", "-O2", "-pthread", f"-I{emulator.ROOT / 'csrc'}"]
+    emulator.run([compiler, *options, *map(str, sources), "-o", str(tmp_path / "team")])
+    done = subprocess.run([tmp_path / "team"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_python_goes_on_during_a_call(torch_threads):

@@ -16,7 +16,7 @@ template <class F>
 void run_units(const Call& call, int threads, F fn) {
   if (call.units >= 2 * static_cast<std::int64_t>(threads)) {
     std::atomic<std::int64_t> next{0};
-    run_team(threads, [&](const Member&) {
+    share_work(threads, [&] {
       const Member alone;
       float* memory = thread_scratch(call.shared_floats + call.own_floats);
       Unit unit(call, alone, memory, memory + call.shared_floats);

@@ -114,10 +114,8 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
     *writable(finite_[e]) = looks || gradient_;
   }
   const auto pack_panel = kernels().pack_panel;
-  run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(tasks.size()),
-                 [&](std::int64_t i) { tasks[i].finite = pack_panel(tasks[i].panel); });
-  });
+  share_tasks(threads, static_cast<std::int64_t>(tasks.size()),
+              [&](std::int64_t i) { tasks[i].finite = pack_panel(tasks[i].panel); });
   for (const Task& task : tasks)
     if (!task.finite) *writable(finite_[task.member]) = 0;
 }
@@ -172,26 +170,24 @@ std::uint64_t fingerprint(const std::vector<std::pair<const void*, std::size_t>>
   };
   std::vector<std::uint64_t> partial(buffers.size());
   const Range range("fingerprint", static_cast<std::int64_t>(buffers.size()));
-  run_team(threads, [&](const Member& member) {
-    member.share(static_cast<std::int64_t>(buffers.size()), [&](std::int64_t i) {
-      const char* bytes = static_cast<const char*>(buffers[i].first);
-      const std::size_t size = buffers[i].second;
-      std::uint64_t lane[kLanes], word[kLanes];
-      for (int j = 0; j < kLanes; j++) lane[j] = j + 1;
-      std::size_t at = 0;
-      for (; at + sizeof word <= size; at += sizeof word) {
-        std::memcpy(word, bytes + at, sizeof word);
-        for (int j = 0; j < kLanes; j++) lane[j] = mix(lane[j], word[j]);
-      }
-      if (at < size) {
-        std::memset(word, 0, sizeof word);
-        std::memcpy(word, bytes + at, size - at);
-        for (int j = 0; j < kLanes; j++) lane[j] = mix(lane[j], word[j]);
-      }
-      std::uint64_t hash = size;
-      for (int j = 0; j < kLanes; j++) hash = mix(hash, lane[j]);
-      partial[i] = hash;
-    });
+  share_tasks(threads, static_cast<std::int64_t>(buffers.size()), [&](std::int64_t i) {
+    const char* bytes = static_cast<const char*>(buffers[i].first);
+    const std::size_t size = buffers[i].second;
+    std::uint64_t lane[kLanes], word[kLanes];
+    for (int j = 0; j < kLanes; j++) lane[j] = j + 1;
+    std::size_t at = 0;
+    for (; at + sizeof word <= size; at += sizeof word) {
+      std::memcpy(word, bytes + at, sizeof word);
+      for (int j = 0; j < kLanes; j++) lane[j] = mix(lane[j], word[j]);
+    }
+    if (at < size) {
+      std::memset(word, 0, sizeof word);
+      std::memcpy(word, bytes + at, size - at);
+      for (int j = 0; j < kLanes; j++) lane[j] = mix(lane[j], word[j]);
+    }
+    std::uint64_t hash = size;
+    for (int j = 0; j < kLanes; j++) hash = mix(hash, lane[j]);
+    partial[i] = hash;
   });
   std::uint64_t hash = buffers.size();
   for (std::uint64_t p : partial) hash = mix(hash, p);

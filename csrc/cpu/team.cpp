@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
@@ -34,68 +35,119 @@ void spin_until(Done done) {
 
 class Pool {
  public:
-  // False where another caller has the pool.
+  // False where workers are busy.
   bool try_run(int threads, const TeamWork& fn) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return false;
-    while (static_cast<int>(workers_) < threads - 1) start_worker();
     Barrier barrier(threads);
+    Team team(&fn, &barrier);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {&fn, &barrier, threads};
-      error_ = nullptr;
-      running_.store(threads - 1, std::memory_order_relaxed);
+      if (helping_ > 0) return false;
+      start_workers(threads - 1);
+      team.running.store(threads - 1, std::memory_order_relaxed);
+      team_ = &team;
+      team_threads_ = threads;
       round_++;
     }
     wake_.notify_all();
-    call({0, threads, &barrier}, fn);
-    spin_until([&] { return running_.load(std::memory_order_acquire) == 0; });
-    if (error_) std::rethrow_exception(error_);
+    call({0, threads, &barrier}, fn, team.error);
+    finish(team);
     return true;
   }
 
- private:
-  struct Job {
-    const TeamWork* fn;
-    Barrier* barrier;
-    int threads;
-  };
-
-  void start_worker() {
-    std::thread(&Pool::work, this, ++workers_, round_).detach();
+  void share(int threads, const TeamWork& fn) {
+    Shared shared(&fn, threads - 1);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      start_workers(threads - 1);
+      shared_.push_back(&shared);
+    }
+    wake_.notify_all();
+    call({}, fn, shared.error);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      shared_.erase(std::find(shared_.begin(), shared_.end(), &shared));
+    }
+    finish(shared);
   }
 
-  void call(const Member& member, const TeamWork& fn) {
+ private:
+  struct Work {
+    const TeamWork* fn;
+    std::atomic<int> running{0};  // on how many workers
+    std::exception_ptr error;
+
+    explicit Work(const TeamWork* f) : fn(f) {}
+  };
+  struct Team : Work {
+    Barrier* barrier;
+
+    Team(const TeamWork* f, Barrier* b) : Work(f), barrier(b) {}
+  };
+  struct Shared : Work {
+    int places;  // for workers that may still join
+
+    Shared(const TeamWork* f, int p) : Work(f), places(p) {}
+  };
+
+  void start_workers(int wanted) {
+    while (workers_ < wanted) std::thread(&Pool::work, this, ++workers_, round_).detach();
+  }
+
+  void call(const Member& member, const TeamWork& fn, std::exception_ptr& error) {
     try {
       fn(member);
     } catch (...) {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (!error_) error_ = std::current_exception();
+      if (!error) error = std::current_exception();
     }
   }
 
+  void finish(Work& work) {
+    spin_until([&] { return work.running.load(std::memory_order_acquire) == 0; });
+    if (work.error) std::rethrow_exception(work.error);
+  }
+
+  Shared* joinable() {
+    for (Shared* shared : shared_)
+      if (shared->places > 0) return shared;
+    return nullptr;
+  }
+
   void work(int rank, std::uint64_t seen) {
+    std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
-      Job job;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return round_ != seen; });
-        seen = round_;
-        job = job_;
+      wake_.wait(lock, [&] { return round_ != seen || joinable(); });
+      const bool called = round_ != seen && rank < team_threads_;
+      seen = round_;
+      if (called) {
+        Team* const team = team_;
+        const Member member{rank, team_threads_, team->barrier};
+        lock.unlock();
+        call(member, *team->fn, team->error);
+        team->running.fetch_sub(1, std::memory_order_release);  // it may be gone now
+        lock.lock();
+      } else if (Shared* const shared = joinable()) {
+        shared->places--;
+        shared->running.fetch_add(1, std::memory_order_relaxed);
+        helping_++;
+        lock.unlock();
+        call({}, *shared->fn, shared->error);
+        lock.lock();
+        helping_--;  // first: a team that follows wants this worker
+        shared->running.fetch_sub(1, std::memory_order_release);  // the same
       }
-      if (rank >= job.threads) continue;
-      call({rank, job.threads, job.barrier}, *job.fn);
-      running_.fetch_sub(1, std::memory_order_release);
     }
   }
 
   std::mutex turn_, mutex_;
   std::condition_variable wake_;
-  int workers_ = 0;
+  int workers_ = 0, helping_ = 0;
   std::uint64_t round_ = 0;
-  Job job_{};
-  std::exception_ptr error_;
-  std::atomic<int> running_{0};
+  Team* team_ = nullptr;  // of the last round; gone when its members are done
+  int team_threads_ = 0;
+  std::vector<Shared*> shared_;
 };
 
 // Never destroyed: workers may outlive static destructors. In a forked child the parent's workers do not exist, so
@@ -137,6 +189,11 @@ void Barrier::wait() {
 
 void run_team_work(int threads, TeamWork fn) {
   if (threads > 1 && pool().try_run(threads, fn)) return;
+  fn(Member{});
+}
+
+void share_work_of(int threads, TeamWork fn) {
+  if (threads > 1) return pool().share(threads, fn);
   fn(Member{});
 }
 

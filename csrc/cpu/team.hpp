@@ -1,7 +1,8 @@
-// Threads. `run_team` calls fn on several threads at once (SPMD); members meet at sync().
+// Threads. `share_work` is for tasks that nobody waits for: the caller begins, and workers join as they get free.
+// `run_team` calls fn on several threads at once (SPMD); members meet at sync().
 //
-// One pool of parked workers serves the process. A second caller that finds it busy runs alone, so concurrent
-// callers never oversubscribe. A forked child starts with a new, empty pool.
+// One pool of parked workers serves the process, which concurrent callers share: it never grows with their number. A
+// team that finds workers busy is its caller alone. A forked child starts with a new, empty pool.
 #pragma once
 
 #include <atomic>
@@ -47,6 +48,23 @@ void run_team_work(int threads, TeamWork);
 template <class F>
 void run_team(int threads, const F& fn) {
   run_team_work(threads, {&fn, [](const void* f, const Member& member) { (*static_cast<const F*>(f))(member); }});
+}
+
+void share_work_of(int threads, TeamWork);
+
+// fn() on the calling thread and on up to `threads` - 1 workers, of which any may come late or not at all. Returns when
+// all have; rethrows the first exception.
+template <class F>
+void share_work(int threads, const F& fn) {
+  share_work_of(threads, {&fn, [](const void* f, const Member&) { (*static_cast<const F*>(f))(); }});
+}
+// f(i) for all i in [0, count), each on whichever thread is free.
+template <class F>
+void share_tasks(int threads, std::int64_t count, const F& f) {
+  std::atomic<std::int64_t> next{0};
+  share_work(threads, [&] {
+    for (std::int64_t i; (i = next.fetch_add(1)) < count;) f(i);
+  });
 }
 
 // Grow-only scratch memory of the calling thread, aligned to 64 bytes. The previous pointer dies with the next call.

@@ -1,0 +1,102 @@
+// The threads of the CPU engine (csrc/cpu/team.hpp): who helps whom. Everything here waits for what it expects, at most
+// ten seconds.
+#include "cpu/team.hpp"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <thread>
+
+using namespace vgf::cpu;
+
+namespace {
+
+void expect(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "not so: %s\n", what);
+  std::exit(1);
+}
+
+template <class Done>
+bool comes(Done done) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!done() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  return done();
+}
+
+// Two callers that share the only worker of two threads each.
+void a_worker_joins_when_it_is_free() {
+  std::atomic<int> first{0}, second{0};
+  std::atomic<bool> second_began{false}, let_go{false};
+  std::thread other([&] {
+    share_work(2, [&] {
+      first++;
+      expect(comes([&] { return let_go.load(); }), "the first caller's work ends");
+    });
+  });
+  expect(comes([&] { return first == 2; }), "a worker joins the first caller");
+  std::thread releases([&] {
+    expect(comes([&] { return second_began.load(); }), "the second caller begins without a worker");
+    expect(second == 1, "the worker is with the first caller");
+    let_go = true;
+  });
+  share_work(2, [&] {
+    second++;
+    second_began = true;
+    expect(comes([&] { return second == 2; }), "the worker joins the second caller");
+  });
+  other.join();
+  releases.join();
+}
+
+void a_team_does_not_wait_for_busy_workers() {
+  std::atomic<int> inside{0};
+  std::atomic<bool> let_go{false};
+  std::thread other([&] {
+    share_work(2, [&] {
+      inside++;
+      comes([&] { return let_go.load(); });
+    });
+  });
+  expect(comes([&] { return inside == 2; }), "a worker joins");
+  run_team(2, [&](const Member& member) { expect(member.size == 1, "a team without its worker is its caller alone"); });
+  let_go = true;
+  other.join();
+}
+
+void a_team_after_shared_work_is_whole() {
+  for (int i = 0; i < 2000; i++) {
+    std::atomic<int> done{0}, members{0};
+    share_tasks(2, 50, [&](std::int64_t) { done++; });
+    expect(done == 50, "every task is done when the call returns");
+    run_team(2, [&](const Member& member) {
+      members += member.size;
+      member.sync();
+    });
+    expect(members == 4, "both members of a team that follows shared work are there");
+  }
+}
+
+void the_first_exception_comes_back() {
+  for (int i = 0; i < 200; i++) {
+    bool thrown = false;
+    try {
+      share_tasks(3, 100, [](std::int64_t task) {
+        if (task == 40) throw std::runtime_error("task 40");
+      });
+    } catch (const std::runtime_error&) {
+      thrown = true;
+    }
+    expect(thrown, "an exception reaches the caller");
+  }
+}
+
+}  // namespace
+
+int main() {
+  a_worker_joins_when_it_is_free();
+  a_team_does_not_wait_for_busy_workers();
+  a_team_after_shared_work_is_whole();
+  the_first_exception_comes_back();
+}
