@@ -3,6 +3,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "memory.hpp"
 #include "ranges.hpp"
 #include "unit.hpp"
 #include "vgf/cpu.hpp"

@@ -1,9 +1,7 @@
 #include "packed.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 
 #include "ranges.hpp"
@@ -28,8 +26,7 @@ PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, fl
   for (int l = 1; l <= spec.layers(); l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
   lay_out(precision, nullptr, borrowed);
   if (!memory_) {
-    own_.reset(static_cast<float*>(std::aligned_alloc(64, (bytes() + 63) / 64 * 64)));
-    if (!own_) throw std::bad_alloc();
+    own_ = allocate(bytes());
     memory_ = own_.get();
   }
   lay_out(precision, memory_, borrowed);

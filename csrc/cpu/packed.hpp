@@ -5,13 +5,14 @@
 // backward             of W transposed, k: out, columns: in; all but the last layer
 // b, scale, bias       padded to whole panels with zeros
 // head                 the last layer's only column, where out = 1
-// finite               1 where all weights of the member are, else 0
+// finite               1 where all weights of the member are known to be, else 0
 // In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other.
 #pragma once
 
 #include <memory>
 
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "vgf/cpu.hpp"
 
 namespace vgf::cpu {
@@ -69,9 +70,6 @@ class PackedMlp {
   int output() const { return spec_.widths.back(); }
 
  private:
-  struct Free {
-    void operator()(float* p) const { std::free(p); }
-  };
   // Lays everything out from `base` on; null only counts.
   void lay_out(Precision, const float* base, const std::vector<LayerWeights>* borrowed);
   float* writable(const float* p) const { return memory_ + (p - memory_); }
@@ -80,7 +78,7 @@ class PackedMlp {
   bool gradient_;
   long max_width_ = 0;
   std::size_t floats_ = 0;
-  std::unique_ptr<float, Free> own_;
+  Memory own_;
   float* memory_;
   std::vector<const float*> finite_;
   std::vector<PackedLayer> layers_;

@@ -4,12 +4,8 @@
 
 #include <algorithm>
 #include <condition_variable>
-#include <cstdlib>
 #include <exception>
-#include <map>
-#include <memory>
 #include <mutex>
-#include <new>
 #include <thread>
 #include <vector>
 
@@ -94,7 +90,7 @@ class Pool {
   };
 
   void start_workers(int wanted) {
-    while (workers_ < wanted) std::thread(&Pool::work, this, ++workers_, round_).detach();
+    for (; workers_ < wanted; workers_++) std::thread(&Pool::work, this, workers_ + 1, round_).detach();
   }
 
   void call(const Member& member, const TeamWork& fn, std::exception_ptr& error) {
@@ -146,8 +142,8 @@ class Pool {
         lock.unlock();
         call({}, *shared->fn, shared->error);
         lock.lock();
-        helping_--;  // first: a team that follows wants this worker
-        shared->running.fetch_sub(1, std::memory_order_release);  // the same
+        helping_--;  // before its caller can go on, who may want a team
+        shared->running.fetch_sub(1, std::memory_order_release);  // it may be gone now
       }
     }
   }
@@ -176,17 +172,6 @@ Pool& pool() {
   return *the_pool;
 }
 
-struct Free {
-  void operator()(float* p) const { std::free(p); }
-};
-using Memory = std::unique_ptr<float, Free>;
-
-Memory allocate(std::size_t bytes) {
-  Memory memory(static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
-  if (!memory) throw std::bad_alloc();
-  return memory;
-}
-
 }  // namespace
 
 void Barrier::wait() {
@@ -207,29 +192,6 @@ void run_team_work(int threads, TeamWork fn) {
 void share_work_of(int threads, TeamWork fn) {
   if (threads > 1) return pool().share(threads, fn);
   fn(Member{});
-}
-
-float* thread_scratch(std::size_t floats) {
-  thread_local Memory memory;
-  thread_local std::size_t capacity = 0;
-  if (floats > capacity) {
-    memory.reset();
-    capacity = 0;
-    memory = allocate(floats * sizeof(float));
-    capacity = floats;
-  }
-  return memory.get();
-}
-
-std::shared_ptr<float> kept_memory(std::size_t bytes) {
-  thread_local std::multimap<std::size_t, Memory> kept;  // what nobody uses, by size
-  auto found = kept.lower_bound(bytes);
-  if (found == kept.end()) {
-    kept.clear();  // too small for what this thread does now
-    found = kept.emplace(bytes, allocate(bytes));
-  }
-  const auto used = std::make_shared<decltype(kept)::node_type>(kept.extract(found));
-  return {used->mapped().get(), [used](float*) { kept.insert(std::move(*used)); }};
 }
 
 }  // namespace vgf::cpu

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <memory>
 
 namespace vgf::cpu {
 
@@ -66,12 +65,5 @@ void share_tasks(int threads, std::int64_t count, const F& f) {
     for (std::int64_t i; (i = next.fetch_add(1)) < count;) f(i);
   });
 }
-
-// Grow-only scratch memory of the calling thread, aligned to 64 bytes. The previous pointer dies with the next call.
-float* thread_scratch(std::size_t floats);
-
-// Memory for one owner after the other, aligned to 64 bytes: new pages at every call would cost more than what is written
-// there. To be let go by the thread that asked for it, which keeps it for the next.
-std::shared_ptr<float> kept_memory(std::size_t bytes);
 
 }  // namespace vgf::cpu

@@ -65,7 +65,9 @@ def _expand(engine: Fused, call: Call, *operands):
             layout = Layout(engine.name, precision, arrays[0].shape[1], role_of(net.name), in_place)
             if in_place:
                 borrowed += weights
-            weights = [jnp.zeros(0, np.uint8)] if in_place else pack(net.description, layout, weights)
+                weights = [jnp.zeros(0, np.uint8)]
+            else:
+                weights = pack(net.description, layout, weights)
         packed[net.name] = net.description._replace(layout=layout), weights
         settings[net.name] = net.description.attribute(layout)
     if engine.counts_on_device and stepwise.needed(call, arrays, module.most_in_a_launch(precision)):
