@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from problems import change_layers, make_mlp, make_problem
 
 import vgf_kernels.jax as vgf
@@ -145,3 +146,23 @@ def test_a_score(sizes):
 
     np.testing.assert_array_equal(run(score), run(vgf.pack(score, role="score")))
     assert ("in_place = true" in run.lower(score).as_text()) == (sizes is FEW)
+
+
+@pytest.mark.parametrize("name", ["flow", "act", "transport"])
+def test_an_export_for_any_number_of_states(name):
+    """How many there will be is not known then, so weights are packed."""
+    p = make_problem(**FEW, hidden=(32, 32))
+    critic, _, policy = networks_of(p)
+    widths = (p.obs.shape[1] + p.noise.shape[2], 32, 32, p.noise.shape[2])
+    score = vgf.Network.from_mlp(make_mlp(np.random.default_rng(1), widths, 1, "relu", "none"))
+    run = {
+        "flow": lambda obs, x: vgf.flow(critic, obs, x, CONFIG),
+        "act": lambda obs, x: vgf.act(critic, policy, obs, x, 3, CONFIG),
+        "transport": lambda obs, x: vgf.transport(score, x, CONFIG, obs=obs),
+    }[name]
+    (states,) = export.symbolic_shape("states")
+    shapes = [jax.ShapeDtypeStruct((states, *a.shape[1:]), a.dtype) for a in (p.obs, p.particles)]
+    ours = ("pack", "flow", "act", "sample", "update")
+    kept = [export.DisabledSafetyCheck.custom_call(f"vgf_{handler}") for handler in ours]
+    exported = export.export(jax.jit(run), disabled_checks=kept)(*shapes)
+    np.testing.assert_array_equal(exported.call(p.obs, p.particles), run(p.obs, p.particles))

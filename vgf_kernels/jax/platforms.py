@@ -32,8 +32,11 @@ class Fused:
     counts_on_device: bool
 
     def reads_in_place(self, precision: str, particles: int) -> bool:
-        """Whether a call of so many particles is given the weights themselves: packing them takes longer than it gains."""
-        return self.name == "cpu" and precision == "fp32" and particles <= 128
+        """Whether a call of so many particles is given the weights themselves: packing them takes longer than it gains.
+
+        A number that is not known yet (of a symbolic shape) may be large.
+        """
+        return self.name == "cpu" and precision == "fp32" and isinstance(particles, int) and particles <= 128
 
     @functools.cache
     def handlers(self) -> Any:
