@@ -122,6 +122,21 @@ class Data:
         arrays = {name: array.astype(dtype) for name, array in self.arrays.items()}
         return Data(cast(self.critic), cast(self.target_critic), cast(self.policy), arrays)
 
+    def reordered(self, seed: int) -> Data:
+        """The same functions with the hidden units in another order: equal but for round-off."""
+        rng = np.random.default_rng(seed)
+
+        def shuffled(layers: Layers) -> Layers:
+            changed = [dict(layer) for layer in layers]
+            for layer, following in itertools.pairwise(changed):
+                order = rng.permutation(layer["W"].shape[1])
+                layer |= {key: array[..., order] for key, array in layer.items()}
+                following["W"] = following["W"][order]
+            return changed
+
+        networks = ([shuffled(m) for m in members] for members in (self.critic, self.target_critic, self.policy))
+        return Data(*networks, self.arrays)
+
     def of_states(self, states) -> Data:
         arrays = {name: array[states] for name, array in self.arrays.items()}
         return Data(self.critic, self.target_critic, self.policy, arrays)

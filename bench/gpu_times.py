@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case, evaluate, make_data
 from contestants import Absent, Contestant, Process, Silent
-from verify import check, error_of, plain_error
+from verify import ORDERS, Error, check, error_of, float32_error, plain_error
 
 CALLS = 20
 KINDS = ("cold", "hot", "graph")
@@ -97,13 +97,15 @@ def _time_all(jobs: list[Job], loaded: list[Loaded], silent: set, limits: dict, 
     """The records of jobs whose contestants have loaded; adds to `silent` who does not answer."""
     ready = {(one.job.case.name, one.entry): one for one in loaded}
     for job in jobs:
-        truths = [evaluate(job.case, make_data(job.case), dtype) for dtype in (np.float64, np.float32)]
+        data = make_data(job.case)
+        truth = evaluate(job.case, data, np.float64)
+        plain = float32_error(job.case, data, truth, ORDERS if job.precision == "fp32" else 1)
         for entry in job.entries:
             about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
             if (entry, job.precision) in silent:
                 yield about | {"absent": "it did not answer before"}
                 continue
-            result = _time(ready[job.case.name, entry], truths, limits, deadline)
+            result = _time(ready[job.case.name, entry], truth, plain, limits, deadline)
             if "silent" in result:
                 silent.add((entry, job.precision))
             yield about | result
@@ -168,7 +170,7 @@ def _load(job: Job, entry: Entry, device: str, until: float) -> Loaded:
     return one
 
 
-def _time(one: Loaded, truths, limits: dict, deadline: float) -> dict:
+def _time(one: Loaded, truth: np.ndarray, plain: Error, limits: dict, deadline: float) -> dict:
     job, case, record = one.job, one.job.case, one.record  # what is there stays, whatever comes then
     calls = 3 if case.large else CALLS
 
@@ -178,10 +180,9 @@ def _time(one: Loaded, truths, limits: dict, deadline: float) -> dict:
     try:
         if one.result is None:
             return record
-        error = error_of(case, one.result, truths[0], job.precision)
+        error = error_of(case, one.result, truth, job.precision)
         if one.entry.name == "torch":
             job.eager = error
-        plain = error_of(case, truths[1], truths[0], "fp32")
         check(case, error, plain_error(plain, job.eager or error, job.precision), job.precision)
         record["error"] = asdict(error)
         record["cold"] = statistics.median(ask("turn"))

@@ -11,7 +11,7 @@ from cases import CRITICS, HIDDEN, Case, evaluate, make_data
 from contestants import Absent, Contestant, Process
 from density import density
 from machine import available_memory
-from verify import Error, check, error_of, plain_error
+from verify import Error, check, error_of, float32_error, plain_error
 
 
 @dataclass
@@ -111,13 +111,13 @@ class Run:
         self._progress(f"{case.name}: verification against float64")
         data = make_data(case)
         outcome.density = density(case, data)
-        truth, in_float32 = (evaluate(case, data, dtype) for dtype in (np.float64, np.float32))
+        truth = evaluate(case, data, np.float64)
         for contestant, result in results.items():
             try:
                 outcome.errors[contestant] = error_of(case, result, truth, contestant.precision)
             except AssertionError as error:
                 outcome.failed[contestant] = str(error)
-        plain = error_of(case, in_float32, truth, "fp32")
+        plain = float32_error(case, data, truth)
         eager = next((error for c, error in outcome.errors.items() if c.name == "torch"), plain)
         for contestant, error in outcome.errors.items():
             try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from cases import Case
+from cases import Case, Data, evaluate
 
 ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
-# By how much the share of far elements differs between equally good float32 computations: 0.12% to 0.52% for the
-# definition of flow-L3 with its hidden units in eight other orders, where one state of 256 that goes another way is 0.05 to
-# 0.2%.
+# The share of far elements differs between equally good float32 computations: 0.06% to 0.53% for the definition of flow-L3
+# with its hidden units in ten orders, 0.14% to 0.65% of flow-L5. So the worst of several orders is what plain arithmetic does
+# in float32; below it there is one computation to go by, and this is added.
+ORDERS = 5
 VARIATION = 3.3e-3
+ONE_PARTICLE = 1 / 2560  # of those that are checked
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ def error_of(case: Case, result: np.ndarray, truth: np.ndarray, precision: str) 
     return Error(float(np.quantile(off, 0.75)), float(np.mean(off > ROUND_OFF[precision] ** 0.5)))
 
 
+def float32_error(case: Case, data: Data, truth: np.ndarray, orders: int = ORDERS) -> Error:
+    """The error of the definition in float32: the worst of several orders of its hidden units, since one may be lucky."""
+    same = [data, *map(data.reordered, range(1, orders))]
+    errors = [error_of(case, evaluate(case, one, np.float32), truth, "fp32") for one in same]
+    return Error(max(error.bulk for error in errors), max(error.far for error in errors))
+
+
 def plain_error(in_float32: Error, eager: Error, precision: str) -> Error:
     """The error of plain arithmetic at a precision.
 
@@ -53,7 +62,7 @@ def plain_error(in_float32: Error, eager: Error, precision: str) -> Error:
 def check(case: Case, error: Error, plain: Error, precision: str) -> None:
     """Raise AssertionError unless the error is at most twice that of plain arithmetic, plus round-off."""
     bulk = 2 * plain.bulk + ROUND_OFF[precision] / case.scale
-    far = 2 * plain.far + VARIATION
+    far = 2 * plain.far + (ONE_PARTICLE if precision == "fp32" else VARIATION)
     assert error.bulk <= bulk, f"{case.name}: 3 in 4 elements within {error.bulk:.1e}, expected {bulk:.1e}"
     assert error.far <= far, (
         f"{case.name}: {error.far:.2%} of the elements far off, expected {far:.2%} at most"
