@@ -26,7 +26,7 @@ PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, fl
   for (int l = 1; l <= spec.layers(); l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
   lay_out(precision, nullptr, borrowed);
   if (!memory_) {
-    own_ = allocate(bytes());
+    own_ = borrowed ? kept_memory(bytes()) : allocate(bytes());
     memory_ = own_.get();
   }
   lay_out(precision, memory_, borrowed);
@@ -37,6 +37,7 @@ PackedMlp::PackedMlp(const PackedMlp& ensemble, int member)
       gradient_(ensemble.gradient_),
       max_width_(ensemble.max_width_),
       floats_(ensemble.floats_ / ensemble.spec_.ensemble),
+      own_(ensemble.own_),
       memory_(ensemble.memory_),
       finite_{ensemble.finite_[member]} {
   const auto first = ensemble.layers_.begin() + member * spec_.layers();
@@ -141,17 +142,13 @@ std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& s
 
 std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
                                         bool often, int threads) {
-  float nothing;
-  const PackedMlp counted(spec, gradient, Precision::fp32, &nothing, &weights);
-  const std::shared_ptr<float> memory = kept_memory(counted.bytes());
-  const auto packed = std::make_shared<PackedMlp>(spec, gradient, Precision::fp32, memory.get(), &weights);
+  const auto packed = std::make_shared<PackedMlp>(spec, gradient, Precision::fp32, nullptr, &weights);
   packed->fill(weights, threads, often);
-  return {packed.get(), [packed, memory](const PackedMlp*) {}};
+  return packed;
 }
 
-std::shared_ptr<const PackedMlp> member(const std::shared_ptr<const PackedMlp>& ensemble, int index) {
-  const auto one = std::make_shared<const PackedMlp>(*ensemble, index);
-  return {one.get(), [one, ensemble](const PackedMlp*) {}};
+std::shared_ptr<const PackedMlp> member(const PackedMlp& ensemble, int index) {
+  return std::make_shared<const PackedMlp>(ensemble, index);
 }
 
 std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }

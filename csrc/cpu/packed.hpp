@@ -50,11 +50,12 @@ struct PackedLayer {
 
 class PackedMlp {
  public:
-  // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own.
+  // Packed weights at `memory`, of which bytes() must be there: to be filled, or filled before. Null: memory of its own,
+  // which the thread keeps where weights are borrowed.
   // Borrowed: weights whose matrices forward products read in place, where contiguous columns fill whole panels.
   PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr,
             const std::vector<LayerWeights>* borrowed = nullptr);
-  // A member of an ensemble, which must outlive it.
+  // A member of an ensemble, in the same memory.
   PackedMlp(const PackedMlp& ensemble, int member);
   // Looks: also through matrices that are read in place; where it does not, no unit is left out.
   void fill(const std::vector<LayerWeights>&, int threads, bool looks = true);
@@ -78,7 +79,7 @@ class PackedMlp {
   bool gradient_;
   long max_width_ = 0;
   std::size_t floats_ = 0;
-  Memory own_;
+  std::shared_ptr<float> own_;
   float* memory_;
   std::vector<const float*> finite_;
   std::vector<PackedLayer> layers_;

@@ -37,8 +37,8 @@ std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec&, 
 // Often: forward products will be so many that it pays to look through the weights first, so that units can be left out.
 std::shared_ptr<const PackedMlp> borrow(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, bool often,
                                         int threads);
-// One member of an ensemble, of the same weights.
-std::shared_ptr<const PackedMlp> member(const std::shared_ptr<const PackedMlp>& ensemble, int index);
+// One member of an ensemble, of the same weights; memory of the caller must outlive it, too.
+std::shared_ptr<const PackedMlp> member(const PackedMlp& ensemble, int index);
 
 // q [E, B, N]
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes, int threads);
