@@ -400,6 +400,30 @@ def test_vmap_over_particles_obs_or_both(backend):
     np.testing.assert_array_equal(jax.vmap(jax.vmap(run, (None, 0)), (0, None))(states, xs)[0], each)
 
 
+@pytest.mark.parametrize("O", [0, 3], ids=["no observations", "observations"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_vmap_of_every_function(backend, O):
+    critic, target_critic, policy = (p := make_problem(B=4, N=5, O=O, seed=6)).critic, p.target_critic, p.policy
+
+    def everything(obs, x, noise, reward):
+        states = {"config": CONFIG, "backend": backend}
+        return (
+            vgf.value(critic, obs, x, backend=backend),
+            vgf.value_and_grad(critic, obs, x, backend=backend),
+            vgf.direction(critic, obs, x, **states),
+            vgf.flow(critic, obs, x, **states),
+            vgf.sample(policy, obs, noise, 2, backend=backend),
+            vgf.act(critic, policy, obs, noise, 2, **states),
+            vgf.act(critic, policy, obs, noise, 2, select="softmax", select_noise=p.select_noise, **states),
+            vgf.td_target(critic, target_critic, policy, obs, noise, reward, p.mask, 0.9, 2, **states),
+        )
+
+    each = [(p.obs, p.particles, p.noise, p.reward), (-p.obs, -p.particles, p.noise / 2, p.reward + 1)]
+    got = jax.vmap(everything)(*map(np.stack, zip(*each)))
+    wanted = jax.tree.map(lambda *results: np.stack(results), *[everything(*arrays) for arrays in each])
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
 def test_vmap_is_one_call_of_the_engine():
     critic = vgf.pack(network(PARAMS["critic"]))
     xs = np.stack([PROBLEM.particles] * 3)

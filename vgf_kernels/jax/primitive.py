@@ -116,7 +116,8 @@ def _batched(operands, axes, *, call: Call, jaxpr):
     for operand, axis, counts in zip(fronted, axes, call.per_state):
         if counts and axis is None:
             operand = jnp.broadcast_to(operand, (size, *operand.shape))
-        folded.append(operand.reshape(-1, *operand.shape[2:]) if counts else operand)
+        # no -1 here: states may have no observations, and act no noise to select by
+        folded.append(operand.reshape(size * operand.shape[1], *operand.shape[2:]) if counts else operand)
     results = _bind(call, *folded)
     unfolded = []
     for got, result in zip(results, call.results):
