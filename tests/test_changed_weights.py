@@ -175,3 +175,26 @@ def test_weights_cast_to_another_dtype():
         vgf_kernels.torch.value(mlp, *inputs(), backend="cpu")
     module.float()
     check_reads(mlp, [module])
+
+
+def test_parameters_cut_where_they_lie():
+    """Pruned units: at the same address, with the same strides and the same bytes, fewer numbers."""
+    module = sequential()
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    last = module[2]
+    module[0].weight.data, module[0].bias.data = module[0].weight.data[:5], module[0].bias.data[:5]
+    last.weight.data = last.weight.data[:, :5]
+    with pytest.raises(ValueError, match="the module's widths have changed: expected"):
+        vgf_kernels.torch.value(mlp, *inputs())
+
+
+def test_a_parameter_whose_memory_holds_its_negative():
+    module = sequential()
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    module[0].weight = nn.Parameter(torch.complex(module[0].weight.data, module[0].weight.data).conj().imag)
+    with pytest.raises(ValueError, match="got a negative view .*; use .resolve_neg()"):
+        vgf_kernels.torch.value(mlp, *inputs())
+    with pytest.raises(ValueError, match="got a negative view .*; use .resolve_neg()"):
+        MLP.from_torch(module)

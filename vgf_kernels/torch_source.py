@@ -94,7 +94,7 @@ class TorchSource:
         tensors = iter(self.tensors())
 
         def read(table):
-            return [None if table[key] is None else next(tensors).detach() for key in ("weight", "bias")]
+            return [None if table[key] is None else _in_memory(next(tensors)) for key in ("weight", "bias")]
 
         def layer(linear, norm):
             return _torch_layer(read(linear), norm and read(norm))
@@ -108,13 +108,23 @@ class TorchSource:
             writes = [p._version for p in tensors]
         except RuntimeError:  # inference tensors count no writes
             writes = []
-        return [p.data_ptr() for p in tensors], [p.stride() for p in tensors], writes
+        return [(p.data_ptr(), p.shape, p.stride()) for p in tensors], writes
 
     def dtype(self) -> str:
         return str(self.tensors()[0].dtype).removeprefix("torch.")
 
     def device(self) -> str:
         return str(self.tensors()[0].device)
+
+
+def _in_memory(parameter):
+    """The parameter as its memory has it, for engines that read that."""
+    if parameter.is_neg():
+        raise ValueError(
+            "weights: expected parameters whose memory holds their values, got a negative view (as .imag of a "
+            "conjugate is); use .resolve_neg()"
+        )
+    return parameter.detach()
 
 
 def _torch_layer(linear, norm) -> Layer:
