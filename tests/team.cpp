@@ -2,6 +2,9 @@
 // ten seconds.
 #include "cpu/team.hpp"
 
+#include <sys/resource.h>
+
+#include <cfenv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -92,6 +95,36 @@ void the_first_exception_comes_back() {
   }
 }
 
+void workers_compute_as_their_caller_does() {
+  for (const int rounding : {FE_DOWNWARD, FE_TONEAREST, FE_UPWARD, FE_TONEAREST}) {
+    std::atomic<int> alike{0};
+    std::fesetround(rounding);
+    run_team(2, [&](const Member& member) {
+      expect(member.size == 2, "the team is whole");
+      alike += std::fegetround() == rounding;
+    });
+    share_work(2, [&] {
+      alike += std::fegetround() == rounding;
+      expect(comes([&] { return alike == 4; }), "a worker rounds as its caller does");
+    });
+  }
+}
+
+// More threads than the address space has room for.
+void work_is_done_without_the_threads_that_the_system_refuses() {
+  rlimit before;
+  getrlimit(RLIMIT_AS, &before);
+  rlimit tight = before;
+  tight.rlim_cur = 1;
+  setrlimit(RLIMIT_AS, &tight);
+  std::atomic<int> done{0}, members{0};
+  share_tasks(64, 50, [&](std::int64_t) { done++; });
+  run_team(64, [&](const Member& member) { members += member.size; });
+  setrlimit(RLIMIT_AS, &before);
+  expect(done == 50, "every task is done");
+  expect(members == 1, "a team that cannot be whole is its caller alone");
+}
+
 }  // namespace
 
 int main() {
@@ -99,4 +132,6 @@ int main() {
   a_team_does_not_wait_for_busy_workers();
   a_team_after_shared_work_is_whole();
   the_first_exception_comes_back();
+  workers_compute_as_their_caller_does();
+  work_is_done_without_the_threads_that_the_system_refuses();
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import processes
 import pytest
@@ -42,3 +43,38 @@ def test_two_hundred_thousand_particles(states, count):
     sizes = json.loads(done.stdout)
     arrays = sizes["inputs"] + sizes["outputs"]
     assert sizes["inputs"] + sizes["grown"] <= 1.3 * arrays, sizes
+
+
+SCARCE = """
+import os, resource
+import numpy as np
+from problems import make_mlp
+from vgf_kernels import MLP
+import vgf_kernels.numpy as vgf
+
+rng = np.random.default_rng(0)
+small, large = (make_mlp(rng, (2, *hidden, 1), 1, "relu", "none") for hidden in ([8], [20_000, 1] * 40))
+obs, x = np.zeros((1, 1), np.float32), rng.uniform(-1, 1, (1, 100, 1)).astype(np.float32)
+vgf.value(small, obs, x, backend="cpu")  # makes threads
+threads = os.environ["VGF_NUM_THREADS"]
+os.environ["VGF_NUM_THREADS"] = "1"
+vgf.value(large, obs, x[:, :1], backend="cpu")  # makes packed weights, without the others' memory
+os.environ["VGF_NUM_THREADS"] = threads
+with open("/proc/self/statm") as statm:
+    used = 4096 * int(statm.read().split()[0])
+for more in range(0, 384 << 20, 32 << 20):
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, -1))
+    try:
+        vgf.value(large, obs, x, backend="cpu")
+        print("done")
+    except MemoryError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_memory_that_the_system_does_not_give(threads):
+    """An error of the caller's, for whichever thread there is none."""
+    *refused, last = processes.run(SCARCE, VGF_NUM_THREADS=threads).splitlines()
+    assert re.fullmatch("expected [0-9]+ bytes for the cpu engine's work, got none from the system; .*", refused[0])
+    assert last == "done"

@@ -28,10 +28,10 @@ void run_units(const Call& call, int threads, F fn) {
     });
     return;
   }
-  float* shared = thread_scratch(call.shared_floats + call.own_floats);
+  // Everybody's memory at once: a member that got none would leave the others waiting for it.
+  float* shared = thread_scratch(call.shared_floats + threads * call.own_floats);
   run_team(threads, [&](const Member& member) {
-    float* own = member.rank == 0 ? shared + call.shared_floats : thread_scratch(call.own_floats);
-    Unit unit(call, member, shared, own);
+    Unit unit(call, member, shared, shared + call.shared_floats + member.rank * call.own_floats);
     for (std::int64_t i = 0; i < call.units; i++) {
       unit.begin(i);
       fn(unit);

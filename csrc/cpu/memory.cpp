@@ -2,12 +2,27 @@
 
 #include <map>
 #include <new>
+#include <string>
 
 namespace vgf::cpu {
+namespace {
+
+class NoMemory : public std::bad_alloc {
+ public:
+  explicit NoMemory(std::size_t bytes)
+      : text_("expected " + std::to_string(bytes) + " bytes for the cpu engine's work, got none from the system; "
+              "free some, or give fewer particles a state or fewer threads") {}
+  const char* what() const noexcept override { return text_.c_str(); }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace
 
 Memory allocate(std::size_t bytes) {
   Memory memory(static_cast<float*>(std::aligned_alloc(64, (bytes + 63) / 64 * 64)));
-  if (!memory) throw std::bad_alloc();
+  if (!memory) throw NoMemory(bytes);
   return memory;
 }
 

@@ -3,9 +3,11 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cfenv>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -31,7 +33,7 @@ void spin_until(Done done) {
 
 class Pool {
  public:
-  // False where workers are busy.
+  // False where workers are busy, or the system gives no more.
   bool try_run(int threads, const TeamWork& fn) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (!turn.owns_lock()) return false;
@@ -40,7 +42,7 @@ class Pool {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       if (helping_ > 0) return false;
-      start_workers(threads - 1);
+      if (!start_workers(threads - 1)) return false;
       team.running.store(threads - 1, std::memory_order_relaxed);
       team_ = &team;
       team_threads_ = threads;
@@ -48,7 +50,7 @@ class Pool {
       posted_.fetch_add(1, std::memory_order_relaxed);
     }
     wake_.notify_all();
-    call({0, threads, &barrier}, fn, team.error);
+    call({0, threads, &barrier}, team);
     finish(team);
     return true;
   }
@@ -62,7 +64,7 @@ class Pool {
       posted_.fetch_add(1, std::memory_order_relaxed);
     }
     wake_.notify_all();
-    call({}, fn, shared.error);
+    call({}, shared);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       shared_.erase(std::find(shared_.begin(), shared_.end(), &shared));
@@ -73,10 +75,11 @@ class Pool {
  private:
   struct Work {
     const TeamWork* fn;
+    std::fenv_t floats;  // the caller's: how it rounds and what denormal numbers are, for all who work for it
     std::atomic<int> running{0};  // on how many workers
     std::exception_ptr error;
 
-    explicit Work(const TeamWork* f) : fn(f) {}
+    explicit Work(const TeamWork* f) : fn(f) { std::fegetenv(&floats); }
   };
   struct Team : Work {
     Barrier* barrier;
@@ -89,17 +92,26 @@ class Pool {
     Shared(const TeamWork* f, int p) : Work(f), places(p) {}
   };
 
-  void start_workers(int wanted) {
-    for (; workers_ < wanted; workers_++) std::thread(&Pool::work, this, workers_ + 1, round_).detach();
+  // Whether there are as many now: the system may give no more threads.
+  bool start_workers(int wanted) {
+    try {
+      for (; workers_ < wanted; workers_++) std::thread(&Pool::work, this, workers_ + 1, round_).detach();
+    } catch (const std::system_error&) {
+    }
+    return workers_ >= wanted;
   }
 
-  void call(const Member& member, const TeamWork& fn, std::exception_ptr& error) {
+  void call(const Member& member, Work& work) {
     try {
-      fn(member);
+      (*work.fn)(member);
     } catch (...) {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (!error) error = std::current_exception();
+      if (!work.error) work.error = std::current_exception();
     }
+  }
+  void help(const Member& member, Work& work) {
+    std::fesetenv(&work.floats);
+    call(member, work);
   }
 
   void finish(Work& work) {
@@ -132,7 +144,7 @@ class Pool {
         Team* const team = team_;
         const Member member{rank, team_threads_, team->barrier};
         lock.unlock();
-        call(member, *team->fn, team->error);
+        help(member, *team);
         team->running.fetch_sub(1, std::memory_order_release);  // it may be gone now
         lock.lock();
       } else if (Shared* const shared = joinable()) {
@@ -140,7 +152,7 @@ class Pool {
         shared->running.fetch_add(1, std::memory_order_relaxed);
         helping_++;
         lock.unlock();
-        call({}, *shared->fn, shared->error);
+        help({}, *shared);
         lock.lock();
         helping_--;  // before its caller can go on, who may want a team
         shared->running.fetch_sub(1, std::memory_order_release);  // it may be gone now

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 Array = np.ndarray
+MOST_THREADS = 4096
 
 
 def threads() -> int:
@@ -14,8 +15,10 @@ def threads() -> int:
     for name in ("VGF_NUM_THREADS", "OMP_NUM_THREADS"):
         setting = os.environ.get(name, "").split(",")[0]  # OMP_NUM_THREADS may list nested levels
         if setting:
-            if not setting.isdecimal() or int(setting) < 1:
-                raise ValueError(f"{name}: expected an integer >= 1, got {setting!r}; correct or unset it")
+            if not setting.isdecimal() or not 1 <= int(setting) <= MOST_THREADS:
+                raise ValueError(
+                    f"{name}: expected an integer from 1 to {MOST_THREADS}, got {setting!r}; correct or unset it"
+                )
             return int(setting)
     return available_cpus()
 
