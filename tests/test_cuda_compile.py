@@ -16,8 +16,9 @@ REGISTERS = {
     "tile_kernel": 255, "interact_kernel": 128, "hopper_tile_kernel": 96, "hopper_latency_kernel": 255,
 }  # fmt: skip
 OTHERS = 96
-# Instructions. Products of Hopper's tile kernel leave 40 registers of 104; what the loops around them count waits in memory.
-SPILLS = {"hopper_tile_kernel": 44}
+# Instructions. Sums of products leave 48 registers of 112 in Hopper's tile kernel: what counts products waits in memory, and so
+# do some sums while the slope of an activation other than relu is worked out.
+SPILLS = {"hopper_tile_kernel": 37}
 # What must be in the code of Hopper's kernels, and what must not: products on the tensor cores of warpgroups, bulk copies,
 # registers moved; or products of warps with transposed operands, stores that tell a barrier of the other block.
 INSTRUCTIONS = {
@@ -102,15 +103,11 @@ def with_addresses(instructions: str) -> list[tuple[int, str]]:
     return [(int(at, 16), text) for at, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", instructions)]
 
 
-def loops_of_products(instructions: str) -> list[str]:
-    """The innermost loop around each product of a warpgroup: from where a jump back leads to the jump."""
+def products(instructions: str) -> str:
+    """What lies between a function's first product of a warpgroup and the wait for its last one, in the order of addresses."""
     code = with_addresses(instructions)
-    jumps = [(int(to[1], 16), at) for at, text in code if (to := re.search(r"\bBRA 0x([0-9a-f]+)", text))]
-    found = set()
-    for product in (at for at, text in code if "HGMMA" in text):
-        around = [(begin, end) for begin, end in jumps if begin <= product < end]
-        found.add(min(around, key=lambda loop: loop[1] - loop[0]))
-    return [" ".join(text for at, text in code if begin <= at <= end) for begin, end in found]
+    at = [address for address, text in code if re.match(r"WARPGROUP\.(ARRIVE|DEPBAR)|HGMMA", text)]
+    return " ".join(text for address, text in code if at and at[0] <= address <= at[-1])
 
 
 def called(instruction: str) -> list[int]:
@@ -140,9 +137,9 @@ def test_nothing_spills(kernels):
 
 def test_products_of_warpgroups_use_no_memory_of_a_thread(hopper_code):
     for name, instructions in hopper_code.items():
-        loops = loops_of_products(instructions)
-        assert ("hopper_tile_kernel" in name) == bool(loops)
-        assert not [loop for loop in loops if re.search(r"\b(LDL|STL)\b", loop)], name
+        between = products(instructions)
+        assert ("hopper_tile_kernel" in name) == ("HGMMA" in between)
+        assert not re.search(r"\b(LDL|STL)\b", between), name
 
 
 def test_registers(kernels):
@@ -184,10 +181,12 @@ def test_shared_memory_is_dynamic(kernels):
 
 
 def test_products_of_warpgroups_are_not_waited_for_one_by_one(hopper_code):
-    """Two make a group, which is under way until the next one is. Where ptxas serialises, it waits for each product."""
+    """Two make a group, which is under way until the next one is; the first group of a sum is written apart. Where ptxas
+    serialises, it waits for each product.
+    """
     for name, instructions in hopper_code.items():
         if "hopper_tile_kernel" in name:
-            assert re.fullmatch("(A(hHw)+W)+", groups_of_products(instructions)), name
+            assert re.fullmatch("(AhH(AhHw)+W)+", groups_of_products(instructions)), name
 
 
 def test_instructions_of_hopper_kernels(hopper_code):

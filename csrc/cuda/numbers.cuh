@@ -15,6 +15,9 @@ struct alignas(16) Part {
 struct alignas(16) Four {
   float x[4];
 };
+struct alignas(8) Two {
+  float x[2];
+};
 
 template <Precision P>
 struct Numbers {

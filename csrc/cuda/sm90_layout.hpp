@@ -15,7 +15,7 @@ constexpr int kNetworkThreads = kWarpgroups * kGroupThreads, kNetworkWarps = kNe
 // started with, 96 a thread.
 constexpr int kHopperThreads = kNetworkThreads + kGroupThreads;
 constexpr int kStartRegisters = 65536 / kHopperThreads / 8 * 8;
-constexpr int kWorkRegisters = 104, kFetchRegisters = 64;
+constexpr int kWorkRegisters = 112, kFetchRegisters = 32;
 static_assert(kWorkRegisters * kNetworkThreads + kFetchRegisters * kGroupThreads <= kStartRegisters * kHopperThreads);
 
 // A layer's groups of 32 columns are divided among those that work, the last of which may have fewer, or none.

@@ -81,12 +81,19 @@ __device__ __forceinline__ void work(const Program& program) {
     while (next(program)) network.run();
 }
 
-__device__ inline void fetch(const Program& program) {
-  Fetcher fetcher(program);
+// The same for the fetching thread.
+__device__ __noinline__ inline bool begin_errand(const Program& program) {
   const Ring ring(program);
   Tiles tiles(ring);
-  while (tiles.next(program))
-    fetcher.run(*new (ptx::shared_memory() + kFetchingAt) Place(place_of(program, Spot(program, tiles.tile), ring)));
+  tiles.tile = ptx::in_shared(&errand())->here.tile;
+  if (!tiles.next(program)) return false;
+  new (&errand()) Errand(place_of(program, Spot(program, tiles.tile), ring));
+  return true;
+}
+__device__ inline void fetch(const Program& program) {
+  Fetcher fetcher(program);
+  errand().here.tile = Tiles(Ring(program)).tile;
+  while (begin_errand(program)) fetcher.run();
 }
 
 }  // namespace

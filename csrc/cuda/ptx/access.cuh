@@ -35,6 +35,9 @@ __device__ inline void load_shared(float (&x)[4], std::uint32_t address) {
                : "r"(address)
                : "memory");
 }
+__device__ inline void load_shared(float (&x)[2], std::uint32_t address) {
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(address) : "memory");
+}
 __device__ inline void store_shared(std::uint32_t address, const std::uint32_t (&word)[4]) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(word[0]), "r"(word[1]), "r"(word[2]),
                "r"(word[3])

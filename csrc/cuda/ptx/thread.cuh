@@ -11,6 +11,7 @@ __device__ inline int thread() { return threadIdx.x; }
 __device__ inline int thread_anew() {
   int index;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  __builtin_assume(index >= 0);
   return index;
 }
 __device__ inline unsigned block_x() { return blockIdx.x; }

@@ -47,10 +47,11 @@ __device__ inline void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
 }
 
-// N = 128.
+// N = 128. The first product of a sum does not add to what is there, which need not have been set.
+template <bool First = false>
 __device__ inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint32_t b) {
   asm volatile(
-      "{\n\t.reg .pred add;\n\t.reg .b64 a, b;\n\tsetp.eq.b32 add, 0, 0;\n\t"
+      "{\n\t.reg .pred add;\n\t.reg .b64 a, b;\n\tsetp.eq.b32 add, %67, 0;\n\t"
       "mov.b64 a, {%64, %66};\n\tmov.b64 b, {%65, %66};\n\t"
       "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
       "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
@@ -66,6 +67,6 @@ __device__ inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint
         "+f"(d[40]), "+f"(d[41]), "+f"(d[42]), "+f"(d[43]), "+f"(d[44]), "+f"(d[45]), "+f"(d[46]), "+f"(d[47]),
         "+f"(d[48]), "+f"(d[49]), "+f"(d[50]), "+f"(d[51]), "+f"(d[52]), "+f"(d[53]), "+f"(d[54]), "+f"(d[55]),
         "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
-      : "r"(a), "r"(b), "n"(kDescriptorHigh));
+      : "r"(a), "r"(b), "n"(kDescriptorHigh), "n"(First));
 }
 }  // namespace vgf::cuda::ptx

@@ -8,48 +8,59 @@
 
 namespace vgf::cuda {
 
-static_assert(sizeof(Place) <= kRowSumsAt - kFetchingAt);
-
 struct Operand {
   const unsigned char* w;
   int blocks, columns;
 };
 
+// Where the fetching thread is, in shared memory: it has 32 registers.
+struct Errand {
+  Place here;
+  Pass pass;
+  int apart, products;  // of the pass's members that are evaluated here; its products
+  Operand operand;      // of the next of them
+  __device__ explicit Errand(const Place& place) : here(place) {}
+};
+static_assert(sizeof(Errand) <= kRowSumsAt - kFetchingAt);
+__device__ inline Errand& errand() { return *reinterpret_cast<Errand*>(ptx::shared_memory() + kFetchingAt); }
+
 class Fetcher {
  public:
   __device__ explicit Fetcher(const Program& program) : p(program), ring(program) {}
 
-  __device__ void run(const Place& here) {
-    for (Pass pass = following(p, {}, ring.side()); pass.role != Role::end; pass = following(p, pass, ring.side())) {
-      const Net& net = net_of(p, pass);
-      const int apart = members_apart(p, pass.role), products = products_of(net, pass, apart);
-      for (int i = 0; i < products; i++) {
-        const Operand operand = operand_of(net, pass, apart, i);
-        ptx::wait_for(ring.done(), ring.product_parity() ^ 1);  // of the phase before, which a new barrier counts as ended
-        Product& product = *ring.description();
-        product = Product{};
-        product.more = i + 1 < products;
-        product.first = ring.at;
-        product.blocks = operand.blocks;
-        product.columns = operand.columns;
-        tell(p, here, net, pass, apart, i, product, ring.vectors(), ring.told());
-        ring.product++;
-        fetch(operand);
+  // All of the tile that the errand is for.
+  __device__ void run() {
+    const Errand& all = *ptx::in_shared(&errand());
+    while (next_pass()) {
+      for (int i = 0; i < all.products; i++) {
+        find_operand(p, i);
+        // of the phase before, which a new barrier counts as ended
+        ptx::wait_for(ring.done(next), Ring::product_parity(next) ^ 1);
+        tell(p, i, next, at);
+        const Product& product = *ptx::in_shared(ring.description(next++));
+        fetch(all.operand);
         if (product.what == Product::down) fetch_tape(product);
       }
     }
   }
 
  private:
-  // In order: what this side's members see; or up through the hidden layers, out of a policy, and down again.
-  static __device__ int products_of(const Net& net, const Pass& pass, int apart) {
-    if (pass.observes) return (net.ensemble - pass.member + apart - 1) / apart;
-    return net.hidden + !net.critic + (pass.role == Role::critic ? net.hidden : 0);
+  // The tile's next pass, if there is one, and its products. In order: what this side's members see; or up through the hidden
+  // layers, out of a policy, and down again.
+  __device__ bool next_pass() const {
+    Errand& now = *ptx::in_shared(&errand());
+    const Pass pass = now.pass = following(p, now.pass, now.here.side);
+    if (pass.role == Role::end) return false;
+    const Net& net = net_of(p, pass);
+    const int apart = now.apart = members_apart(p, pass.role);
+    now.products = pass.observes ? (net.ensemble - pass.member + apart - 1) / apart
+                                 : net.hidden + !net.critic + (pass.role == Role::critic ? net.hidden : 0);
+    return true;
   }
   static __device__ Operand operand_at(const unsigned char* w, int k, int columns) {
     return {w, k_blocks(k, Precision::bf16), padded(columns)};
   }
-  static __device__ __noinline__ Operand operand_of(const Net& net, const Pass pass, int apart, int product) {
+  static __device__ Operand operand_of(const Net& net, const Pass& pass, int apart, int product) {
     const auto below = [&](int l) { return l > 0 ? net.layer(l - 1).width : net.inputs; };
     if (pass.observes)
       return operand_at(net.member(pass.member + product * apart) + net.observe, net.observations, net.first_width);
@@ -62,16 +73,35 @@ class Fetcher {
     const int l = 2 * net.hidden - 1 - product;
     return operand_at(member + net.layer(l).backward, padded(net.layer(l).width), below(l));
   }
+  static __device__ __noinline__ void find_operand(const Program& p, int product) {
+    Errand& now = *ptx::in_shared(&errand());
+    now.operand = operand_of(net_of(p, now.pass), now.pass, now.apart, product);
+  }
 
-  // The rest of the description, and the layer's vectors: bias, scale, shift and, before the head, the last layer's weights.
-  static __device__ __noinline__ void tell(const Program& p, const Place& here, const Net& net, const Pass pass, int apart,
-                                           int i, Product& product, unsigned char* its_vectors, ptx::Barrier* told) {
+  // The description of product i of the pass, and the layer's vectors: bias, scale, shift and, before the head, the last layer's
+  // weights.
+  static __device__ __noinline__ void tell(const Program& p, int i, unsigned number, unsigned first) {
+    const Ring ring(p);
+    const Errand& now = *ptx::in_shared(&errand());
+    const Place& here = now.here;
+    const Pass& pass = now.pass;
+    const Net& net = net_of(p, pass);
+    ptx::Barrier* told = ring.told(number);
+    Product& product = *ptx::in_shared(ring.description(number));
+    product = Product{};
+    product.more = i + 1 < now.products;
+    product.first = first;
+    product.blocks = now.operand.blocks;
+    product.columns = now.operand.columns;
+    product.groups = product.columns / kGroup;
+    product.each = groups_of_each(product.groups);
+    product.tape_slots = tape_slots(product.groups);
     product.what = Product::out;
     product.rows = pass.observes ? here.states : here.rows;
     const bool up = i < net.hidden;
     const int l = up ? i : 2 * net.hidden - 2 - i;  // whose z or dz it is
     if (pass.observes) {
-      const int member = pass.member + i * apart;
+      const int member = pass.member + i * now.apart;
       product.init = vectors(net, member, net.layer(0).vectors);
       const Observed to = here.observed(net);
       product.to = to.at + member * to.stride;
@@ -106,7 +136,8 @@ class Fetcher {
     const unsigned char* member = net.member(pass.member);
     ptx::arrive_expecting(told, (3 + head) * bytes);
     for (int i = 0; i < 3 + head; i++)
-      ptx::copy_to_block(its_vectors + i * kVectorBytes, member + (i < 3 ? layer.vectors + i * bytes : net.last), bytes, told);
+      ptx::copy_to_block(ring.vectors(number) + i * kVectorBytes, member + (i < 3 ? layer.vectors + i * bytes : net.last),
+                         bytes, told);
   }
 
   // Of every k-block a straight line is this block's to send: a half of the only chunk, or one of two; or, alone, all. This loop
@@ -121,13 +152,14 @@ class Fetcher {
     const unsigned char* from = o.w + tile_offset(o.blocks, o.columns, chunk, 0) + skipped;
     const unsigned char* other = o.w + tile_offset(o.blocks, o.columns, 1, 0);
     unsigned char* const slots = ring.weights(0) + chunk * kChunk * kBlockBytes + skipped;
-    const unsigned end = ring.at + o.blocks;
+    const unsigned end = at + o.blocks;
+    const int bytes = o.columns * kBlockBytes;
 #pragma unroll 1
-    for (; ring.at != end; ring.at++) {
-      const int slot = Ring::slot(ring.at);
+    for (; at != end; at++) {
+      const int slot = Ring::slot(at);
       ptx::Barrier* const full = ring.full(slot);
-      ptx::wait_for(ring.empty(slot), Ring::parity(ring.at) ^ 1);
-      ptx::arrive_expecting(full, o.columns * kBlockBytes);
+      ptx::wait_for(ring.empty(slot), Ring::parity(at) ^ 1);
+      ptx::arrive_expecting(full, bytes);
       ptx::copy_to_cluster(slots + slot * kSlotBytes, from, share, full, to);
       from += step;
       if (rest > 0) {
@@ -138,11 +170,11 @@ class Fetcher {
   }
   // Of a layer on the way up two products or more before, which the fetching thread has seen done.
   __device__ void fetch_tape(const Product& product) {
-    const int groups = product.columns / kGroup, each = kTapeWarpgroups * groups_of_each(groups);
-    for (int first = 0; first < groups; first += each, ring.at++) {
-      const int slot = Ring::slot(ring.at), bytes = min_int(each, groups - first) * kTapeBytes;
+    const int each = kTapeWarpgroups * product.each;
+    for (int first = 0; first < product.groups; first += each, at++) {
+      const int slot = Ring::slot(at), bytes = min_int(each, product.groups - first) * kTapeBytes;
       ptx::Barrier* const full = ring.full(slot);
-      ptx::wait_for(ring.empty(slot), Ring::parity(ring.at) ^ 1);
+      ptx::wait_for(ring.empty(slot), Ring::parity(at) ^ 1);
       ptx::arrive_expecting(full, bytes);
       ptx::copy_to_block(ring.weights(slot), reinterpret_cast<unsigned char*>(product.tape) + first * kTapeBytes, bytes, full);
     }
@@ -150,7 +182,8 @@ class Fetcher {
   static_assert(kCluster == 2 && kMostAtOnce == 2 && kWidestHopper == 2 * kChunk);
 
   const Program& p;
-  Ring ring;
+  const Ring ring;
+  unsigned at = 0, next = 0;  // numbers of the next k-block and of the next product
 };
 
 }  // namespace vgf::cuda

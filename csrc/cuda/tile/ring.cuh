@@ -36,6 +36,8 @@ struct Product {
   bool more;            // products in this pass
   unsigned first;       // number of its first k-block
   int blocks, columns;  // of the operand
+  int groups, each;     // of columns; and of them a warpgroup's
+  int tape_slots;       // down: of the ring, behind the weights
   int rows;             // of the tile that are real
   float* to;            // out: [rows][columns]
   const float* init;    // out: [columns], or null; up: what the observations give, by state, or null: the bias
@@ -53,10 +55,9 @@ struct Product {
 constexpr int kProductBytes = 128;
 static_assert(sizeof(Product) <= kProductBytes && kProductsAt + kProductSlots * kProductBytes <= kFetchingAt);
 
-// Only what changes is kept: what a thread can work out again takes no register meanwhile.
+// Products and k-blocks are numbered from the kernel's start.
 struct Ring {
   const Program& p;
-  unsigned at = 0, product = 0;  // numbers of the next k-block and of the next product
 
   __device__ explicit Ring(const Program& program) : p(program) {}
   // The blocks that share what they fetch, by rank in the cluster; and which members they evaluate.
@@ -66,18 +67,22 @@ struct Ring {
 
   __device__ ptx::Barrier* full(int i) const { return reinterpret_cast<ptx::Barrier*>(ptx::shared_memory()) + i; }
   __device__ ptx::Barrier* empty(int i) const { return full(kRing + i); }
-  __device__ ptx::Barrier* told() const { return full(2 * kRing + product % kProductSlots); }
-  __device__ ptx::Barrier* done() const { return full(2 * kRing + kProductSlots + product % kProductSlots); }
+  __device__ ptx::Barrier* told(unsigned product) const { return full(2 * kRing + product % kProductSlots); }
+  __device__ ptx::Barrier* done(unsigned product) const {
+    return full(2 * kRing + kProductSlots + product % kProductSlots);
+  }
   __device__ ptx::Barrier* met() const { return full(2 * (kRing + kProductSlots)); }
   // Of a k-block, and of the phase that brings it there.
   static __device__ int slot(unsigned block) { return block % kRing; }
   static __device__ unsigned parity(unsigned block) { return block / kRing % 2; }
-  __device__ unsigned product_parity() const { return product / kProductSlots % 2; }
-  __device__ Product* description() const {
+  static __device__ unsigned product_parity(unsigned product) { return product / kProductSlots % 2; }
+  __device__ Product* description(unsigned product) const {
     return reinterpret_cast<Product*>(ptx::shared_memory() + kProductsAt + product % kProductSlots * kProductBytes);
   }
   __device__ unsigned char* weights(int i) const { return ptx::shared_memory() + kHopperHeadBytes + i * kSlotBytes; }
-  __device__ unsigned char* vectors() const { return weights(kRing) + product % kProductSlots * kVectors * kVectorBytes; }
+  __device__ unsigned char* vectors(unsigned product) const {
+    return weights(kRing) + product % kProductSlots * kVectors * kVectorBytes;
+  }
   __device__ unsigned char* behind() const { return weights(kRing) + kProductSlots * kVectors * kVectorBytes; }
 
   // By one thread of every block; the cluster must meet then.
@@ -111,14 +116,13 @@ struct Ring {
     if (mate.tells) ptx::arrive_at(mate.empty, slot(block));
   }
   // The same of products.
-  __device__ const Product& wait_product() const {
-    ptx::wait_for(told(), product_parity());
-    return *description();
+  __device__ const Product& wait_product(unsigned product) const {
+    ptx::wait_for(told(product), product_parity(product));
+    return *description(product);
   }
-  __device__ void release_product() {
+  __device__ void release_product(unsigned product) const {
     ptx::sync_warp();
-    if (ptx::thread() % kLanes == 0) ptx::arrive(done());
-    product++;
+    if (ptx::thread() % kLanes == 0) ptx::arrive(done(product));
   }
 };
 static_assert(kGroup * kBlockBytes % (16 * kCluster) == 0, "a share of a k-block is a whole number of 16 bytes");

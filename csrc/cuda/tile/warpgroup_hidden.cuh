@@ -49,14 +49,13 @@ class Layer {
   int unit;           // of a group, this thread's
 
   __device__ Layer(const Product& product, unsigned char* a, const unsigned char* its_vectors) : of(product) {
-    const int thread = ptx::thread_anew(), lane = thread % kLanes, all = product.columns / kGroup;
+    const int thread = ptx::thread_anew(), lane = thread % kLanes;
     warpgroup = thread / kGroupThreads;
     const int rows_before = thread % kGroupThreads / kLanes * kWarpRows;
     row = rows_before + c_row(lane, 0);
     unit = c_unit(lane);
-    const int each = groups_of_each(all);
-    first = min_int(warpgroup * each, all);
-    groups = min_int(each, all - first);
+    first = min_int(warpgroup * product.each, product.groups);
+    groups = min_int(product.each, product.groups - first);
     multiplies = groups > 0;
     if (rows_before >= product.rows) groups = 0;
     place = ptx::shared_address(a + first * kABytes + part_offset(row, unit));
@@ -75,8 +74,9 @@ class Layer {
     }
   }
   __device__ int row_of(int half) const { return row + 8 * half; }
-  // Numbers of a unit: four from the given one on, which leaves others registers.
-  __device__ void load(Vector which, int group, int from, float (&x)[4]) const {
+  // Numbers of a unit from the given one on: some, which leaves others registers.
+  template <int Count>
+  __device__ void load(Vector which, int group, int from, float (&x)[Count]) const {
     ptx::load_shared(x, vectors + (which * kWidestHopper + group * kGroup + from) * 4);
   }
   __device__ void add_bias(Sums& sum) const {
@@ -131,19 +131,20 @@ class Layer {
   __device__ void pull_back(Sums& dy, std::uint32_t taped, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     const std::uint32_t own = taped + thread_of_group * kPartBytes;
     with_activation(of.activation, [&](auto act) {
-      std::uint32_t z[2];  // four numbers
+      std::uint32_t z[2][2];  // four numbers of each half
       pull_back<decltype(act)>(dy, norm, sums, [&](int group, int half, int i, float d) {
-        if (i % 4 == 0) ptx::load_shared(z, own + (group * kTapeStep + half * kTapeHalf) * kPartBytes + i * 2);
-        return Pulled{i % 2 ? high_of(z[i % 4 / 2]) : low_of(z[i % 4 / 2]), d};
+        if (i % 4 == 0) ptx::load_shared(z[half], own + (group * kTapeStep + half * kTapeHalf) * kPartBytes + i * 2);
+        return Pulled{i % 2 ? high_of(z[half][i % 4 / 2]) : low_of(z[half][i % 4 / 2]), d};
       });
     });
   }
   __device__ void pull_back_from_head(Sums& z, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     with_activation(of.activation, [&](auto act) {
-      float w[4];
+      constexpr int kAtOnce = at_once<decltype(act)>();
+      float w[kAtOnce];
       pull_back<decltype(act)>(z, norm, sums, [&](int group, int half, int i, float x) {
-        if (half == 0 && i % 4 == 0) load(head, group, i, w);
-        return Pulled{x, w[i % 4]};
+        if (half == 0 && i % kAtOnce == 0) load(head, group, i, w);
+        return Pulled{x, w[i % kAtOnce]};
       });
     });
   }
@@ -270,19 +271,25 @@ class Layer {
   struct Pulled {
     float z, dy;
   };
+  // Units of a row whose vectors are loaded together on the way down: slopes of other activations than relu need registers.
+  template <class Act>
+  static __device__ constexpr int at_once() {
+    return std::is_same<Act, math::Relu>::value ? 4 : 2;
+  }
   // x becomes g and z; the sums of g, and those of g y. of_number(group, half, number of a unit, x) asks for what they come from.
   template <class Act, class F>
   __device__ void pull_back(Sums& x, const Normaliser (&norm)[2], float (&sums)[2][2], F of_number) const {
+    constexpr int kAtOnce = at_once<Act>();
     for_groups([&](int group) {
 #pragma unroll
-      for (int from = 0; from < kUnit; from += 4) {
-        float by[4], plus[4];
+      for (int from = 0; from < kUnit; from += kAtOnce) {
+        float by[kAtOnce], plus[kAtOnce];
         load(scale, group, from, by);
         load(shift, group, from, plus);
 #pragma unroll
         for (int half = 0; half < 2; half++)
 #pragma unroll
-          for (int i = 0; i < 4; i++) {
+          for (int i = 0; i < kAtOnce; i++) {
             float& own = x[sum_at(group, half, from + i)];
             const Pulled p = of_number(group, half, from + i, own);
             const float y = norm[half](p.z), g = p.dy * by[i] * slope<Precision::bf16, Act>(math::fma(y, by[i], plus[i]));

@@ -65,7 +65,7 @@ class WarpgroupNetwork {
     if (ptx::thread() < kThreads) enter(p, ring.behind());
     ptx::sync_warpgroups();
     for (bool more = true; more;) {
-      const Product& product = ring.wait_product();
+      const Product& product = ring.wait_product(next);
       Sums sum;
       Normaliser norm[2];
       {
@@ -88,14 +88,14 @@ class WarpgroupNetwork {
         if (product.what == Product::down || product.from_head) layer(product).go_down(sum, norm, sums);
       }
       more = product.more;
-      ring.release_product();
+      ring.release_product(next++);
     }
     ptx::sync_warpgroups();
   }
 
  private:
   // Found anew by each that needs it, which takes less time than to keep it where registers are short.
-  __device__ Layer layer(const Product& product) const { return Layer(product, ring.behind(), ring.vectors()); }
+  __device__ Layer layer(const Product& product) const { return Layer(product, ring.behind(), ring.vectors(next)); }
 
   // What a product is added to. (Sums that began with it would make the compiler wait for every product: its warning C7515.)
   __device__ void add_init(const Product& product, const Layer& y, Sums& sum) const {
@@ -129,26 +129,27 @@ class WarpgroupNetwork {
   // z of the layer that a product leads down to comes behind the weights, through the ring. Where that of this warpgroup's first
   // group is, once all of it is here; and that this warp needs none of it any longer.
   __device__ std::uint32_t wait_tape(const Product& product) const {
-    const int groups = product.columns / kGroup, warpgroup = ptx::thread_anew() / kGroupThreads;
+    const int warpgroup = ptx::thread_anew() / kGroupThreads, slots = product.tape_slots;
     const unsigned at = product.first + product.blocks;
-    for (int i = 0; i < tape_slots(groups); i++) ring.wait(at + i);
-    const int which = min_int(warpgroup / kTapeWarpgroups, tape_slots(groups) - 1);
-    return ptx::shared_address(ring.weights(Ring::slot(at + which))) +
-           warpgroup % kTapeWarpgroups * groups_of_each(groups) * kTapeBytes;
+#pragma unroll 1
+    for (int i = 0; i < slots; i++) ring.wait(at + i);
+    return ptx::shared_address(ring.weights(Ring::slot(at + min_int(warpgroup / kTapeWarpgroups, slots - 1)))) +
+           warpgroup % kTapeWarpgroups * product.each * kTapeBytes;
   }
   __device__ void release_tape(const Product& product) const {
     const Ring::Mate mate = ring.mate();
     ptx::sync_warp();
-    for (int i = 0; i < tape_slots(product.columns / kGroup); i++) Ring::release(mate, product.first + product.blocks + i);
+#pragma unroll 1
+    for (int i = 0; i < product.tape_slots; i++) Ring::release(mate, product.first + product.blocks + i);
   }
   // Ends with this warp's products done. Always of all the columns that there are sums for: of what lies behind a warpgroup's own
   // nothing is used. One that has none only says that it needs no weights.
   __device__ void multiply(const Product& product, const Layer& y, Sums& sum) const {
     const Ring::Mate mate = ring.mate();
     const unsigned begin = product.first, end = begin + product.blocks;
+    if (!y.multiplies || begin == end) {
 #pragma unroll
-    for (float& s : sum) s = 0;
-    if (!y.multiplies) {
+      for (float& s : sum) s = 0;
 #pragma unroll 1
       for (unsigned at = begin; at != end; at++) {
         ring.wait(at);
@@ -158,24 +159,28 @@ class WarpgroupNetwork {
     }
     const std::uint32_t weights = ptx::operand(ring.weights(0) + y.first * kGroup * kBlockBytes);
     std::uint32_t x = ptx::operand(ring.behind());
-    ptx::hold(sum);
-#pragma unroll 1
-    for (unsigned at = begin; at != end; at++) {
+    const auto multiply_block = [&](unsigned at, auto first) {
       const std::uint32_t w = weights + ring.wait(at) * (kSlotBytes >> 4);
       ptx::begin_products();
-      ptx::multiply_group(sum, x, w);
+      ptx::multiply_group<decltype(first)::value>(sum, x, w);
       ptx::multiply_group(sum, x + kSliceStep, w + kSliceStep);
       ptx::commit_products();
-      ptx::wait_products<1>();
-      if (at != begin) Ring::release(mate, at - 1);
+    };
+    multiply_block(begin, std::true_type{});
+#pragma unroll 1
+    for (unsigned at = begin + 1; at != end; at++) {
       x += kHopperRows * kBlockBytes >> 4;
+      multiply_block(at, std::false_type{});
+      ptx::wait_products<1>();
+      Ring::release(mate, at - 1);
     }
     ptx::wait_products<0>();
     ptx::hold(sum);
-    if (end != begin) Ring::release(mate, end - 1);
+    Ring::release(mate, end - 1);
   }
 
-  // to[rows][columns], as float.
+  // to[rows][columns], as float; in twos, which are side by side in a product's sums: for fours ptxas would move all sums, after
+  // every product.
   __device__ void put_out(const Product& product, const Layer& y, const Sums& sum) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -183,16 +188,16 @@ class WarpgroupNetwork {
       if (row >= product.rows) continue;
       float* to = ptx::in_global(product.to) + std::int64_t{row} * product.columns + y.first * kGroup + y.unit * kUnit;
       y.for_groups([&](int group) {
-        float x[kUnit];
 #pragma unroll
-        for (int i = 0; i < kUnit; i++) x[i] = sum[sum_at(group, half, i)];
-        store_unit(to + group * kGroup, x);
+        for (int i = 0; i < kUnit; i += 2)
+          *reinterpret_cast<Two*>(to + group * kGroup + i) = {{sum[sum_at(group, half, i)], sum[sum_at(group, half, i + 1)]}};
       });
     }
   }
 
   const Program& p;
-  Ring ring;
+  const Ring ring;
+  unsigned next = 0;  // number of the next product
 };
 
 }  // namespace vgf::cuda

@@ -3,6 +3,7 @@
 // in matrix.cuh. A product is done when it is issued, or when it is waited for.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "matrix.cuh"
@@ -100,7 +101,9 @@ inline void take_registers() {}
 template <int Count>
 inline void give_registers() {}
 
+template <bool First = false>
 inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint32_t b) {
+  if (First) std::fill_n(d, 64, 0.0f);
   const auto whole = [](std::uint64_t low) { return std::uint64_t{kDescriptorHigh} << 32 | low; };
   const emulator::Product mine{d, whole(a), whole(b), 128};
   if (emulator::products_are_late)
