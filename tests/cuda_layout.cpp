@@ -342,8 +342,10 @@ static void test_teams_of_the_latency_kernel() {
 
 // What sm90_design.md says.
 static void test_shared_memory_of_the_hopper_kernel() {
-  CHECK(hopper_shared_bytes(16) == 6144 + 128 * 1024 + 16 * 1024 + 64 * 1024, "%d bytes", hopper_shared_bytes(16));
-  CHECK(hopper_shared_bytes(16) <= 227 * 1024, "512 columns");
+  const auto bytes = static_cast<long long>(hopper_shared_bytes(16));
+  CHECK(bytes == 6144 + 128 * 1024 + 16 * 1024 + 64 * 1024, "%lld bytes", bytes);
+  CHECK(bytes <= 227 * 1024, "512 columns");
+  CHECK(hopper_shared_bytes(1 << 20) > 227 * 1024, "33 million observations");
 }
 
 // Every group of a layer is one warpgroup's, no two have more than they must, and a product of 128 columns from a warpgroup's

@@ -193,13 +193,23 @@ def test_a_state_does_not_depend_on_the_others(hopper):
 
 
 @pytest.mark.parametrize(
-    "change", [{"norm": "post"}, {"hidden": (520,)}], ids=["norm after the activation", "more columns than fit"]
+    "change",
+    [{"norm": "post"}, {"hidden": (520,)}, {"A": 513}, {"A": 607}],
+    ids=["norm after the activation", "more units than fit", "more actions than fit", "more actions, where memory would do"],
 )
 def test_what_it_does_not_take_goes_to_the_general_kernel(emulated, emulator, change):
     emulator.set_machine(4, SHARED, True)
-    p = make_problem(**{"B": 13, "N": 10, "hidden": (64, 48)} | change)
-    before = [emulator.launches_of(kernel) for kernel in KERNELS]
-    q = emulated.value(p.critic, p.obs, p.particles, precision="bf16")
-    after = [emulator.launches_of(kernel) for kernel in KERNELS]
-    assert [b - a for a, b in zip(before, after)] == [0, 1]
-    assert relative_error(q, reference.value(p.critic, p.obs, p.particles)) < 0.02
+    p = make_problem(**{"B": 13, "N": 10, "hidden": (64, 48), "activation": "silu"} | change)
+    exact = p.at(np.float64)
+
+    def launches():
+        return np.array([emulator.launches_of(kernel) for kernel in KERNELS])
+
+    before = launches()
+    q, dq = emulated.value_and_grad(p.critic, p.obs, p.particles, precision="bf16")
+    assert (launches() - before).tolist() == [0, 1]
+    samples = emulated.sample(p.policy, p.obs, p.noise, 3, precision="bf16")
+    exact_q, exact_dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    assert relative_error(q, exact_q) <= 2 * relative_error(plain_bf16(plain_torch.value, p), exact_q)
+    assert relative_error(dq, exact_dq) <= 2 * relative_error(plain_bf16(plain_torch.gradient, p, "mean"), exact_dq)
+    assert relative_error(samples, reference.sample(exact.policy, exact.obs, exact.noise, 3)) < 0.01

@@ -108,12 +108,13 @@ double latency_cost(const Program& p, int M, bool whole_states, const Teams& tea
 }
 
 struct Shared {
-  int stage, stage_a, work, bytes;
+  int stage, stage_a, work;
+  std::int64_t bytes;
   Shared(const Extent& extent, int M, bool resident) {
     stage_a = std::min(extent.columns, kChunk) * kBlockBytes;
     stage = stage_a + (resident ? 0 : M * kBlockBytes);
     work = std::max(kStages * stage, pair_bytes(M));
-    bytes = kHeadBytes + bandwidth_bytes(M) + work + (resident ? extent.k_blocks * M * kBlockBytes : 0);
+    bytes = kHeadBytes + bandwidth_bytes(M) + work + (resident ? std::int64_t{extent.k_blocks} * M * kBlockBytes : 0);
   }
 };
 
@@ -158,7 +159,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       if (best.M > 0 && time >= least) continue;
       least = time;
       best.M = M;
-      best.shared_bytes = shared.bytes;
+      best.shared_bytes = static_cast<int>(shared.bytes);
       p.resident = resident;
       p.stage_bytes = shared.stage;
       p.stage_a = shared.stage_a;
@@ -166,21 +167,21 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
     }
   }
   const bool hopper = machine.hopper && precision == Precision::bf16 && !extent.post;
-  const auto consider = [&](Family family, int M, int shared, int cluster, int at_once, auto cost_of) {
+  const auto consider = [&](Family family, int M, std::int64_t shared, int cluster, int at_once, auto cost_of) {
     if (shared > machine.shared_bytes || (whole_states && M < p.N)) return;
     const double time = cost_of();
     if (best.M > 0 && time >= least) return;
     least = time;
     best.family = family;
     best.M = M;
-    best.shared_bytes = shared;
+    best.shared_bytes = static_cast<int>(shared);
     best.cluster = cluster;
     p.at_once = at_once;
     p.resident = true;
   };
   const bool in_parts = p.observe_to || p.observed || p.given;  // a part of a call on larger states, or of a transport
   for (const int at_once : {1, kMostAtOnce}) {
-    if (!hopper || machine.clusters == 0 || extent.widest > kWidestHopper) break;
+    if (!hopper || machine.clusters == 0 || extent.columns > kWidestHopper) break;
     if (at_once > 1 && (in_parts || extent.fewest_critics < at_once)) break;
     consider(Family::hopper_tiles, kHopperRows, hopper_shared_bytes(extent.k_blocks), kCluster, at_once,
              [&] { return hopper_cost(p, at_once, whole_states, machine); });

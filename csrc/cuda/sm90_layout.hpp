@@ -42,8 +42,9 @@ constexpr int kTileAt = 128, kProductsAt = 512, kFetchingAt = 768, kRowSumsAt = 
 constexpr int kRowSumFloats = kHopperRows * kWarpgroups;  // of one: [rows][warpgroups]
 constexpr int kHopperHeadBytes = kRowSumsAt + kRowSums * kRowSumFloats * static_cast<int>(sizeof(float));
 static_assert((2 * (kRing + kProductSlots) + 1) * 8 <= kTileAt);
-VGF_HD constexpr int hopper_shared_bytes(int k_blocks) {
-  const int activations = k_blocks * kHopperRows * kBlockBytes, pairs = bandwidth_bytes(kHopperRows) + pair_bytes(kHopperRows);
+VGF_HD constexpr std::int64_t hopper_shared_bytes(int k_blocks) {
+  const std::int64_t activations = std::int64_t{k_blocks} * kHopperRows * kBlockBytes;
+  const int pairs = bandwidth_bytes(kHopperRows) + pair_bytes(kHopperRows);
   const int weights = kRing * kSlotBytes + kProductSlots * kVectors * kVectorBytes;
   return kHopperHeadBytes + weights + (activations > pairs ? activations : pairs);
 }
