@@ -1,9 +1,22 @@
 // Activations and their derivatives: `apply` gives act(z), `slope` gives act'(z). NaN passes through `apply`.
+//
+// exp(-87) is the least that there is, and 1 / exp(88): no zero. So where one of them stands for nothing, what it is multiplied with
+// is kept within +-100, where float32 knows no difference any more.
 #pragma once
 
 #include "elementary.hpp"
 
 namespace vgf::math {
+
+constexpr float kFar = 100.0f;
+template <class V>
+VGF_INLINE V not_below(V z) {
+  return max(V(-kFar), z);
+}
+template <class V>
+VGF_INLINE V within(V z) {
+  return min(V(kFar), not_below(z));
+}
 
 struct Relu {
   template <class V>
@@ -44,10 +57,11 @@ struct Elu {
 struct Silu {
   template <class V>
   static VGF_INLINE V apply(V z) {
-    return z * sigmoid(z);
+    return not_below(z) * sigmoid(z);
   }
   template <class V>
   static VGF_INLINE V slope(V z) {
+    z = within(z);
     V s = sigmoid(z);
     return s * fma(z, V(1.0f) - s, V(1.0f));
   }
@@ -59,11 +73,12 @@ struct Mish {
   static VGF_INLINE V apply(V z) {
     V e = exp(min(V(20.0f), z));
     V n = e * (e + V(2.0f));
-    return z * (n / (n + V(2.0f)));
+    return not_below(z) * (n / (n + V(2.0f)));
   }
   template <class V>
   static VGF_INLINE V slope(V z) {
-    V e = exp(min(V(20.0f), z));
+    z = min(V(20.0f), not_below(z));
+    V e = exp(z);
     V n = e * (e + V(2.0f));
     V d = V(1.0f) / (n + V(2.0f));
     return fma(z * V(4.0f) * e * (e + V(1.0f)), d * d, n * d);
@@ -76,10 +91,11 @@ struct Gelu {
   static constexpr float kCubic = 0.044715f;
   template <class V>
   static VGF_INLINE V apply(V z) {
-    return z * sigmoid(V(kScale) * z * fma(V(kCubic) * z, z, V(1.0f)));
+    return not_below(z) * sigmoid(V(kScale) * z * fma(V(kCubic) * z, z, V(1.0f)));
   }
   template <class V>
   static VGF_INLINE V slope(V z) {
+    z = within(z);
     V square = z * z;
     V s = sigmoid(V(kScale) * z * fma(V(kCubic), square, V(1.0f)));
     V inner = V(kScale) * fma(V(3.0f * kCubic), square, V(1.0f));
@@ -95,6 +111,7 @@ struct GeluErf {
   }
   template <class V>
   static VGF_INLINE V slope(V z) {
+    z = within(z);
     V x = V(0.70710678118654752f) * z;
     V e = exp(V(0.0f) - x * x);
     return fma(V(0.3989422804014327f) * z, e, V(0.5f) * (V(1.0f) + erf(x, e)));
