@@ -337,6 +337,11 @@ def test_tensors_without_a_memory_of_their_own():
         vgf.value(p.critic, obs.to_sparse(), x)
     with pytest.raises(RuntimeError, match=r"expected tensors in memory.*vmap.*the states B are a batch already"):
         torch.func.vmap(lambda o, a: vgf.value(p.critic, o[None], a[None], backend="cpu"))(obs, x)
+    for transform in (torch.func.grad, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=r"actions: expected a tensor, got one of a transform; torch.func's .*"):
+            transform(lambda a: vgf.value(p.critic, obs, a, backend="cpu").sum())(x)
+    with pytest.raises(TypeError, match=r"q: expected floating point numbers, got torch.int64; pass q.float\(\)"):
+        vgf.select(torch.zeros(2, 3, 4, dtype=torch.int64))
 
 
 def test_weights_on_another_device():

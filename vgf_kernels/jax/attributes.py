@@ -18,7 +18,8 @@ class Clip(NamedTuple):
 
     @classmethod
     def of(cls, clip: tuple[float, float] | None) -> Clip:
-        return cls(clip is not None, *map(np.float32, clip or (0, 0)))
+        with np.errstate(over="ignore"):  # beyond float32 is no bound
+            return cls(clip is not None, *map(np.float32, clip or (0, 0)))
 
 
 class PackedNetwork(NamedTuple):

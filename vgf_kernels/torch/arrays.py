@@ -21,14 +21,17 @@ def contiguous(array: torch.Tensor) -> torch.Tensor:
     return array if array.is_contiguous() else array.detach().contiguous()
 
 
+NO_TRANSFORMS = (
+    "torch.func's vmap, grad and jvp cannot pass through an engine: the states B are a batch already, and "
+    "torch.autograd.grad differentiates value"
+)
+
+
 def address(array: torch.Tensor) -> int:
     try:
         return array.data_ptr()
     except RuntimeError as error:
-        raise RuntimeError(
-            f"expected tensors in memory, got one without ({error}); torch.func's vmap, grad and jvp cannot pass "
-            "through an engine: the states B are a batch already, and torch.autograd.grad differentiates value"
-        ) from None
+        raise RuntimeError(f"expected tensors in memory, got one without ({error}); {NO_TRANSFORMS}") from None
 
 
 def device(array: torch.Tensor) -> str:

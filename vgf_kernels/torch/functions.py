@@ -31,7 +31,7 @@ def value(
     checks.check_value(critic, obs.shape, actions.shape)
     checks.check_engine(backend, precision)
     if _differentiates(obs, actions):
-        return ops.jacobian(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)[0]
+        return _jacobian(critic, obs, actions, backend, precision)[0]
     if _traced(obs, actions):
         return ops.value(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)
     return _call("value", actions, backend, precision, critic, obs, actions)
@@ -51,7 +51,7 @@ def value_and_grad(
     checks.check_value(critic, obs.shape, actions.shape, aggregate)
     checks.check_engine(backend, precision)
     if _differentiates(obs, actions):
-        q, each_dq = ops.jacobian(*ops.pack_mlp(critic), critic.ensemble, obs, actions, backend, precision)
+        q, each_dq = _jacobian(critic, obs, actions, backend, precision)
         dq = (each_dq * _share(q.detach(), aggregate)[..., None]).sum(0)
         return q, ops.first_order(dq, actions)
     if _traced(obs, actions):
@@ -145,6 +145,8 @@ def select(
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    if not q.is_floating_point():
+        raise TypeError(f"q: expected floating point numbers, got {q.dtype}; pass q.float()")
     if not torch.compiler.is_compiling():
         with ranges.span("select", q.shape[-2] * q.shape[-1]):
             return _select(q, how, aggregate, temperature, noise)
@@ -308,6 +310,19 @@ def _differentiates(obs: Tensor, actions: Tensor) -> bool:
             "pass obs.detach(), or use plain torch for a gradient with respect to obs"
         )
     return actions.requires_grad
+
+
+def _jacobian(critic: MLP, obs: Tensor, actions: Tensor, *engine: str | None) -> tuple[Tensor, Tensor]:
+    """Every member's q and dq, as autograd sees them."""
+    arguments = *ops.pack_mlp(critic), critic.ensemble, obs, actions, *engine
+    if torch.compiler.is_compiling():
+        return ops.jacobian(*arguments)
+    try:
+        return ops.jacobian(*arguments)
+    except RuntimeError as error:
+        if "functorch" not in str(error):
+            raise
+        raise RuntimeError(f"actions: expected a tensor, got one of a transform; {arrays.NO_TRANSFORMS}") from None
 
 
 def _traced(*tensors: Tensor) -> bool:
