@@ -39,6 +39,26 @@ __device__ inline void load_weights(const unsigned char* operand, int blocks, in
   const unsigned char* block = operand + tile_offset(blocks, columns, chunk, part / kParts);
   widen(*ptx::in_global(reinterpret_cast<const Part*>(block + part_offset(row, part % kParts))), w);
 }
+// 8 numbers of k of each of a unit's columns, of which `column` is the first. In a packed operand these lie at places that are
+// as far apart for all units, and are swizzled alike.
+__device__ inline void load_weights_of_unit(const unsigned char* operand, int blocks, int columns, int column, int part,
+                                            Part (&w)[kUnit]) {
+  const int chunk = column / kChunk, within = column % kChunk, row = within / kGroup * kGroup + place_of(within % kGroup);
+  const unsigned char* first =
+      operand + tile_offset(blocks, columns, chunk, part / kParts) + part_offset(row, part % kParts);
+#pragma unroll
+  for (int i = 0; i < kUnit; i++) w[i] = *ptx::in_global(reinterpret_cast<const Part*>(first + place_of(i) * kBlockBytes));
+}
+constexpr bool units_lie_alike() {
+  for (int column = 0; column < kGroup; column++) {
+    const int first = place_of(column / kUnit * kUnit), apart = place_of(column % kUnit);
+    for (int part = 0; part < kParts; part++)
+      if (part_offset(place_of(column), part) != part_offset(first, part) + apart * kBlockBytes) return false;
+  }
+  return true;
+}
+static_assert(units_lie_alike());
+
 // The sum over the threads of a row.
 __device__ inline float sum_units(float x) {
   x += ptx::shuffle_xor(x, 1);
@@ -200,12 +220,13 @@ class ClusterNetwork {
         const int k = part * kUnit + j;
         x[j] = k < p.A ? here.x()[r * p.A + k] : k < net.inputs ? time : 0;
       }
+      Part w[kUnit];
+      load_weights_of_unit(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column, part, w);
 #pragma unroll
-      for (int i = 0; i < kUnit; i++) {
-        float w[kUnit];
-        load_weights(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column + i, part, w);
+      for (int j = 0; j < kUnit; j++) {
+        if (part * kUnit + j >= net.inputs) break;
 #pragma unroll
-        for (int j = 0; j < kUnit; j++) z[i] = math::fma(x[j], w[j], z[i]);
+        for (int i = 0; i < kUnit; i++) z[i] = math::fma(x[j], number(w[i], j), z[i]);
       }
     }
   }
@@ -266,27 +287,24 @@ class ClusterNetwork {
   // What these columns of the last hidden layer add to q, or to the velocity.
   __device__ void leave(const Net& net, int e, bool mine, const float (&x)[kUnit]) const {
     float* to = added(ptx::cluster_rank()) + row * (p.A + 1);
-    float w[kUnit] = {};
-    const auto dot = [&] {
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < kUnit; i++) sum = math::fma(x[i], w[i], sum);
-      return sum;
-    };
     if (net.critic) {
+      float w[kUnit] = {}, q = 0;
       if (mine) load_unit(vectors(net, e, net.last) + column, w);
-      const float q = sum_units(dot());
+#pragma unroll
+      for (int i = 0; i < kUnit; i++) q = math::fma(x[i], w[i], q);
+      q = sum_units(q);
       if (unit == 0) to[p.A] = q;
       return;
     }
     const int blocks_of_k = k_blocks(padded(net.layer(net.hidden - 1).width), Precision::bf16);
     for (int first = 0; first < p.A; first += kUnit) {  // of outputs, which are padded
-      float v[kUnit];
+      Part w[kUnit] = {};
+      if (mine) load_weights_of_unit(net.member(e) + net.last, blocks_of_k, padded(net.outputs), first, column / kUnit, w);
+      float v[kUnit] = {};
 #pragma unroll
-      for (int i = 0; i < kUnit; i++) {
-        if (mine) load_weights(net.member(e) + net.last, blocks_of_k, padded(net.outputs), first + i, column / kUnit, w);
-        v[i] = dot();
-      }
+      for (int i = 0; i < kUnit; i++)
+#pragma unroll
+        for (int j = 0; j < kUnit; j++) v[i] = math::fma(x[j], number(w[i], j), v[i]);
       const float sum = sum_units_of_each(v, unit);
       if (first + unit < p.A) to[first + unit] = sum;
     }
@@ -364,14 +382,13 @@ class ClusterNetwork {
     float* to = added(ptx::cluster_rank()) + row * (p.A + 1);
     const int blocks_of_k = k_blocks(net.inputs, Precision::bf16);
     for (int part = 0; part * kUnit < p.A; part++) {
+      Part w[kUnit] = {};
+      if (mine) load_weights_of_unit(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column, part, w);
       float sum[kUnit] = {};
 #pragma unroll
-      for (int i = 0; i < kUnit; i++) {
-        float w[kUnit] = {};
-        if (mine) load_weights(net.member(e) + net.layer(0).forward, blocks_of_k, net.first_width, column + i, part, w);
+      for (int i = 0; i < kUnit; i++)
 #pragma unroll
-        for (int j = 0; j < kUnit; j++) sum[j] = math::fma(dz[i], w[j], sum[j]);
-      }
+        for (int j = 0; j < kUnit; j++) sum[j] = math::fma(dz[i], number(w[i], j), sum[j]);
       const float d = sum_units_of_each(sum, unit);
       const int a = part * kUnit + unit;
       if (a < p.A) to[a] = d;
@@ -381,13 +398,15 @@ class ClusterNetwork {
   // Of all members, in every block: what their teams' blocks have found, in order.
   __device__ void gather(const Net& net, bool gradient) const {
     const int pitch = p.A + 1, of_member = here.rows * pitch;
+    const std::int64_t floats_apart = p.at.bytes / static_cast<std::int64_t>(sizeof(float));  // from block to block
     for (int i = ptx::thread(); i < net.ensemble * of_member; i += kThreads) {
       const int e = i / of_member, at = i % of_member, r = at / pitch, a = at % pitch;
       const bool value = a == p.A;
       if (value ? !net.critic : net.critic && !gradient) continue;
+      const float* first = added(e * p.team) + at;
       float part[kMostTeam], sum = 0;
 #pragma unroll
-      for (int block = 0; block < kMostTeam; block++) part[block] = block < p.team ? added(e * p.team + block)[at] : 0;
+      for (int block = 0; block < kMostTeam; block++) part[block] = block < p.team ? first[block * floats_apart] : 0;
 #pragma unroll
       for (int block = 0; block < kMostTeam; block++) sum += part[block];
       if (value)

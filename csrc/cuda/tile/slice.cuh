@@ -118,7 +118,10 @@ struct SliceProducts {
 
   // ---- down: `area` has a place of [Rows][128 bytes] for every block of the team, for its part of this block's dy
 
-  static __device__ unsigned char* part_of(unsigned char* area, int rank) { return area + rank * Rows * kRowBytes; }
+  template <class Byte>
+  static __device__ Byte* part_of(Byte* area, int rank) {
+    return area + rank * Rows * kRowBytes;
+  }
 
   // dz of a unit in the order of the weights' columns, two k-blocks of [Rows][64 bytes].
   static __device__ void put(unsigned char* dz, int row, int unit, const Part& part) {
@@ -182,15 +185,20 @@ struct SliceProducts {
     }
   }
   // The sum of all blocks' parts of a unit.
-  static __device__ void add_parts(unsigned char* area, int team, int row, int unit, float (&x)[kUnit]) {
-    for (int rank = 0; rank < team; rank++)
+  static __device__ void add_parts(const unsigned char* area, int team, int row, int unit, float (&x)[kUnit]) {
+    const unsigned char* first[4];  // words of the first block's
+#pragma unroll
+    for (int j = 0; j < 4; j++) first[j] = ptx::in_shared(area + turned(row, unit / 4 * 4 + j) + unit % 4 * 4);
+#pragma unroll
+    for (int rank = 0; rank < kMostTeam; rank++) {
+      if (rank == team) break;
 #pragma unroll
       for (int j = 0; j < 4; j++) {
-        const std::uint32_t word = *ptx::in_shared(reinterpret_cast<const std::uint32_t*>(
-            part_of(area, rank) + turned(row, unit / 4 * 4 + j) + unit % 4 * 4));
-        x[2 * j] += ptx::as_float(word << 16);
-        x[2 * j + 1] += ptx::as_float(word & 0xffff0000u);
+        const std::uint32_t word = *reinterpret_cast<const std::uint32_t*>(part_of(first[j], rank));
+        x[2 * j] += low_of(word);
+        x[2 * j + 1] += high_of(word);
       }
+    }
   }
 };
 
