@@ -41,26 +41,48 @@ struct Gemm {
   static_assert(M % (16 * kWarpsM) == 0 && kWarpsN * kGroups * kGroup == kChunk);
   using Sums = float[kRowTiles][kGroups * 4][4];
 
-  // Starts the copies of k-block `it`, counted over all chunks.
-  static __device__ void load_stage(const Product& p, int it) {
-    unsigned char* stage = p.stages + it % kStages * p.stage_bytes;
-    const int chunk = it / p.blocks, block = it % p.blocks;
-    const unsigned char* w = p.w + tile_offset(p.blocks, p.columns, chunk, block);
-    const int bytes = chunk_columns(p.columns, chunk) * kBlockBytes;
-    for (int i = ptx::thread() * kPartBytes; i < bytes; i += kThreads * kPartBytes) ptx::copy16(stage + i, w + i);
-    if (!p.staged) return;
-    const unsigned char* a = p.a + std::int64_t{block} * M * kBlockBytes;
-    for (int i = ptx::thread() * kPartBytes; i < M * kBlockBytes; i += kThreads * kPartBytes)
-      ptx::copy16(stage + p.stage_a + i, a + i);
+  static __device__ int thread_bytes() { return ptx::thread() * kPartBytes; }
+  // The k-blocks of a product in their order, in which they lie one behind the other, whatever chunk they are of.
+  struct Walk {
+    const unsigned char* w;  // this thread's first part
+    int block = 0, left;  // number in its chunk; columns from this chunk on
+    unsigned slot = 0;    // of the stages
+
+    __device__ explicit Walk(const Product& p) : w(p.w + thread_bytes()), left(p.blocks > 0 ? p.columns : 0) {}
+    __device__ int bytes() const { return min_int(left, kChunk) * kBlockBytes; }
+    __device__ void step(int blocks) {
+      w += bytes();
+      slot = (slot + 1) % kStages;
+      if (++block < blocks) return;
+      block = 0;
+      left -= kChunk;
+    }
+  };
+  // Starts this thread's copies of `Most` bytes or fewer, its first to `to`.
+  template <int Most>
+  static __device__ void copy(unsigned char* to, const unsigned char* from, int bytes) {
+    const int left = bytes - thread_bytes();
+#pragma unroll
+    for (int at = 0; at < Most; at += kThreads * kPartBytes)
+      if (at < left) ptx::copy16(to + at, from + at);
+  }
+  // Starts the copies of a k-block, if there is one left. stages: this thread's first part
+  static __device__ void load_stage(const Product& p, unsigned char* stages, int stage_bytes, bool staged, const Walk& at) {
+    if (at.left > 0) {
+      unsigned char* stage = stages + at.slot * stage_bytes;
+      copy<kChunk * kBlockBytes>(stage, at.w, at.bytes());
+      if (staged)
+        copy<M * kBlockBytes>(stage + p.stage_a, p.a + std::int64_t{at.block} * M * kBlockBytes + thread_bytes(),
+                              M * kBlockBytes);
+    }
+    ptx::commit_copies();
   }
 
-  // Starts the first copies; `multiply` of the same product must follow. No thread may still be reading the stages.
+  // Starts the first copies; `run` of the same product must follow. No thread may still be reading the stages.
   static __device__ void start(const Product& p) {
-    const int total = chunks_of(p.columns) * p.blocks;
-    for (int it = 0; it < kStages - 1; it++) {
-      if (it < total) load_stage(p, it);
-      ptx::commit_copies();
-    }
+    Walk ahead(p);
+    for (int i = 0; i < kStages - 1; i++, ahead.step(p.blocks))
+      load_stage(p, p.stages + thread_bytes(), p.stage_bytes, p.staged, ahead);
   }
 
   // One k-block. a, w: its tiles in shared memory; live: how many of this warp's groups the chunk has.
@@ -121,27 +143,32 @@ struct Gemm {
   static __device__ void store(const Product& p, int chunk, const Sums& sum) {
     const int lane = ptx::thread() % kLanes, warp = ptx::thread() / kLanes;
     const int warp_m = warp / kWarpsN, warp_n = warp % kWarpsN;
+    // in registers: every store to C could be one to p, for all the compiler knows
+    const int rows = p.rows, columns = p.columns;
+    const std::int64_t pitch = p.pitch;
+    const bool as_float = p.as_float;
+    void* const c = p.c;
 #pragma unroll
     for (int m = 0; m < kRowTiles; m++)
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const int row = warp_m * (M / kWarpsM) + 16 * m + c_row(lane, half);
-        if (row >= p.rows) continue;
+        if (row >= rows) continue;
         const float* init = p.init;
         if (p.states_of > 0) init += (row + p.row_offset) / p.states_of * p.init_pitch;
 #pragma unroll
         for (int group = 0; group < kGroups; group++) {
           const int column = chunk * kChunk + (warp_n * kGroups + group) * kGroup + c_unit(lane) * kUnit;
-          if (column >= p.columns) continue;
+          if (column >= columns) continue;
           float x[kUnit] = {};
-          if (p.init) load_unit(init + column, x);
+          if (init) load_unit(init + column, x);
 #pragma unroll
           for (int i = 0; i < kUnit; i++) x[i] += sum[m][group * 4 + i / 2][2 * half + i % 2];
-          const std::int64_t at = row * p.pitch + column;
-          if (p.as_float)
-            store_unit(static_cast<float*>(p.c) + at, x);
+          const std::int64_t at = row * pitch + column;
+          if (as_float)
+            store_unit(static_cast<float*>(c) + at, x);
           else
-            store_unit(static_cast<typename Numbers<P>::Stored*>(p.c) + at, x);
+            store_unit(static_cast<typename Numbers<P>::Stored*>(c) + at, x);
         }
       }
   }
@@ -151,9 +178,15 @@ struct Gemm {
   static __device__ __noinline__ void run(const Product& p) {
     const int warp = ptx::thread() / kLanes, warp_m = warp / kWarpsN, warp_n = warp % kWarpsN;
     const int a_offset = warp_m * (M / kWarpsM) * kBlockBytes, w_offset = warp_n * kGroups * kGroup * kBlockBytes;
-    const int chunks = chunks_of(p.columns), total = chunks * p.blocks;
+    // what the loop needs, in registers: p is in the caller's memory
+    unsigned char* const stages = ptx::shared_memory() + (p.stages - ptx::shared_memory());
+    const bool staged = p.staged;
+    const unsigned char* const a = staged ? stages + p.stage_a : ptx::shared_memory() + (p.a - ptx::shared_memory());
+    const int blocks = p.blocks, stage_bytes = p.stage_bytes, chunks = chunks_of(p.columns);
+    Walk ahead(p);
+    for (int i = 0; i < kStages - 1; i++) ahead.step(blocks);
     Sums sum;
-    for (int chunk = 0, it = 0; chunk < chunks; chunk++) {
+    for (int chunk = 0; chunk < chunks; chunk++) {
 #pragma unroll
       for (int m = 0; m < kRowTiles; m++)
 #pragma unroll
@@ -161,15 +194,14 @@ struct Gemm {
 #pragma unroll
           for (int i = 0; i < 4; i++) sum[m][n][i] = 0;
       const int live = chunk_columns(p.columns, chunk) / kGroup - warp_n * kGroups;
-      for (int block = 0; block < p.blocks; block++, it++) {
+      for (int block = 0; block < blocks; block++) {
         ptx::wait_copies<kStages - 2>();
-        ptx::sync_block();  // k-block `it` is here for all, and all have left k-block `it - 1`
-        if (it + kStages - 1 < total) load_stage(p, it + kStages - 1);
-        ptx::commit_copies();
-        if (live <= 0) continue;
-        const unsigned char* stage = p.stages + it % kStages * p.stage_bytes;
-        const unsigned char* a = p.staged ? stage + p.stage_a : p.a + std::int64_t{block} * M * kBlockBytes;
-        accumulate(a + a_offset, stage + w_offset, live, sum);
+        ptx::sync_block();  // this k-block is here for all, and all have left the one before
+        load_stage(p, stages + thread_bytes(), stage_bytes, staged, ahead);
+        ahead.step(blocks);
+        const int stage = static_cast<int>(ahead.slot) * stage_bytes;  // where what comes next will take its place
+        if (live > 0)
+          accumulate(a + (staged ? stage : block * M * kBlockBytes) + a_offset, stages + stage + w_offset, live, sum);
       }
       if (live > 0) store(p, chunk, sum);
     }

@@ -1,9 +1,11 @@
 // Norm and activation of a tile between two products, forward and backward, and the way into the first product.
 //
 // A warp takes two rows at a time, 16 lanes a row, 8 columns a lane; rows are read again from L1 for every sum, so any
-// width will do. Cost model at width 512: a few dozen instructions a number against 512 multiply-adds for it in the
-// product; forward reads z and writes the operand, backward reads z and dy.
+// width will do, and those of the next two are sent for meanwhile. Cost model at width 512: a few dozen instructions a
+// number against 512 multiply-adds for it in the product; forward reads z and writes the operand, backward reads z and dy.
 #pragma once
+
+#include <ptx/access.cuh>
 
 #include "../../math/activations.hpp"
 #include "../numbers.cuh"
@@ -80,10 +82,22 @@ struct Hidden {
   template <class F>
   __device__ void for_rows(F f) const {
     const int warp = ptx::thread() / kLanes, lane = ptx::thread() % kLanes;
+    const auto row_of = [&](int pair) { return min_int(pair + pass_row(lane), rows - 1); };
+    if (2 * warp < rows) send_for(row_of(2 * warp));
     for (int pair = 2 * warp; pair < rows; pair += 2 * kWarps) {
-      const int row = pair + pass_row(lane);
-      f(row < rows ? row : rows - 1, row < rows);
+      if (pair + 2 * kWarps < rows) send_for(row_of(pair + 2 * kWarps));
+      f(row_of(pair), pair + pass_row(lane) < rows);
     }
+  }
+  // Brings this lane's part of a row into L1, a lane a line.
+  __device__ void send_for(int row) const {
+    constexpr int units_of_line = 128 / (kUnit * sizeof(Stored));
+    for_units([&](int unit) {
+      if (unit % units_of_line > 0) return;
+      const std::int64_t at = std::int64_t{row} * padded(width) + unit * kUnit;
+      ptx::prefetch(z + at);
+      if (dy) ptx::prefetch(dy + at);
+    });
   }
   // Calls f(unit) for this lane's units of a row.
   template <class F>
@@ -97,9 +111,11 @@ struct Hidden {
       if (unit * kUnit + i >= width) x[i] = 0;
   }
   __device__ void load(const Stored* from, int row, int unit, float (&x)[kUnit]) const {
-    load_unit(from + std::int64_t{row} * padded(width) + unit * kUnit, x);
+    load_unit(ptx::in_global(from) + std::int64_t{row} * padded(width) + unit * kUnit, x);
   }
-  __device__ void load(const float* vector, int unit, float (&x)[kUnit]) const { load_unit(vector + unit * kUnit, x); }
+  __device__ void load(const float* vector, int unit, float (&x)[kUnit]) const {
+    load_unit(ptx::in_global(vector) + unit * kUnit, x);
+  }
   __device__ const float* scale() const { return vectors + padded(width); }
   __device__ const float* shift() const { return vectors + 2 * padded(width); }
 

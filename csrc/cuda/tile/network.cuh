@@ -14,7 +14,8 @@
 // bf16: 6.3 MB of weights a tile, so 6.3 / M MB a particle, and 2 (forward, gradient) x 2 x 4 layers x 512 x 2 bytes of z
 // and dz written and read, 33 KB. At M = 128 the weights and z together are 82 KB a particle: at 5.5 TB/s of L2 15 ns a
 // particle over the whole chip, against 10 ns for 6.4 MFLOP at 620 TFLOP/s (both rates from the literature). What an
-// H100 took in bf16 was five to six times as long as schedule.cpp's model of this said, which says so now.
+// H100 took in bf16 was five to six times as long as schedule.cpp's model of this said, which says so now; that was
+// before what a product needs was kept in registers.
 #pragma once
 
 #include "gemm.cuh"
@@ -199,8 +200,15 @@ class MmaNetwork {
     return h;
   }
 
-  static __device__ __noinline__ void forward(const Hidden<P>& h) { h.forward(); }
-  static __device__ __noinline__ void backward(const Hidden<P>& h) { h.backward(); }
+  // A copy each, so that what they are told stays in registers.
+  static __device__ __noinline__ void forward(const Hidden<P>& what) {
+    const Hidden<P> h = what;
+    h.forward();
+  }
+  static __device__ __noinline__ void backward(const Hidden<P>& what) {
+    const Hidden<P> h = what;
+    h.backward();
+  }
 
   const Place& here;
   const Program& p;
