@@ -167,6 +167,7 @@ class ClusterNetwork {
   }
   // Zeros what lies past the width.
   __device__ void cut(int width, float (&x)[kUnit]) const {
+    if (column + kUnit <= width) return;
 #pragma unroll
     for (int i = 0; i < kUnit; i++)
       if (column + i >= width) x[i] = 0;
@@ -274,12 +275,14 @@ class ClusterNetwork {
 
   // The sums of this block's numbers of a row, and of their squares.
   __device__ void send_squares(int width, const float (&z)[kUnit]) const {
-    float sum = 0, squares = 0;
+    float x[kUnit], sum = 0, squares = 0;
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) x[i] = z[i];
+    cut(width, x);
 #pragma unroll
     for (int i = 0; i < kUnit; i++) {
-      const float x = column + i < width ? z[i] : 0;
-      sum += x;
-      squares = math::fma(x, x, squares);
+      sum += x[i];
+      squares = math::fma(x[i], x[i], squares);
     }
     send_sums(sum_units(sum), sum_units(squares));
   }

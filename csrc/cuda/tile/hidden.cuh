@@ -106,6 +106,7 @@ struct Hidden {
   }
   // Zeros what lies past the width.
   __device__ void cut(int unit, float (&x)[kUnit]) const {
+    if ((unit + 1) * kUnit <= width) return;
 #pragma unroll
     for (int i = 0; i < kUnit; i++)
       if (unit * kUnit + i >= width) x[i] = 0;
