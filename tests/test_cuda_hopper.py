@@ -26,6 +26,8 @@ SIZES = {
     "N 64": {"B": 4, "N": 64, "hidden": (33,)},
     "several chunks of columns": {"B": 13, "N": 10, "hidden": (300, 512, 289)},
     "no observations": {"B": 13, "N": 10, "O": 0},
+    "as many actions as fit": {"B": 2, "N": 3, "A": 512, "hidden": (40,)},
+    "norms over three units": {"B": 13, "N": 10, "hidden": (32, 3, 40)},
     "many of everything": {"B": 13, "N": 10, "O": 300, "A": 40, "hidden": (100,)},
 }
 
@@ -194,8 +196,11 @@ def test_a_state_does_not_depend_on_the_others(hopper):
 
 @pytest.mark.parametrize(
     "change",
-    [{"norm": "post"}, {"hidden": (520,)}, {"A": 513}, {"A": 607}],
-    ids=["norm after the activation", "more units than fit", "more actions than fit", "more actions, where memory would do"],
+    [{"norm": "post"}, {"hidden": (520,)}, {"A": 513}, {"A": 607}, {"hidden": (64, 2, 48)}, {"hidden": (1,)}],
+    ids=[
+        "norm after the activation", "more units than fit", "more actions than fit", "more actions, where memory would do",
+        "a norm over two units", "a norm over one",
+    ],
 )
 def test_what_it_does_not_take_goes_to_the_general_kernel(emulated, emulator, change):
     emulator.set_machine(4, SHARED, True)

@@ -103,6 +103,7 @@ struct Net {
   Norm norm = Norm::none;
   float norm_eps = 0;
   int first_width = 0, widest = 0;  // of the hidden layers, padded
+  int narrowest = 0;                // and not padded
   bool critic = false, gradient = false;
   static constexpr int kFirstLayers = 8;
   PackedLayer first_layers[kFirstLayers] = {};

@@ -52,6 +52,7 @@ Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient
     layer.vectors = at.take(std::int64_t{3} * padded(layer.width) * sizeof(float));
     below = padded(layer.width);
     net.widest = std::max(net.widest, below);
+    net.narrowest = l > 0 ? std::min(net.narrowest, layer.width) : layer.width;
     layout.layers.push_back(layer);
     if (l < Net::kFirstLayers) net.first_layers[l] = layer;
   }

@@ -23,8 +23,5 @@ __device__ inline Quick min(Quick a, Quick x) { return Quick(math::min(a.x, x.x)
 __device__ inline Quick abs(Quick a) { return Quick(math::abs(a.x)); }
 __device__ inline Quick if_greater(Quick a, Quick b, Quick yes, Quick no) { return a.x > b.x ? yes : no; }
 __device__ inline Quick exp(Quick a) { return Quick(ptx::power_of_two(a.x * 1.44269504088896341f)); }
-// This exp comes to 0: what it is multiplied with may be as large as it is (math/activations.hpp).
-__device__ inline Quick not_below(Quick a) { return a; }
-__device__ inline Quick within(Quick a) { return a; }
 
 }  // namespace vgf::cuda

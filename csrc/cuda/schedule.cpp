@@ -20,22 +20,24 @@ struct Extent {
   int k_blocks = 0;  // of an operand
   int widest = 0, first = 0, hidden = 0, taped = 1, ensemble = 1;
   int fewest_critics = std::numeric_limits<int>::max();
-  bool post = false;  // a norm behind an activation
-  int resident = 0;   // bytes of the hidden products' weights, of 64 columns
+  bool post = false;          // a norm behind an activation
+  bool few_normed = false;    // a norm over one or two units: its slope is what cancellation leaves, nothing of it may be rounded
+  std::int64_t resident = 0;  // bytes of the hidden products' weights, of 64 columns
 
   void include(const Net& net, Precision precision) {
     if (!net.present()) return;
     post = post || net.norm == Norm::post;
+    few_normed = few_normed || (net.norm != Norm::none && net.narrowest < 3);
     first = std::max(first, net.first_width);
     widest = std::max(widest, net.widest);
-    const int ends = std::max(net.inputs, net.outputs);
-    columns = std::max({columns, widest, padded(ends)});
+    const int out = !net.critic ? net.outputs : net.gradient ? net.inputs : 0;  // of the product that leads out
+    columns = std::max({columns, widest, padded(out)});
     for (const int k : {widest, net.inputs, net.observations}) k_blocks = std::max(k_blocks, cuda::k_blocks(k, precision));
     hidden = std::max(hidden, net.hidden);
     if (net.gradient) taped = std::max(taped, net.hidden);
     ensemble = std::max(ensemble, net.ensemble);
     if (net.critic) fewest_critics = std::min(fewest_critics, net.ensemble);
-    resident = std::max(resident, (net.hidden - 1) * slice_pitch(net.widest));
+    resident = std::max(resident, std::int64_t{net.hidden - 1} * slice_pitch(net.widest));
   }
 };
 
@@ -181,7 +183,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   };
   const bool in_parts = p.observe_to || p.observed || p.given;  // a part of a call on larger states, or of a transport
   for (const int at_once : {1, kMostAtOnce}) {
-    if (!hopper || machine.clusters == 0 || extent.columns > kWidestHopper) break;
+    if (!hopper || machine.clusters == 0 || extent.columns > kWidestHopper || extent.few_normed) break;
     if (at_once > 1 && (in_parts || extent.fewest_critics < at_once)) break;
     consider(Family::hopper_tiles, kHopperRows, hopper_shared_bytes(extent.k_blocks), kCluster, at_once,
              [&] { return hopper_cost(p, at_once, whole_states, machine); });

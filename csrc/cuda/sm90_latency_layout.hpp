@@ -39,7 +39,7 @@ VGF_HD constexpr int area_bytes(int rows, int team) {
 }
 VGF_HD constexpr int row_sums_bytes(int rows) { return rows * kMostTeam * static_cast<int>(sizeof(RowSums)); }
 VGF_HD constexpr int slice_pitch(int widest) { return k_blocks(widest, Precision::bf16) * kSliceBytes; }  // of a layer
-VGF_HD constexpr int latency_shared_bytes(int rows, int team, int resident) {
+VGF_HD constexpr std::int64_t latency_shared_bytes(int rows, int team, std::int64_t resident) {
   return area_bytes(rows, team) + row_sums_bytes(rows) + kInboxBytes + resident;
 }
 static_assert(area_bytes(16, 8) % 128 == 0 && area_bytes(32, 8) % 128 == 0 && row_sums_bytes(16) % 128 == 0);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 
 #include "matrix.cuh"
@@ -62,7 +63,7 @@ inline void multiply_now(const emulator::Product* const (&of)[32]) {
       throw std::runtime_error("emulator: a warp disagrees about a product");
     for (int i = 0; i < columns / 2; i++) {
       const int row = warp * 16 + lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      double sum = mine.d[i];
+      double sum = mine.first ? 0 : mine.d[i];
       for (int k = 0; k < 16; k++) sum += a[row * 16 + k] * b[column * 16 + k];
       mine.d[i] = truncated(sum);
     }
@@ -103,9 +104,9 @@ inline void give_registers() {}
 
 template <bool First = false>
 inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint32_t b) {
-  if (First) std::fill_n(d, 64, 0.0f);
+  if (First) std::fill_n(d, 64, std::numeric_limits<float>::quiet_NaN());  // nobody may look before it is done
   const auto whole = [](std::uint64_t low) { return std::uint64_t{kDescriptorHigh} << 32 | low; };
-  const emulator::Product mine{d, whole(a), whole(b), 128};
+  const emulator::Product mine{d, whole(a), whole(b), 128, First};
   if (emulator::products_are_late)
     emulator::current->products.back().push_back(mine);
   else
