@@ -205,8 +205,9 @@ def _layers(rng, widths, norm: bool) -> Layers:
     return layers
 
 
-def as_mlp(members: list[Layers], activation: str) -> MLP:
-    norm = "pre" if "scale" in members[0][0] else "none"
+def as_mlp(members: list[Layers], activation: str, norm: str = "pre") -> MLP:
+    """The members' layers as an MLP, with their norm, if they have one, before the activation or after it ("post")."""
+    norm = norm if "scale" in members[0][0] else "none"
     return MLP.from_layers(members, activation=activation, norm=norm, norm_eps=NORM_EPS)
 
 

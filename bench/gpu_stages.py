@@ -1,7 +1,7 @@
 """What a call on a GPU is made of: value, gradient, flow with and without its kernel, sampling and action, alone, at several
 batch sizes. The paper's networks, N = 10, 3 flow steps, 10 Euler steps; medians of replays of a CUDA graph.
 
-    python bench/gpu_stages.py --out FILE [--backend cuda] [--precision bf16] [--states 1 256 10560]
+    python bench/gpu_stages.py --out FILE [--backend cuda] [--precision bf16] [--norm post] [--states 1 256 10560]
 
 Writes milliseconds to a JSON file and prints a line a batch size. `--device cpu` times calls on the CPU engine, to test this file.
 """
@@ -29,11 +29,11 @@ STATES = (1, 20, 64, 128, 256, 1024, 10_560)
 REPLAYS = 20
 
 
-def stages(states: int, device: str, settings: dict) -> dict[str, Callable]:
+def stages(states: int, norm: str, device: str, settings: dict) -> dict[str, Callable]:
     """The calls, by name."""
     case = replace(next(c for c in CASES if c.name == "act-B1-K10-L3"), states=states, batch=states)
     data = make_data(case)
-    critic, policy = (as_mlp(members, case.activation).freeze() for members in (data.critic, data.policy))
+    critic, policy = (as_mlp(members, case.activation, norm).freeze() for members in (data.critic, data.policy))
     obs, noise = (torch.from_numpy(data.arrays[name]).to(device) for name in ("obs", "noise"))
     x, config, alone = noise.clamp(-1, 1), case.config, replace(case.config, kernel=None)
     return {
@@ -63,6 +63,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file")
     parser.add_argument("--backend", choices=("cuda", "triton", "cpu"), default="cuda", help="the engine; default: cuda")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="in which it computes; default: bf16")
+    parser.add_argument(
+        "--norm", choices=("pre", "post"), default="pre",
+        help="before the activation or after it, where Hopper, too, takes the general kernels in bf16; default: pre",
+    )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where; default: cuda")
     parser.add_argument("--states", type=int, nargs="+", default=STATES, help=f"batch sizes; default: {STATES}")
     options = parser.parse_args()
@@ -74,9 +78,10 @@ def main() -> None:
     except (Absent, RuntimeError, ValueError) as reason:
         parser.error(str(reason))
     settings = {"backend": options.backend, "precision": options.precision}
-    record = {"machine": describe_machine() | on.describe(), **settings, "milliseconds": {}}
+    record = {"machine": describe_machine() | on.describe(), **settings, "norm": options.norm, "milliseconds": {}}
     for states in options.states:
-        found = {name: milliseconds(call, on) for name, call in stages(states, options.device, settings).items()}
+        calls = stages(states, options.norm, options.device, settings)
+        found = {name: milliseconds(call, on) for name, call in calls.items()}
         record["milliseconds"][states] = found
         print(f"{states:>7} states: " + ", ".join(f"{name} {ms:.3f}" for name, ms in found.items()), flush=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")

@@ -43,12 +43,15 @@ def test_one_command_gives_one_record(tmp_path):
     assert done.stdout.splitlines()[-1].startswith("flow-L3") and "% of GEMM" in done.stdout
 
 
-def test_stages_are_timed(tmp_path):
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_stages_are_timed(tmp_path, norm):
     out = tmp_path / "stages.json"
-    options = ["--device", "cpu", "--backend", "cpu", "--precision", "fp32", "--states", "1", "3"]
+    options = ["--device", "cpu", "--backend", "cpu", "--precision", "fp32", "--norm", norm, "--states", "1", "3"]
     done = processes.python(str(ROOT / "bench/gpu_stages.py"), "--out", str(out), *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(out.read_text())["milliseconds"]
+    record = json.loads(out.read_text())
+    found = record["milliseconds"]
+    assert record["norm"] == norm
     assert list(found) == ["1", "3"]
     assert all(found[states]["act"] > found[states]["value"] > 0 for states in found)
 
