@@ -17,6 +17,7 @@ from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 A100, H100 = (108, 163 * 1024), (132, 227 * 1024)  # multiprocessors, shared memory of a block
+GPU_NAN = np.uint32(0x7FFFFFFF).view(np.float32)  # all its bits
 THROUGH = replace(CONFIG, bandwidth_grad=True)
 
 
@@ -275,7 +276,7 @@ def test_states_are_independent(emulated, N):
             np.testing.assert_array_equal(whole[state], alone[0])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, GPU_NAN], ids=["nan", "inf", "a GPU's nan"])
 @pytest.mark.parametrize("where", ["obs", "particles"])
 @pytest.mark.parametrize("N", [3, 40, 70])
 def test_a_non_finite_input_stays_in_its_state(emulated, N, where, bad):
