@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from itertools import pairwise
 
 import cubins
 import pytest
@@ -110,9 +111,21 @@ def products(instructions: str) -> str:
     return " ".join(text for address, text in code if at and at[0] <= address <= at[-1])
 
 
-def called(instruction: str) -> list[int]:
-    """The address of the function that an instruction calls, if it calls one."""
-    return [int(address, 16) for address in re.findall(r"CALL\.REL\.NOINC 0x([0-9a-f]+)", instruction)]
+def reached(code: list[tuple[int, str]], start: int) -> set[int]:
+    """The addresses of what may run from an instruction on: behind it, where it jumps to, and in the functions it calls."""
+    texts, following = dict(code), {at: after for (at, _), (after, _) in pairwise(code)}
+    found, todo = set(), [start]
+    while todo:
+        at = todo.pop()
+        if at is None or at in found:
+            continue
+        found.add(at)
+        text = texts[at]
+        assert not re.search(r"\b(BRX|JMX)\b", text), f"where does it lead? {text}"
+        todo += [int(to, 16) for to in re.findall(r"\b(?:BRA|CALL|WARPSYNC)\S*\s+(?:\S+,\s*)?0x([0-9a-f]+)", text)]
+        if not re.match(r"(EXIT|RET|BRA(?!\.DIV))\b(?!.*\bU?P\d)", text):  # what is under a condition may go on
+            todo.append(following.get(at))
+    return found
 
 
 def compiled(folder, text, architecture, *options):
@@ -152,7 +165,7 @@ def test_registers(kernels):
 
 def test_registers_of_the_fetching_warpgroup(hopper_code):
     """It has few once it has given them away, and so have the functions that it calls: one that takes more would write to those
-    of other warps. Between what gives and what takes registers is the fetching threads' code alone.
+    of other warps.
     """
     layout = (cubins.ROOT / "csrc/cuda/sm90_layout.hpp").read_text()
     given = int(re.search(r"kFetchRegisters = (\d+)", layout)[1])
@@ -160,18 +173,12 @@ def test_registers_of_the_fetching_warpgroup(hopper_code):
         if "hopper_tile_kernel" not in name:
             continue
         code = with_addresses(instructions)
-        moved = [at for at, text in code if "USETMAXREG" in text]
-        starts = sorted({target for _, text in code for target in called(text)})
-        todo, reached = [tuple(moved)], set()
-        while todo:
-            begin, end = part = todo.pop()
-            reached.add(part)
-            for target in (target for at, text in code if begin <= at < end for target in called(text)):
-                function = (target, min((start for start in starts if start > target), default=code[-1][0] + 1))
-                todo += {function} - reached
-        texts = [text for at, text in code if any(begin <= at < end for begin, end in reached)]
+        (gives,) = (at for at, text in code if "USETMAXREG.DEALLOC" in text)
+        own = reached(code, gives)
+        texts = [text for at, text in code if at in own]
         used = [int(register) for text in texts for register in re.findall(r"\bR(\d+)\b", text)]
-        assert len(moved) == 2 and len(reached) > 1, name
+        assert sum("UBLKCP" in text for text in texts) > 3 and not any("HGMMA" in text for text in texts), name
+        assert any("UCGABAR_WAIT" in text for text in texts), name
         assert max(used) < given, name
 
 
