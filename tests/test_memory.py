@@ -49,7 +49,6 @@ SCARCE = """
 import os, resource
 import numpy as np
 from problems import make_mlp
-from vgf_kernels import MLP
 import vgf_kernels.numpy as vgf
 
 rng = np.random.default_rng(0)

@@ -32,22 +32,18 @@ struct alignas(16) Kept {
 };
 static_assert(sizeof(Kept) == kKeptBytes);
 
-// 8 numbers of k of one column of a packed operand.
-__device__ inline void load_weights(const unsigned char* operand, int blocks, int columns, int column, int part,
-                                    float (&w)[kUnit]) {
+// Where 8 numbers of k of one column of a packed operand are.
+__device__ inline const unsigned char* weights_at(const unsigned char* operand, int blocks, int columns, int column, int part) {
   const int chunk = column / kChunk, within = column % kChunk, row = within / kGroup * kGroup + place_of(within % kGroup);
-  const unsigned char* block = operand + tile_offset(blocks, columns, chunk, part / kParts);
-  widen(*ptx::in_global(reinterpret_cast<const Part*>(block + part_offset(row, part % kParts))), w);
+  return ptx::in_global(operand) + tile_offset(blocks, columns, chunk, part / kParts) + part_offset(row, part % kParts);
 }
 // 8 numbers of k of each of a unit's columns, of which `column` is the first. In a packed operand these lie at places that are
 // as far apart for all units, and are swizzled alike.
 __device__ inline void load_weights_of_unit(const unsigned char* operand, int blocks, int columns, int column, int part,
                                             Part (&w)[kUnit]) {
-  const int chunk = column / kChunk, within = column % kChunk, row = within / kGroup * kGroup + place_of(within % kGroup);
-  const unsigned char* first =
-      operand + tile_offset(blocks, columns, chunk, part / kParts) + part_offset(row, part % kParts);
+  const unsigned char* first = weights_at(operand, blocks, columns, column, part);
 #pragma unroll
-  for (int i = 0; i < kUnit; i++) w[i] = *ptx::in_global(reinterpret_cast<const Part*>(first + place_of(i) * kBlockBytes));
+  for (int i = 0; i < kUnit; i++) w[i] = *reinterpret_cast<const Part*>(first + place_of(i) * kBlockBytes);
 }
 constexpr bool units_lie_alike() {
   for (int column = 0; column < kGroup; column++) {
@@ -91,7 +87,8 @@ __device__ __noinline__ inline void observe(const Place& here, const Net& net, i
     float z = vectors(net, e, net.layer(0).vectors)[c];
     for (int part = 0; part < parts; part++) {
       float w[kUnit];
-      load_weights(net.member(e) + net.observe, parts / kParts, net.first_width, c, part, w);
+      const unsigned char* at = weights_at(net.member(e) + net.observe, parts / kParts, net.first_width, c, part);
+      widen(*reinterpret_cast<const Part*>(at), w);
 #pragma unroll
       for (int j = 0; j < kUnit; j++) {
         const int k = part * kUnit + j;
@@ -165,13 +162,7 @@ class ClusterNetwork {
     unsigned char* its_scratch = here.scratch + (block - static_cast<int>(ptx::cluster_rank())) * p.at.bytes;
     return ptx::in_global(reinterpret_cast<float*>(its_scratch + p.at.work) + turn * Rows * (p.A + 1));
   }
-  // Zeros what lies past the width.
-  __device__ void cut(int width, float (&x)[kUnit]) const {
-    if (column + kUnit <= width) return;
-#pragma unroll
-    for (int i = 0; i < kUnit; i++)
-      if (column + i >= width) x[i] = 0;
-  }
+  __device__ void cut(int width, float (&x)[kUnit]) const { cut_unit(column, width, x); }
 
   // ---- exchanges
 

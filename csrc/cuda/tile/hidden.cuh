@@ -25,6 +25,13 @@ __device__ inline void with_activation(Activation activation, F f) {
     case Activation::elu: return f(math::Elu{});
   }
 }
+// Zeros what of a unit, whose first column is given, lies past the width.
+__device__ inline void cut_unit(int column, int width, float (&x)[kUnit]) {
+  if (column + kUnit <= width) return;
+#pragma unroll
+  for (int i = 0; i < kUnit; i++)
+    if (column + i >= width) x[i] = 0;
+}
 // act(z), as exactly as a precision asks for, and its derivative.
 template <Precision P, class Act>
 __device__ inline float activated(float z) {
@@ -104,13 +111,7 @@ struct Hidden {
   __device__ void for_units(F f) const {
     for (int unit = pass_unit(ptx::thread() % kLanes); unit < units(); unit += kRowLanes) f(unit);
   }
-  // Zeros what lies past the width.
-  __device__ void cut(int unit, float (&x)[kUnit]) const {
-    if ((unit + 1) * kUnit <= width) return;
-#pragma unroll
-    for (int i = 0; i < kUnit; i++)
-      if (unit * kUnit + i >= width) x[i] = 0;
-  }
+  __device__ void cut(int unit, float (&x)[kUnit]) const { cut_unit(unit * kUnit, width, x); }
   __device__ void load(const Stored* from, int row, int unit, float (&x)[kUnit]) const {
     load_unit(ptx::in_global(from) + std::int64_t{row} * padded(width) + unit * kUnit, x);
   }
