@@ -25,7 +25,7 @@ struct Numbers {
   static constexpr int kPerBlock = block_elements(P);
   static constexpr bool kHalf = P == Precision::bf16;
   using Stored = typename std::conditional<kHalf, std::uint16_t, float>::type;
-  using Real = typename std::conditional<kHalf, Quick, float>::type;  // what activations are computed in
+  using Real = typename std::conditional<P == Precision::fp32, float, Quick>::type;  // what activations are computed in
 
   // Numbers as the tensor cores take them.
   static __device__ Part part(const float* x) {

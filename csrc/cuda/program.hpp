@@ -16,7 +16,7 @@ struct Scratch {
   std::int64_t observed;  // [E][states a tile][first width] floats
   std::int64_t members;   // [E][M][padded A] floats: a member's dq; the velocity
   std::int64_t q;         // [E][M] floats
-  std::int64_t x, dq, phi, first, second, attraction, repulsion;  // [M][A] floats each
+  std::int64_t x, dq, phi, first, second, repulsion;  // [M][A] floats each
   std::int64_t a;         // [k-blocks][M][64 bytes], where shared memory does not hold the activations
   std::int64_t bytes;
 };

@@ -56,13 +56,13 @@ struct Configuration : cudaLaunchConfig_t {
   Configuration(const Configuration&) = delete;  // it points to itself
 };
 
-// How many clusters of Hopper's tile kernel the device has room for: fewer than its multiprocessors would make, since a
+// How many clusters of Hopper's tile kernels the device has room for: fewer than its multiprocessors would make, since a
 // cluster lies within a GPC. A fact of the device, which a call should not wait for twice.
 int clusters_at_once(int device) {
   static std::array<std::atomic<int>, 64> known{};
   const bool kept = device < static_cast<int>(known.size());
   if (const int clusters = kept ? known[device].load() : 0) return clusters;
-  const auto* kernel = reinterpret_cast<const void*>(hopper_tile_kernel_of());
+  const auto* kernel = reinterpret_cast<const void*>(hopper_tile_kernel_in<Precision::bf16>());
   allow_shared_bytes(kernel, "hopper_tile_kernel", device);
   const Configuration configuration({kCluster, 1, kHopperThreads, most_shared_bytes(device), kCluster});
   int clusters = 0;

@@ -24,7 +24,12 @@ template <>
 Kernel<Program> tile_kernel_in<Precision::tf32>(int M);
 template <>
 Kernel<Program> tile_kernel_in<Precision::bf16>(int M);
-Kernel<Program> hopper_tile_kernel_of();
+template <Precision>
+Kernel<Program> hopper_tile_kernel_in();
+template <>
+Kernel<Program> hopper_tile_kernel_in<Precision::tf32>();
+template <>
+Kernel<Program> hopper_tile_kernel_in<Precision::bf16>();
 Kernel<Program> hopper_latency_kernel_of(int M);
 Kernel<PackJobs> pack_kernel_in(Precision);
 // Where they take shared memory, they say how much.

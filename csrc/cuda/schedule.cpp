@@ -77,12 +77,14 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return 5 * waves * (std::max(weights, multiply) + between);
 }
 
-// The same of Hopper's tile kernel, from times on an H100 (sm90_design.md): tiles of 64 rows.
-double hopper_cost(const Program& p, int at_once, bool whole_states, const Machine& machine) {
+// The same of Hopper's tile kernel, in bf16 from times on an H100 (sm90_design.md): tiles of 64 rows. Products in tf32 take twice
+// as long, and what lies between them a fifth longer.
+double hopper_cost(const Program& p, Precision precision, int at_once, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = per(p.rows, rows);
   const int blocks = hopper_blocks(tiles, at_once, machine);
   const std::int64_t waves = per(tiles * at_once, blocks);
-  return waves * (at_once == 1 ? 11.0 : 13.0) / gain_of(p, at_once);
+  const double layer = (at_once == 1 ? 11.0 : 13.0) * (precision == Precision::bf16 ? 1 : 1.7);
+  return waves * layer / gain_of(p, at_once);
 }
 
 // How the latency kernel's blocks are put together. A team has a block for 64 columns of the widest layer, a cluster a team
@@ -136,7 +138,7 @@ Scratch carve(const Program& p, const Extent& extent, Precision precision, Famil
   s.observed = carver.take(std::int64_t{extent.ensemble} * p.states_per_tile * extent.first * sizeof(float));
   s.members = carver.take(std::int64_t{extent.ensemble} * M * padded(p.A) * sizeof(float));
   s.q = carver.take(std::int64_t{extent.ensemble} * M * sizeof(float));
-  for (std::int64_t* piece : {&s.x, &s.dq, &s.phi, &s.first, &s.second, &s.attraction, &s.repulsion})
+  for (std::int64_t* piece : {&s.x, &s.dq, &s.phi, &s.first, &s.second, &s.repulsion})
     *piece = carver.take(numbers);
   s.a = carver.take(p.resident ? 0 : std::int64_t{extent.k_blocks} * M * kBlockBytes);
   s.bytes = carver.used();
@@ -168,7 +170,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.work_bytes = shared.work;
     }
   }
-  const bool hopper = machine.hopper && precision == Precision::bf16 && !extent.post;
+  const bool hopper = machine.hopper && precision != Precision::fp32 && !extent.post;
   const auto consider = [&](Family family, int M, std::int64_t shared, int cluster, int at_once, auto cost_of) {
     if (shared > machine.shared_bytes || (whole_states && M < p.N)) return;
     const double time = cost_of();
@@ -185,11 +187,11 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
   for (const int at_once : {1, kMostAtOnce}) {
     if (!hopper || machine.clusters == 0 || extent.columns > kWidestHopper || extent.few_normed) break;
     if (at_once > 1 && (in_parts || extent.fewest_critics < at_once)) break;
-    consider(Family::hopper_tiles, kHopperRows, hopper_shared_bytes(extent.k_blocks), kCluster, at_once,
-             [&] { return hopper_cost(p, at_once, whole_states, machine); });
+    consider(Family::hopper_tiles, kHopperRows, hopper_shared_bytes(precision, extent.k_blocks), kCluster, at_once,
+             [&] { return hopper_cost(p, precision, at_once, whole_states, machine); });
   }
   const Teams teams(extent, machine);
-  if (hopper && teams.possible() && !in_parts)
+  if (hopper && precision == Precision::bf16 && teams.possible() && !in_parts)
     for (const int M : {kSmallLatencyTile, kLargestLatencyTile})
       consider(Family::hopper_latency, M, latency_shared_bytes(M, teams.team, extent.resident), teams.cluster, 1,
                [&] { return latency_cost(p, M, whole_states, teams); });

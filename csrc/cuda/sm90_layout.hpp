@@ -22,15 +22,14 @@ static_assert(kWorkRegisters * kNetworkThreads + kFetchRegisters * kGroupThreads
 constexpr int kWidestHopper = 2 * kChunk;
 constexpr int kMostGroups = kWidestHopper / kGroup / kWarpgroups;  // of a warpgroup
 VGF_HD constexpr int groups_of_each(int groups) { return (groups + kWarpgroups - 1) / kWarpgroups; }
-// z of a layer on its way back: bytes of a group, and how many slots of the ring it takes, two warpgroups' each.
-constexpr int kTapeBytes = kHopperRows * kGroup * 2, kTapeWarpgroups = 2;
-VGF_HD constexpr int tape_slots(int groups) { return groups > kTapeWarpgroups * groups_of_each(groups) ? 2 : 1; }
+// The activations of a tile, and z of a layer on its way back: k-blocks of [rows][64 bytes].
+constexpr int kRowsBlockBytes = kHopperRows * kBlockBytes;
 
 constexpr int kCluster = 2;  // blocks; those that evaluate the same members share what each of them fetches
 constexpr int kMostAtOnce = 2;  // members that blocks of a cluster evaluate side by side, on the same tiles
-constexpr int kRing = 4;        // k-blocks of weights in shared memory
-constexpr int kSlotBytes = kWidestHopper * kBlockBytes;
-static_assert(kTapeWarpgroups * kMostGroups * kTapeBytes <= kSlotBytes && kWarpgroups == 2 * kTapeWarpgroups);
+// k-blocks of weights in shared memory: tf32's activations leave room for no more.
+VGF_HD constexpr int ring_of(Precision precision) { return precision == Precision::bf16 ? 4 : 2; }
+constexpr int kMostSlots = 4, kSlotBytes = kWidestHopper * kBlockBytes;
 constexpr int kProductSlots = 2;  // products that are told of, with the vectors of their layers: bias, scale, shift, head
 constexpr int kVectorBytes = kWidestHopper * static_cast<int>(sizeof(float)), kVectors = 4;
 constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: two sums up, two down, one of the head
@@ -41,11 +40,11 @@ constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: tw
 constexpr int kTileAt = 128, kProductsAt = 512, kFetchingAt = 768, kRowSumsAt = 1024;
 constexpr int kRowSumFloats = kHopperRows * kWarpgroups;  // of one: [rows][warpgroups]
 constexpr int kHopperHeadBytes = kRowSumsAt + kRowSums * kRowSumFloats * static_cast<int>(sizeof(float));
-static_assert((2 * (kRing + kProductSlots) + 1) * 8 <= kTileAt);
-VGF_HD constexpr std::int64_t hopper_shared_bytes(int k_blocks) {
-  const std::int64_t activations = std::int64_t{k_blocks} * kHopperRows * kBlockBytes;
+static_assert((2 * (kMostSlots + kProductSlots) + 2) * 8 <= kTileAt);
+VGF_HD constexpr std::int64_t hopper_shared_bytes(Precision precision, int k_blocks) {
+  const std::int64_t activations = std::int64_t{k_blocks} * kRowsBlockBytes;
   const int pairs = bandwidth_bytes(kHopperRows) + pair_bytes(kHopperRows);
-  const int weights = kRing * kSlotBytes + kProductSlots * kVectors * kVectorBytes;
+  const int weights = ring_of(precision) * kSlotBytes + kProductSlots * kVectors * kVectorBytes;
   return kHopperHeadBytes + weights + (activations > pairs ? activations : pairs);
 }
 
@@ -54,7 +53,7 @@ VGF_HD constexpr std::int64_t hopper_shared_bytes(int k_blocks) {
 // row's first byte, a multiple of 512, plus the bytes of k that are skipped.
 constexpr int kPatternBytes = 8 * kBlockBytes;
 // In two words, of which only the first says where.
-constexpr std::uint32_t kSliceStep = 32 >> 4;  // to the next 16 numbers of k
+constexpr std::uint32_t kSliceStep = 32 >> 4;  // to the next 32 bytes of k, which a product takes
 constexpr std::uint32_t kDescriptorHigh = std::uint32_t{2} << 30 | kPatternBytes >> 4;  // swizzle by 64 bytes
 VGF_HD constexpr std::uint32_t wgmma_descriptor_low(std::uint32_t shared_address) {
   constexpr std::uint32_t leading = 1;  // the leading dimension's offset, which is not used here
@@ -64,6 +63,6 @@ VGF_HD constexpr std::uint64_t wgmma_descriptor(std::uint32_t shared_address) {
   return std::uint64_t{kDescriptorHigh} << 32 | wgmma_descriptor_low(shared_address);
 }
 static_assert(kHopperHeadBytes % kPatternBytes == 0 && kSlotBytes % kPatternBytes == 0);
-static_assert(kHopperRows * kBlockBytes % kPatternBytes == 0);
+static_assert(kRowsBlockBytes % kPatternBytes == 0);
 
 }  // namespace vgf::cuda

@@ -18,6 +18,10 @@ Kernel<Program> tile_kernel_of(Precision precision, int M) {
   }
 }
 
+Kernel<Program> hopper_tile_kernel_of(Precision precision) {
+  return precision == Precision::bf16 ? hopper_tile_kernel_in<Precision::bf16>() : hopper_tile_kernel_in<Precision::tf32>();
+}
+
 Layout layout_of(const Network& n) { return lay_out(n.spec, n.observations, n.critic, n.gradient, n.precision); }
 
 Net net_of(const Network* network) {
@@ -112,7 +116,7 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
     case Family::general: return launch("tile_kernel", tile_kernel_of(precision, schedule.M), grid, p, workspace_.stream);
     case Family::hopper_tiles:
       grid.threads = kHopperThreads;
-      return launch("hopper_tile_kernel", hopper_tile_kernel_of(), grid, p, workspace_.stream);
+      return launch("hopper_tile_kernel", hopper_tile_kernel_of(precision), grid, p, workspace_.stream);
     case Family::hopper_latency:
       return launch(schedule.M == kSmallLatencyTile ? "hopper_latency_kernel<16>" : "hopper_latency_kernel<32>",
                     hopper_latency_kernel_of(schedule.M), grid, p, workspace_.stream);

@@ -44,7 +44,7 @@ struct Product {
   float* d;
   std::uint64_t a, b;
   int columns;
-  bool first;  // of a sum: adds to nothing
+  bool half;  // of bfloat16, else of tf32
 };
 
 // Where threads meet, for races.hpp. Its points take turns: who comes to the next one may be ahead of who has yet to leave

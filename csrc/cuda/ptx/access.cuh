@@ -29,6 +29,9 @@ __device__ inline void load_shared(std::uint32_t (&word)[4], std::uint32_t addre
 __device__ inline void load_shared(std::uint32_t (&word)[2], std::uint32_t address) {
   asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "r"(address) : "memory");
 }
+__device__ inline void load_shared(std::uint32_t (&word)[1], std::uint32_t address) {
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word[0]) : "r"(address) : "memory");
+}
 __device__ inline void load_shared(float (&x)[4], std::uint32_t address) {
   asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(x[0]), "=f"(x[1]), "=f"(x[2]), "=f"(x[3])

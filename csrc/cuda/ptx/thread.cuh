@@ -14,6 +14,11 @@ __device__ inline int thread_anew() {
   __builtin_assume(index >= 0);
   return index;
 }
+// The same number, of which the compiler knows nothing: what it has made of it is not kept either.
+__device__ inline unsigned anew(unsigned x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 __device__ inline unsigned block_x() { return blockIdx.x; }
 __device__ inline unsigned block_y() { return blockIdx.y; }
 __device__ inline unsigned blocks_x() { return gridDim.x; }

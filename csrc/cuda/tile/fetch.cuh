@@ -24,6 +24,7 @@ struct Errand {
 static_assert(sizeof(Errand) <= kRowSumsAt - kFetchingAt);
 __device__ inline Errand& errand() { return *reinterpret_cast<Errand*>(ptx::shared_memory() + kFetchingAt); }
 
+template <Precision P>
 class Fetcher {
  public:
   __device__ explicit Fetcher(const Program& program) : p(program), ring(program) {}
@@ -35,8 +36,8 @@ class Fetcher {
       for (int i = 0; i < all.products; i++) {
         find_operand(p, i);
         // of the phase before, which a new barrier counts as ended
-        ptx::wait_for(ring.done(next), Ring::product_parity(next) ^ 1);
-        tell(p, i, next, at);
+        ptx::wait_for(ring.done(next), Weights::product_parity(next) ^ 1);
+        tell(p, i, next, at, tapes);
         const Product& product = *ptx::in_shared(ring.description(next++));
         fetch(all.operand);
         if (product.what == Product::down) fetch_tape(product);
@@ -45,6 +46,8 @@ class Fetcher {
   }
 
  private:
+  using Weights = Ring<P>;
+
   // The tile's next pass, if there is one, and its products. In order: what this side's members see; or up through the hidden
   // layers, out of a policy, and down again.
   __device__ bool next_pass() const {
@@ -58,7 +61,7 @@ class Fetcher {
     return true;
   }
   static __device__ Operand operand_at(const unsigned char* w, int k, int columns) {
-    return {w, k_blocks(k, Precision::bf16), padded(columns)};
+    return {w, k_blocks(k, P), padded(columns)};
   }
   static __device__ Operand operand_of(const Net& net, const Pass& pass, int apart, int product) {
     const auto below = [&](int l) { return l > 0 ? net.layer(l - 1).width : net.inputs; };
@@ -80,8 +83,8 @@ class Fetcher {
 
   // The description of product i of the pass, and the layer's vectors: bias, scale, shift and, before the head, the last layer's
   // weights.
-  static __device__ __noinline__ void tell(const Program& p, int i, unsigned number, unsigned first) {
-    const Ring ring(p);
+  static __device__ __noinline__ void tell(const Program& p, int i, unsigned number, unsigned first, unsigned tape_number) {
+    const Weights ring(p);
     const Errand& now = *ptx::in_shared(&errand());
     const Place& here = now.here;
     const Pass& pass = now.pass;
@@ -95,7 +98,7 @@ class Fetcher {
     product.columns = now.operand.columns;
     product.groups = product.columns / kGroup;
     product.each = groups_of_each(product.groups);
-    product.tape_slots = tape_slots(product.groups);
+    product.tape_number = tape_number;
     product.what = Product::out;
     product.rows = pass.observes ? here.states : here.rows;
     const bool up = i < net.hidden;
@@ -120,7 +123,7 @@ class Fetcher {
     product.normed = net.norm != Norm::none;
     product.eps = net.norm_eps;
     product.keep = gradient && !head;
-    product.tape = reinterpret_cast<Part*>(here.scratch + p.at.tape) + (gradient ? l * (net.widest / kUnit * kHopperRows) : 0);
+    product.tape = here.scratch + p.at.tape + (gradient ? l * (k_blocks(net.widest, P) * kRowsBlockBytes) : 0);
     product.stats = reinterpret_cast<Normaliser*>(here.scratch + p.at.stats) + l * kHopperRows;
     if (up && l == 0) {
       const Observed seen = here.observed(net);
@@ -156,9 +159,9 @@ class Fetcher {
     const int bytes = o.columns * kBlockBytes;
 #pragma unroll 1
     for (; at != end; at++) {
-      const int slot = Ring::slot(at);
+      const int slot = Weights::slot(at);
       ptx::Barrier* const full = ring.full(slot);
-      ptx::wait_for(ring.empty(slot), Ring::parity(at) ^ 1);
+      wait_multiplied(at - Weights::kSlots);  // of the phase before, which a new barrier counts as ended
       ptx::arrive_expecting(full, bytes);
       ptx::copy_to_cluster(slots + slot * kSlotBytes, from, share, full, to);
       from += step;
@@ -168,22 +171,30 @@ class Fetcher {
       }
     }
   }
-  // Of a layer on the way up two products or more before, which the fetching thread has seen done.
+  // z of a layer on the way up two products or more before, which the fetching thread has seen done: to where the product's rows
+  // lie, as soon as they have been multiplied. Of all k-blocks but the ring's, fetch() has seen that. And where one of them has
+  // been, the tape before is there: its phase has ended.
   __device__ void fetch_tape(const Product& product) {
-    const int each = kTapeWarpgroups * product.each;
-    for (int first = 0; first < product.groups; first += each, at++) {
-      const int slot = Ring::slot(at), bytes = min_int(each, product.groups - first) * kTapeBytes;
-      ptx::Barrier* const full = ring.full(slot);
-      ptx::wait_for(ring.empty(slot), Ring::parity(at) ^ 1);
-      ptx::arrive_expecting(full, bytes);
-      ptx::copy_to_block(ring.weights(slot), reinterpret_cast<unsigned char*>(product.tape) + first * kTapeBytes, bytes, full);
+    unsigned char* const to = ring.behind();
+    const unsigned end = product.first + product.blocks;
+    const int all = k_blocks(product.columns, P) * kRowsBlockBytes;
+    unsigned done = end - min_int(product.blocks, Weights::kSlots);
+    if (done == product.first) wait_multiplied(done++);
+    ptx::arrive_expecting(ring.taped(), all);
+    tapes++;
+    for (int sent = 0;; wait_multiplied(done++)) {
+      const int until = done == end ? all : min_int((done - product.first) * kRowsBlockBytes, all);
+      if (until > sent) ptx::copy_to_block(to + sent, product.tape + sent, until - sent, ring.taped());
+      if (done == end) return;
+      sent = until;
     }
   }
+  __device__ void wait_multiplied(unsigned block) const { ptx::wait_for(ring.empty(Weights::slot(block)), Weights::parity(block)); }
   static_assert(kCluster == 2 && kMostAtOnce == 2 && kWidestHopper == 2 * kChunk);
 
   const Program& p;
-  const Ring ring;
-  unsigned at = 0, next = 0;  // numbers of the next k-block and of the next product
+  const Weights ring;
+  unsigned at = 0, next = 0, tapes = 0;  // numbers of the next k-block, of the next product, and of the next tape
 };
 
 }  // namespace vgf::cuda

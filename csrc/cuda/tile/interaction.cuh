@@ -1,9 +1,9 @@
 // From the gradient dq to the direction phi, for the whole states of a tile: bandwidth, RBF kernel, its two sums.
 //
-// x, dq, phi, attraction, repulsion: [rows][A] floats in the block's scratch (L1). kernel: [rows][kPairPitch] floats in
-// shared memory, 32 particles j at a time; where a state has no more, its distances first. Cost model: rows N (6 A + 20)
-// instructions a step on 256 threads, and 4,000 of a warp for the median of a state of up to 32 particles. A step of a state
-// of up to kFewParticles with up to kFewDims numbers each is a warp's: warp_step.cuh.
+// x, dq, phi (until the end the sum that attracts), repulsion: [rows][A] floats in the block's scratch (L1). kernel:
+// [rows][kPairPitch] floats in shared memory, 32 particles j at a time; where a state has no more, its distances first. Cost
+// model: rows N (6 A + 20) instructions a step on 256 threads, and 4,000 of a warp for the median of a state of up to 32
+// particles. A step of a state of up to kFewParticles with up to kFewDims numbers each is a warp's: warp_step.cuh.
 #pragma once
 
 #include "median.cuh"
@@ -12,7 +12,7 @@ namespace vgf::cuda {
 
 struct Interaction {
   const float *x, *dq;
-  float *phi, *attraction, *repulsion;
+  float *phi, *repulsion;
   int rows, n, dims;
   Bandwidth* bandwidths;  // [states], shared
   float* kernel;          // shared; also the counts of the median
@@ -43,7 +43,7 @@ struct Interaction {
       float away = 2 * b.gamma * repulsion[i];
       for (int m = 0; m < 2; m++)
         if (b.row[m] == row - s * n) away -= b.pull * (x[i] - x[(s * n + b.column[m]) * dims + a]);
-      phi[i] = rule.inverse_n * (rule.inverse_alpha * attraction[i] + away);
+      phi[i] = rule.inverse_n * (rule.inverse_alpha * phi[i] + away);
     }
     ptx::sync_block();
   }
@@ -95,13 +95,13 @@ struct Interaction {
       const float* k = kernel + row * kPairPitch;
       const float own = x[i];
       const std::int64_t other = std::int64_t{row / n * n + first} * dims + a;
-      float towards = first > 0 ? attraction[i] : 0, away = first > 0 ? repulsion[i] : 0;
+      float towards = first > 0 ? phi[i] : 0, away = first > 0 ? repulsion[i] : 0;
 #pragma unroll 4
       for (int j = 0; j < columns; j++) {
         towards = math::fma(k[j], dq[other + j * dims], towards);
         away = math::fma(k[j], own - x[other + j * dims], away);
       }
-      attraction[i] = towards;
+      phi[i] = towards;
       repulsion[i] = away;
     }
     ptx::sync_block();

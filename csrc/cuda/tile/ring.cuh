@@ -2,14 +2,13 @@
 // a cluster that evaluate the same members, and a ring of what is said of a product, with the vectors of its layer, which each
 // block fills for itself.
 //
-// Behind a product that leads down, z of the layer below, which each block fetches for itself, two warpgroups' in a slot.
-//
 // A packed operand is a straight line of k-blocks, byte for byte what wgmma reads, so a k-block is one bulk copy without a
 // tensor map for each chunk of 256 columns. Each of the blocks fetches its share and sends it to all; each waits for the whole.
 //
 // full[slot]   one arrival, of the fetching thread, and the bytes of the k-block
 // empty[slot]  an arrival of every working warp of these blocks: here, too, shares are received
 // told, done   the same of products, within the block
+// taped        one arrival, and the bytes of z of the layer that a product leads down to, which each block fetches for itself
 // met          an arrival of every block that evaluates other members on the same tile, and of this one
 #pragma once
 
@@ -37,7 +36,7 @@ struct Product {
   unsigned first;       // number of its first k-block
   int blocks, columns;  // of the operand
   int groups, each;     // of columns; and of them a warpgroup's
-  int tape_slots;       // down: of the ring, behind the weights
+  unsigned tape_number;  // down: z of the layer comes back as this one
   int rows;             // of the tile that are real
   float* to;            // out: [rows][columns]
   const float* init;    // out: [columns], or null; up: what the observations give, by state, or null: the bias
@@ -46,7 +45,7 @@ struct Product {
   Activation activation;
   bool normed, keep;  // keep z, for the gradient
   float eps;
-  Part* tape;            // of this layer
+  unsigned char* tape;   // of this layer
   Normaliser* stats;     // of this layer, [rows of a tile]
   bool to_head, from_head;  // this is the critic's last hidden layer; the way down begins here
   float head_bias;
@@ -55,8 +54,10 @@ struct Product {
 constexpr int kProductBytes = 128;
 static_assert(sizeof(Product) <= kProductBytes && kProductsAt + kProductSlots * kProductBytes <= kFetchingAt);
 
-// Products and k-blocks are numbered from the kernel's start.
+// Products, k-blocks and tapes are numbered from the kernel's start.
+template <Precision P>
 struct Ring {
+  static constexpr int kSlots = ring_of(P);
   const Program& p;
 
   __device__ explicit Ring(const Program& program) : p(program) {}
@@ -66,36 +67,39 @@ struct Ring {
   __device__ int first_mate() const { return side() * mates(); }
 
   __device__ ptx::Barrier* full(int i) const { return reinterpret_cast<ptx::Barrier*>(ptx::shared_memory()) + i; }
-  __device__ ptx::Barrier* empty(int i) const { return full(kRing + i); }
-  __device__ ptx::Barrier* told(unsigned product) const { return full(2 * kRing + product % kProductSlots); }
+  __device__ ptx::Barrier* empty(int i) const { return full(kSlots + i); }
+  __device__ ptx::Barrier* told(unsigned product) const { return full(2 * kSlots + product % kProductSlots); }
   __device__ ptx::Barrier* done(unsigned product) const {
-    return full(2 * kRing + kProductSlots + product % kProductSlots);
+    return full(2 * kSlots + kProductSlots + product % kProductSlots);
   }
-  __device__ ptx::Barrier* met() const { return full(2 * (kRing + kProductSlots)); }
+  __device__ ptx::Barrier* met() const { return full(2 * (kSlots + kProductSlots)); }
+  __device__ ptx::Barrier* taped() const { return met() + 1; }
   // Of a k-block, and of the phase that brings it there.
-  static __device__ int slot(unsigned block) { return block % kRing; }
-  static __device__ unsigned parity(unsigned block) { return block / kRing % 2; }
+  static __device__ int slot(unsigned block) { return block % kSlots; }
+  static __device__ unsigned parity(unsigned block) { return block / kSlots % 2; }
+  static __device__ unsigned tape_parity(unsigned tape) { return tape % 2; }
   static __device__ unsigned product_parity(unsigned product) { return product / kProductSlots % 2; }
   __device__ Product* description(unsigned product) const {
     return reinterpret_cast<Product*>(ptx::shared_memory() + kProductsAt + product % kProductSlots * kProductBytes);
   }
   __device__ unsigned char* weights(int i) const { return ptx::shared_memory() + kHopperHeadBytes + i * kSlotBytes; }
   __device__ unsigned char* vectors(unsigned product) const {
-    return weights(kRing) + product % kProductSlots * kVectors * kVectorBytes;
+    return weights(kSlots) + product % kProductSlots * kVectors * kVectorBytes;
   }
-  __device__ unsigned char* behind() const { return weights(kRing) + kProductSlots * kVectors * kVectorBytes; }
+  __device__ unsigned char* behind() const { return weights(kSlots) + kProductSlots * kVectors * kVectorBytes; }
 
   // By one thread of every block; the cluster must meet then.
   __device__ void begin() const {
-    for (int i = 0; i < kRing; i++) {
+    for (int i = 0; i < kSlots; i++) {
       ptx::begin_barrier(full(i), 1);
       ptx::begin_barrier(empty(i), kNetworkWarps * mates());
     }
     for (int i = 0; i < kProductSlots; i++) {
-      ptx::begin_barrier(full(2 * kRing + i), 1);
-      ptx::begin_barrier(full(2 * kRing + kProductSlots + i), kNetworkWarps);
+      ptx::begin_barrier(full(2 * kSlots + i), 1);
+      ptx::begin_barrier(full(2 * kSlots + kProductSlots + i), kNetworkWarps);
     }
     ptx::begin_barrier(met(), p.at_once);
+    ptx::begin_barrier(taped(), 1);
     ptx::publish_barriers();
   }
   // The working warps': the slot of a k-block, once it is here; and that a warp needs one no longer, told by a lane to each of
@@ -122,7 +126,7 @@ struct Ring {
   }
   __device__ void release_product(unsigned product) const {
     ptx::sync_warp();
-    if (ptx::thread() % kLanes == 0) ptx::arrive(done(product));
+    if (ptx::thread_anew() % kLanes == 0) ptx::arrive(done(product));
   }
 };
 static_assert(kGroup * kBlockBytes % (16 * kCluster) == 0, "a share of a k-block is a whole number of 16 bytes");

@@ -80,8 +80,7 @@ class Tile {
   }
 
   __device__ void direction() const {
-    const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.attraction),
-                                  here.floats(p.at.repulsion), here.rows, p.N, p.A,
+    const Interaction interaction{here.x(), here.dq(), here.phi(), here.floats(p.at.repulsion), here.rows, p.N, p.A,
                                   ptx::in_shared(bandwidths), ptx::in_shared(work)};
     interaction.run(p.pairwise);
   }

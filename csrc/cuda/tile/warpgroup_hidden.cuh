@@ -5,7 +5,10 @@
 // their sums over a row, through shared memory; the barrier of that exchange is also the one behind which A is free. What a
 // layer leaves goes to A, the next product's operand, and a second barrier says that it is there.
 //
-// Cost model, relu, instructions a number: 7 up, 12 down; so 1,200 a warp and layer of 512, and four warps a scheduler, of
+// On the way down A holds z of the layer until dz takes its place: a thread's unit of the one lies where its unit of the other will,
+// so nobody waits for anybody, and g, which has to wait for the means of its row, has the registers for itself.
+//
+// Cost model, relu, instructions a number: 7 up, 11 down; so 1,200 a warp and layer of 512, and four warps a scheduler, of
 // which each hides what others wait for. Two barriers of the warpgroups a layer and direction.
 //
 // Without a norm, mean is 0 and 1 / std is 1, and the packed scale and shift are 1 and 0. Past a layer's width z, scale,
@@ -28,21 +31,27 @@ using Sums = float[kMostGroups * kGroup / 2];  // of a thread
 // Number i of a thread's unit of a group and row.
 __device__ constexpr int sum_at(int group, int half, int i) { return (4 * group + i / 2) * 4 + 2 * half + i % 2; }
 
-// act of two numbers, as bfloat16.
-template <class Act>
-__device__ inline std::uint32_t rounded_activations(float low, float high) {
-  if constexpr (std::is_same<Act, math::Relu>::value)
-    return ptx::to_positive_bf16_pair(low, high);
-  else
-    return ptx::to_bf16_pair(activated<Precision::bf16, Act>(low), activated<Precision::bf16, Act>(high));
+// act of four numbers, as a part has them from number `at` on.
+template <Precision P, class Act>
+__device__ inline void activate(const float (&x)[4], Part& part, int at) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    if constexpr (!Numbers<P>::kHalf)
+      part.word[i] = ptx::to_tf32(activated<P, Act>(x[i]));
+    else if (i % 2 == 0 && std::is_same<Act, math::Relu>::value)
+      part.word[(at + i) / 2] = ptx::to_positive_bf16_pair(x[i], x[i + 1]);
+    else if (i % 2 == 0)
+      part.word[(at + i) / 2] = ptx::to_bf16_pair(activated<P, Act>(x[i]), activated<P, Act>(x[i + 1]));
+  }
 }
+// z as it is kept.
+template <Precision P>
+using Kept = Numbers<Numbers<P>::kHalf ? Precision::bf16 : Precision::fp32>;
 
 // One product's layer, a thread's part of it.
+template <Precision P>
 class Layer {
  public:
-  // from a thread's part of a group on the tape to that of the next, and to its other row
-  static constexpr int kTapeStep = 2 * kGroupThreads, kTapeHalf = kGroupThreads;
-
   enum Vector { bias, scale, shift, head };
   int first, groups;  // this warpgroup's, of the layer; a warp whose rows are past the tile's last has none
   bool multiplies;    // whether this warpgroup has any
@@ -58,10 +67,12 @@ class Layer {
     groups = min_int(product.each, product.groups - first);
     multiplies = groups > 0;
     if (rows_before >= product.rows) groups = 0;
-    place = ptx::shared_address(a + first * kABytes + part_offset(row, unit));
+    const int part = unit * kUnitParts;
+    const int own = first * kGroupBytes + part / kParts * kRowsBlockBytes + part_offset(row, part % kParts);
+    second = (own ^ kPartBytes) - own;
+    place = ptx::shared_address(a) + own;
+    tape = product.tape + own;
     vectors = ptx::shared_address(its_vectors) + (first * kGroup + unit * kUnit) * 4;
-    thread_of_group = thread % kGroupThreads;
-    tape = product.tape + first * kTapeStep + thread_of_group;
   }
 
   // f(group) for this warpgroup's, with numbers that the compiler knows.
@@ -110,7 +121,10 @@ class Layer {
           sums[0][half] += x[i];
           sums[1][half] = math::fma(x[i], x[i], sums[1][half]);
         }
-        if (keep) ptx::store_global(tape + group * kTapeStep + half * kTapeHalf, rounded(x).word);
+        if (!keep) continue;
+#pragma unroll
+        for (int j = 0; j < kUnitParts; j++)
+          ptx::store_global(tape + offset(group, half, j), Kept<P>::part(x + j * kPerPart).word);
       }
     });
     if (keep) ptx::show_to_copies();
@@ -124,32 +138,34 @@ class Layer {
     });
   }
 
-  // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)). First
-  // g, and the sums of g and g y by half. g has to wait for the means, and z with it, as two bfloat16 in a register: there is
-  // no room for more. From the product's dy and the tape's z, which lies in shared memory; or at the head, where dy are its
-  // weights, from z.
-  __device__ void pull_back(Sums& dy, std::uint32_t taped, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
-    const std::uint32_t own = taped + thread_of_group * kPartBytes;
-    with_activation(of.activation, [&](auto act) {
-      std::uint32_t z[2][2];  // four numbers of each half
-      pull_back<decltype(act)>(dy, norm, sums, [&](int group, int half, int i, float d) {
-        if (i % 4 == 0) ptx::load_shared(z[half], own + (group * kTapeStep + half * kTapeHalf) * kPartBytes + i * 2);
-        return Pulled{i % 2 ? high_of(z[half][i % 4 / 2]) : low_of(z[half][i % 4 / 2]), d};
-      });
+  // z to A, whose product is done, and in its place dy of the last hidden layer: the head's weights.
+  __device__ void turn_back(Sums& z) const {
+    for_groups([&](int group) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        float x[kUnit];
+#pragma unroll
+        for (int i = 0; i < kUnit; i++) x[i] = z[sum_at(group, half, i)];
+#pragma unroll
+        for (int j = 0; j < kUnitParts; j++)
+          ptx::store_shared(place + offset(group, half, j), Kept<P>::part(x + j * kPerPart).word);
+      }
+#pragma unroll
+      for (int from = 0; from < kUnit; from += 4) {
+        float w[4];
+        load(head, group, from, w);
+#pragma unroll
+        for (int i = 0; i < 4; i++) z[sum_at(group, 0, from + i)] = z[sum_at(group, 1, from + i)] = w[i];
+      }
     });
   }
-  __device__ void pull_back_from_head(Sums& z, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
-    with_activation(of.activation, [&](auto act) {
-      constexpr int kAtOnce = at_once<decltype(act)>();
-      float w[kAtOnce];
-      pull_back<decltype(act)>(z, norm, sums, [&](int group, int half, int i, float x) {
-        if (half == 0 && i % kAtOnce == 0) load(head, group, i, w);
-        return Pulled{x, w[i % kAtOnce]};
-      });
-    });
+  // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)). First
+  // g from dy, and the sums of g and g y by half; z lies in A.
+  __device__ void pull_back(Sums& dy, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+    with_activation(of.activation, [&](auto act) { pull_back<decltype(act)>(dy, norm, sums); });
   }
   // Then dz, to A: rstd g + z_factor z + rest.
-  __device__ void go_down(const Sums& pulled, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+  __device__ void go_down(const Sums& g, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     exchange<2>(sums);
     float factor[2], z_factor[2], rest[2];
     const float each = of.inverse_width;
@@ -166,22 +182,45 @@ class Layer {
       for (int half = 0; half < 2; half++) {
         float d[kUnit];
 #pragma unroll
-        for (int i = 0; i < kUnit; i++) {
-          const std::uint32_t pair = ptx::as_bits(pulled[sum_at(group, half, i)]);
-          d[i] = high_of(pair);
-          if (normed) d[i] = math::fma(factor[half], d[i], math::fma(z_factor[half], low_of(pair), rest[half]));
+        for (int i = 0; i < kUnit; i++) d[i] = g[sum_at(group, half, i)];
+        if (normed) {
+#pragma unroll
+          for (int from = 0; from < kUnit; from += 4) {
+            float z[4];
+            load_z(group, half, from, z);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+              d[from + i] = math::fma(factor[half], d[from + i], math::fma(z_factor[half], z[i], rest[half]));
+          }
         }
-        ptx::store_shared(place_of(group, half), rounded(d).word);
+#pragma unroll
+        for (int j = 0; j < kUnitParts; j++)
+          ptx::store_shared(place + offset(group, half, j), Numbers<P>::part(d + j * kPerPart).word);
       }
     });
     let_multiply();
   }
 
  private:
-  static constexpr int kABytes = kHopperRows * kBlockBytes;  // of a k-block, which is a group's columns
+  static constexpr int kPerPart = Numbers<P>::kPerPart, kUnitParts = kUnit / kPerPart;
+  static constexpr int kGroupBytes = kGroup / Numbers<P>::kPerBlock * kRowsBlockBytes;  // of A and of the tape
 
-  __device__ std::uint32_t place_of(int group, int half) const {
-    return place + group * kABytes + half * 8 * kBlockBytes;  // eight rows further on are swizzled alike
+  // From a thread's first part in A, or on the tape, to part j of its unit of a group and half.
+  __device__ int offset(int group, int half, int j) const {
+    return group * kGroupBytes + half * 8 * kBlockBytes + j * second;  // eight rows further on are swizzled alike
+  }
+  // Some of a unit of z, which lies in A.
+  template <int Count>
+  __device__ void load_z(int group, int half, int from, float (&z)[Count]) const {
+    const std::uint32_t at = place + offset(group, half, from / kPerPart) + from % kPerPart * element_bytes(P);
+    if constexpr (Numbers<P>::kHalf) {
+      std::uint32_t word[Count / 2];
+      ptx::load_shared(word, at);
+#pragma unroll
+      for (int i = 0; i < Count; i++) z[i] = i % 2 ? high_of(word[i / 2]) : low_of(word[i / 2]);
+    } else {
+      ptx::load_shared(z, at);
+    }
   }
 
   // Adds up what the four threads that share a row have, and what the warpgroups have; At: the first of its places.
@@ -242,10 +281,9 @@ class Layer {
     for_normed(z, norm, [&](int group, int from, auto x) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-#pragma unroll
-        for (int i = 0; i < 4; i += 2)
-          part[half].word[(from + i) / 2] = rounded_activations<Act>(x(half, i), x(half, i + 1));
-        if (from + 4 == kUnit) ptx::store_shared(place_of(group, half), part[half].word);
+        const float four[4] = {x(half, 0), x(half, 1), x(half, 2), x(half, 3)};
+        cuda::activate<P, Act>(four, part[half], from % kPerPart);
+        if ((from + 4) % kPerPart == 0) ptx::store_shared(place + offset(group, half, from / kPerPart), part[half].word);
       }
     });
     let_multiply();
@@ -259,7 +297,7 @@ class Layer {
 #pragma unroll
       for (int half = 0; half < 2; half++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) dot[0][half] = math::fma(activated<Precision::bf16, Act>(x(half, i)), w[i], dot[0][half]);
+        for (int i = 0; i < 4; i++) dot[0][half] = math::fma(activated<P, Act>(x(half, i)), w[i], dot[0][half]);
     });
     exchange<4>(dot);
 #pragma unroll
@@ -268,17 +306,13 @@ class Layer {
         ptx::in_global(of.q)[row_of(half)] = dot[0][half] + of.head_bias;
   }
 
-  struct Pulled {
-    float z, dy;
-  };
-  // Units of a row whose vectors are loaded together on the way down: slopes of other activations than relu need registers.
+  // Numbers whose vectors are loaded together on the way down: slopes of other activations than relu need registers.
   template <class Act>
   static __device__ constexpr int at_once() {
     return std::is_same<Act, math::Relu>::value ? 4 : 2;
   }
-  // x becomes g and z; the sums of g, and those of g y. of_number(group, half, number of a unit, x) asks for what they come from.
-  template <class Act, class F>
-  __device__ void pull_back(Sums& x, const Normaliser (&norm)[2], float (&sums)[2][2], F of_number) const {
+  template <class Act>
+  __device__ void pull_back(Sums& dy, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
     constexpr int kAtOnce = at_once<Act>();
     for_groups([&](int group) {
 #pragma unroll
@@ -287,16 +321,18 @@ class Layer {
         load(scale, group, from, by);
         load(shift, group, from, plus);
 #pragma unroll
-        for (int half = 0; half < 2; half++)
+        for (int half = 0; half < 2; half++) {
+          float z[kAtOnce];
+          load_z(group, half, from, z);
 #pragma unroll
           for (int i = 0; i < kAtOnce; i++) {
-            float& own = x[sum_at(group, half, from + i)];
-            const Pulled p = of_number(group, half, from + i, own);
-            const float y = norm[half](p.z), g = p.dy * by[i] * slope<Precision::bf16, Act>(math::fma(y, by[i], plus[i]));
+            float& g = dy[sum_at(group, half, from + i)];
+            const float y = norm[half](z[i]);
+            g *= by[i] * slope<P, Act>(math::fma(y, by[i], plus[i]));
             sums[0][half] += g;
             sums[1][half] = math::fma(g, y, sums[1][half]);
-            own = ptx::as_float(ptx::to_bf16_pair(p.z, g));
           }
+        }
       }
     });
   }
@@ -307,9 +343,10 @@ class Layer {
   }
 
   const Product& of;
-  int warpgroup, thread_of_group, row;
+  int warpgroup, row;
   std::uint32_t place, vectors;  // shared addresses of this thread's first part in A, and of its first columns
-  Part* tape;
+  unsigned char* tape;           // the same part there
+  int second;                    // from the first part of a unit to the second
 };
 
 }  // namespace vgf::cuda

@@ -1,13 +1,12 @@
-// Networks on a tile of 64 rows by wgmma, bfloat16: four warpgroups take it through all layers, each with a quarter of a layer's
+// Networks on a tile of 64 rows by wgmma, bfloat16 or tf32: four warpgroups take it through all layers, each with a quarter of a layer's
 // columns; weights come from the ring. See sm90_design.md for what was weighed, and what this costs.
 //
 // a      activations (of the gradient: dz), k-blocks of [64][64 bytes] in shared memory, updated in place
-// tape   z of every hidden layer but the last as bfloat16, in scratch. A thread needs again only what it has written, so it
-//        lies there as the thread holds it: [groups of 32 columns][2 halves][128 threads] of 16 bytes
+// tape   z of every hidden layer but the last, in scratch: as it will lie in a, where it comes back to
 // stats  [hidden][64] Normaliser
 //
 // A product is at most 128 columns of a warpgroup, 64 sums a thread, which norm and activation find in registers
-// (warpgroup_hidden.cuh). On the way down z of the layer comes through the ring behind the weights.
+// (warpgroup_hidden.cuh). On the way down z of the layer comes back to a, k-block by k-block, as the product is done with it.
 #pragma once
 
 #include "ring.cuh"
@@ -26,7 +25,8 @@ static_assert(sizeof(Known) <= kProductsAt - kTileAt);
 __device__ inline Known& known() { return *reinterpret_cast<Known*>(ptx::shared_memory() + kTileAt); }
 
 // Where this block's tile is, for threads that work and for the one that fetches.
-__device__ inline Place place_of(const Program& p, const Spot& spot, const Ring& ring) {
+template <Precision P>
+__device__ inline Place place_of(const Program& p, const Spot& spot, const Ring<P>& ring) {
   Place here(p, spot, kHopperRows);
   here.side = ring.side();
   here.speaks = here.side == 0;
@@ -35,7 +35,9 @@ __device__ inline Place place_of(const Program& p, const Spot& spot, const Ring&
 }
 
 // The way into the first product: observations, or particles (and the time, where the net takes one more input).
-__device__ __noinline__ inline void enter(const Program& p, unsigned char* a) {
+template <Precision P>
+__device__ __noinline__ void enter(const Program& p) {
+  unsigned char* a = Ring<P>(p).behind();
   const Known& tile = *ptx::in_shared(&known());
   const Pass pass = tile.pass;
   const Net& net = net_of(p, pass);
@@ -43,18 +45,18 @@ __device__ __noinline__ inline void enter(const Program& p, unsigned char* a) {
   if (pass.observes) {
     const float* obs = ptx::in_global(p.obs + here.first_state * p.O);
     const int O = p.O;
-    fill_operand<Precision::bf16>(a, kHopperRows, here.states, O,
-                                  [&](int s, int o) { return obs[std::int64_t{s} * O + o]; });
+    fill_operand<P>(a, kHopperRows, here.states, O, [&](int s, int o) { return obs[std::int64_t{s} * O + o]; });
   } else {
     const float* particles = here.x();
     const int dims = p.A;
     const float time = pass.role == Role::policy ? static_cast<float>(pass.round) / counted(p.euler_steps) : 0;
-    fill_operand<Precision::bf16>(a, kHopperRows, here.rows, net.inputs,
-                                  [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
+    fill_operand<P>(a, kHopperRows, here.rows, net.inputs,
+                    [&](int row, int k) { return k < dims ? particles[row * dims + k] : time; });
   }
   ptx::show_to_products();
 }
 
+template <Precision P>
 class WarpgroupNetwork {
  public:
   __device__ explicit WarpgroupNetwork(const Program& program) : p(program), ring(program) {}
@@ -62,14 +64,14 @@ class WarpgroupNetwork {
   // The pass that is known. Products are in no function of their own, because the compiler would wait for each (its warning
   // C7510), and are written once, because they are large.
   __device__ __forceinline__ void run() {
-    if (ptx::thread() < kThreads) enter(p, ring.behind());
+    if (ptx::thread() < kThreads) enter<P>(p);
     ptx::sync_warpgroups();
     for (bool more = true; more;) {
       const Product& product = ring.wait_product(next);
       Sums sum;
       Normaliser norm[2];
       {
-        const Layer y = layer(product);
+        const Layer<P> y = layer(product);
         if (product.what == Product::down) y.recall(norm);
         fetch_init(product, y);
         multiply(product, y, sum);
@@ -78,27 +80,29 @@ class WarpgroupNetwork {
       if (product.what == Product::out) {
         put_out(product, layer(product), sum);
       } else {
-        float sums[2][2] = {};
         if (product.what == Product::up) layer(product).go_up(sum, norm);
-        if (product.from_head) layer(product).pull_back_from_head(sum, norm, sums);
-        if (product.what == Product::down) {
-          layer(product).pull_back(sum, wait_tape(product), norm, sums);
-          release_tape(product);
+        if (product.from_head) layer(product).turn_back(sum);
+        if (product.what == Product::down) ptx::wait_for(ring.taped(), Weights::tape_parity(product.tape_number));
+        if (product.what == Product::down || product.from_head) {
+          float sums[2][2] = {};
+          layer(product).pull_back(sum, norm, sums);
+          layer(product).go_down(sum, norm, sums);
         }
-        if (product.what == Product::down || product.from_head) layer(product).go_down(sum, norm, sums);
       }
       more = product.more;
-      ring.release_product(next++);
+      ring.release_product(ptx::anew(next++));
     }
     ptx::sync_warpgroups();
   }
 
  private:
+  using Weights = Ring<P>;
+
   // Found anew by each that needs it, which takes less time than to keep it where registers are short.
-  __device__ Layer layer(const Product& product) const { return Layer(product, ring.behind(), ring.vectors(next)); }
+  __device__ Layer<P> layer(const Product& product) const { return Layer<P>(product, ring.behind(), ring.vectors(next)); }
 
   // What a product is added to. (Sums that began with it would make the compiler wait for every product: its warning C7515.)
-  __device__ void add_init(const Product& product, const Layer& y, Sums& sum) const {
+  __device__ void add_init(const Product& product, const Layer<P>& y, Sums& sum) const {
     if (product.what == Product::up && !product.init) return y.add_bias(sum);
     if (!product.init) return;
 #pragma unroll
@@ -112,7 +116,7 @@ class WarpgroupNetwork {
       });
     }
   }
-  __device__ void fetch_init(const Product& product, const Layer& y) const {
+  __device__ void fetch_init(const Product& product, const Layer<P>& y) const {
     if (product.what != Product::up || !product.init) return;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -121,67 +125,47 @@ class WarpgroupNetwork {
     }
   }
   // This thread's first unit of it: of a state, what the observations give, or the same for all rows.
-  __device__ const float* init(const Product& product, const Layer& y, int half) const {
+  __device__ const float* init(const Product& product, const Layer<P>& y, int half) const {
     const int row = product.what == Product::up ? ptx::in_shared(known().state_of)[y.row_of(half)] : 0;
     return ptx::in_global(product.init) + row * product.columns + y.first * kGroup + y.unit * kUnit;
   }
 
-  // z of the layer that a product leads down to comes behind the weights, through the ring. Where that of this warpgroup's first
-  // group is, once all of it is here; and that this warp needs none of it any longer.
-  __device__ std::uint32_t wait_tape(const Product& product) const {
-    const int warpgroup = ptx::thread_anew() / kGroupThreads, slots = product.tape_slots;
-    const unsigned at = product.first + product.blocks;
-#pragma unroll 1
-    for (int i = 0; i < slots; i++) ring.wait(at + i);
-    return ptx::shared_address(ring.weights(Ring::slot(at + min_int(warpgroup / kTapeWarpgroups, slots - 1)))) +
-           warpgroup % kTapeWarpgroups * product.each * kTapeBytes;
-  }
-  __device__ void release_tape(const Product& product) const {
-    const Ring::Mate mate = ring.mate();
-    ptx::sync_warp();
-#pragma unroll 1
-    for (int i = 0; i < product.tape_slots; i++) Ring::release(mate, product.first + product.blocks + i);
-  }
   // Ends with this warp's products done. Always of all the columns that there are sums for: of what lies behind a warpgroup's own
   // nothing is used. One that has none only says that it needs no weights.
-  __device__ void multiply(const Product& product, const Layer& y, Sums& sum) const {
-    const Ring::Mate mate = ring.mate();
+  __device__ void multiply(const Product& product, const Layer<P>& y, Sums& sum) const {
+    const typename Weights::Mate mate = ring.mate();
     const unsigned begin = product.first, end = begin + product.blocks;
-    if (!y.multiplies || begin == end) {
 #pragma unroll
-      for (float& s : sum) s = 0;
+    for (float& s : sum) s = 0;
+    if (!y.multiplies || begin == end) {
 #pragma unroll 1
       for (unsigned at = begin; at != end; at++) {
         ring.wait(at);
-        Ring::release(mate, at);
+        Weights::release(mate, at);
       }
       return;
     }
     const std::uint32_t weights = ptx::operand(ring.weights(0) + y.first * kGroup * kBlockBytes);
     std::uint32_t x = ptx::operand(ring.behind());
-    const auto multiply_block = [&](unsigned at, auto first) {
+#pragma unroll 1
+    for (unsigned at = begin; at != end; at++) {
       const std::uint32_t w = weights + ring.wait(at) * (kSlotBytes >> 4);
       ptx::begin_products();
-      ptx::multiply_group<decltype(first)::value>(sum, x, w);
-      ptx::multiply_group(sum, x + kSliceStep, w + kSliceStep);
+      ptx::multiply_group<P>(sum, x, w);
+      ptx::multiply_group<P>(sum, x + kSliceStep, w + kSliceStep);
       ptx::commit_products();
-    };
-    multiply_block(begin, std::true_type{});
-#pragma unroll 1
-    for (unsigned at = begin + 1; at != end; at++) {
-      x += kHopperRows * kBlockBytes >> 4;
-      multiply_block(at, std::false_type{});
+      x += kRowsBlockBytes >> 4;
       ptx::wait_products<1>();
-      Ring::release(mate, at - 1);
+      if (at != begin) Weights::release(mate, at - 1);
     }
     ptx::wait_products<0>();
     ptx::hold(sum);
-    Ring::release(mate, end - 1);
+    Weights::release(mate, end - 1);
   }
 
   // to[rows][columns], as float; in twos, which are side by side in a product's sums: for fours ptxas would move all sums, after
   // every product.
-  __device__ void put_out(const Product& product, const Layer& y, const Sums& sum) const {
+  __device__ void put_out(const Product& product, const Layer<P>& y, const Sums& sum) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = y.row_of(half);
@@ -196,7 +180,7 @@ class WarpgroupNetwork {
   }
 
   const Program& p;
-  const Ring ring;
+  const Weights ring;
   unsigned next = 0;  // number of the next product
 };
 

@@ -30,6 +30,9 @@ inline void load_shared(std::uint32_t (&word)[4], std::uint32_t address) {
 inline void load_shared(std::uint32_t (&word)[2], std::uint32_t address) {
   std::memcpy(word, at_shared_address(address, 8), sizeof word);
 }
+inline void load_shared(std::uint32_t (&word)[1], std::uint32_t address) {
+  std::memcpy(word, at_shared_address(address, 4), sizeof word);
+}
 inline void load_shared(float (&x)[4], std::uint32_t address) { std::memcpy(x, at_shared_address(address), sizeof x); }
 inline void load_shared(float (&x)[2], std::uint32_t address) {
   std::memcpy(x, at_shared_address(address, 8), sizeof x);

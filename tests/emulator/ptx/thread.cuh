@@ -7,6 +7,7 @@ namespace vgf::cuda::ptx {
 
 inline int thread() { return emulator::current->index; }
 inline int thread_anew() { return thread(); }
+inline unsigned anew(unsigned x) { return x; }
 inline unsigned block_x() { return emulator::current->block->x; }
 inline unsigned block_y() { return emulator::block_y; }
 inline unsigned blocks_x() { return emulator::blocks_x; }
