@@ -117,8 +117,11 @@ static void test_packed_networks() {
           const std::vector<LayerWeights> weights(spec.ensemble * spec.layers(), {some.data(), 1, 1, some.data(), nullptr, nullptr});
           std::vector<std::pair<std::int64_t, std::int64_t>> pieces{{0, net.hidden * sizeof(PackedLayer)}};  // the table
           for (const PackJob& job : pack_jobs(layout, spec, weights)) {
-            const std::int64_t bytes = job.vector ? padded(job.N) * sizeof(float)
-                                                  : operand_bytes(k_blocks(job.depth, precision), padded(job.N));
+            const int blocks = k_blocks(job.depth, precision);
+            const std::int64_t bytes =
+                job.kind == PackKind::vector
+                    ? padded(job.N) * sizeof(float)
+                    : operand_bytes(job.kind == PackKind::split ? split_blocks(blocks) : blocks, padded(job.N));
             CHECK(job.to % kPartBytes == 0, "at %lld", static_cast<long long>(job.to));
             pieces.push_back({job.to, job.to + bytes});
           }
@@ -264,7 +267,8 @@ static void test_the_choice_among_kernels() {
       {"half of one", tiles, 64, 128, 10, 512, Precision::bf16, Norm::pre, true, h100, 2},
       {"more columns than the warpgroups have sums for", general, 0, 3200, 10, 544},
       {"norm behind the activation", general, 0, 3200, 10, 512, Precision::bf16, Norm::post},
-      {"float32", general, 0, 3200, 10, 512, Precision::fp32},
+      {"float32", tiles, 64, 3200, 10, 512, Precision::fp32},
+      {"float32, norm behind the activation", general, 0, 3200, 10, 512, Precision::fp32, Norm::post},
       {"tf32", tiles, 64, 3200, 10, 512, Precision::tf32},
       {"tf32, one state", tiles, 64, 1, 10, 512, Precision::tf32, Norm::pre, true, h100, 2},
       {"tf32, a training batch", tiles, 64, 256, 10, 512, Precision::tf32, Norm::pre, true, h100, 2},
@@ -285,7 +289,7 @@ static void test_the_choice_among_kernels() {
       {"a part of large states", latency, 32, 1, 200, 512, Precision::bf16, Norm::pre, false},
       {"one state, norm behind the activation", general, 0, 1, 10, 512, Precision::bf16, Norm::post},
       {"one state, too wide", general, 0, 1, 10, 544},
-      {"one state, float32", general, 0, 1, 10, 512, Precision::fp32},
+      {"one state, float32", tiles, 64, 1, 10, 512, Precision::fp32, Norm::pre, true, h100, 2},
       {"a GPC of sixteen is not certain", tiles, 64, 1, 10, 512, Precision::bf16, Norm::pre, true, pcie, 2},
       {"one of eight is", latency, 16, 1, 10, 256, Precision::bf16, Norm::pre, true, pcie},
   };
@@ -353,7 +357,8 @@ static void test_shared_memory_of_the_hopper_kernel() {
     Precision precision;
     int weights, activations;
   };
-  for (const Case& c : {Case{Precision::bf16, 128 * 1024, 64 * 1024}, Case{Precision::tf32, 64 * 1024, 128 * 1024}}) {
+  for (const Case& c : {Case{Precision::bf16, 128 * 1024, 64 * 1024}, Case{Precision::tf32, 64 * 1024, 128 * 1024},
+                        Case{Precision::fp32, 64 * 1024, 128 * 1024}}) {
     const auto bytes = static_cast<long long>(hopper_shared_bytes(c.precision, k_blocks(512, c.precision)));
     CHECK(bytes == 6144 + c.weights + 16 * 1024 + c.activations, "%lld bytes", bytes);
     CHECK(bytes <= 227 * 1024, "512 columns");

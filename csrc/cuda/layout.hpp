@@ -78,6 +78,11 @@ VGF_HD constexpr std::int64_t tile_offset(int blocks, int columns, int chunk, in
   return (std::int64_t{chunk} * kChunk * blocks + std::int64_t{block} * chunk_columns(columns, chunk)) * kBlockBytes;
 }
 
+// A float32 operand is packed twice: as it is, and behind that, for Hopper's tile kernel, split: of 8 numbers of k the large
+// parts and then what is left of them, each tf32, so twice as many k-blocks of as many columns.
+constexpr int kSplitElements = block_elements(Precision::fp32) / 2;
+VGF_HD constexpr int split_blocks(int blocks) { return 2 * blocks; }
+
 // ---- a packed network: the table of its hidden layers, which all members share, then the members
 
 // 32 bytes, so that two loads of 16 bring it.

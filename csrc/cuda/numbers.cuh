@@ -39,6 +39,13 @@ struct Numbers {
   }
 };
 
+// x = large + small, each as tf32 has it: what to_tf32 gives, in two instructions for four, and the rest. NaN may become 0 there:
+// the rest of it is NaN.
+__device__ inline std::uint32_t large_of(std::uint32_t x) { return (x + 0x1000) & ~std::uint32_t{0x1fff}; }
+__device__ inline std::uint32_t small_of(std::uint32_t x, std::uint32_t large) {
+  return ptx::to_tf32(ptx::as_float(x) - ptx::as_float(large));
+}
+
 // A unit of 8 numbers as bfloat16, and back.
 __device__ inline Part rounded(const float (&x)[kUnit]) { return Numbers<Precision::bf16>::part(x); }
 __device__ inline float low_of(std::uint32_t pair) { return ptx::as_float(pair << 16); }

@@ -15,7 +15,8 @@ class Offsets {
     return at;
   }
   std::int64_t operand(int K, int N, Precision precision) {
-    return take(operand_bytes(k_blocks(K, precision), padded(N)));
+    const int blocks = k_blocks(K, precision);
+    return take(operand_bytes(precision == Precision::fp32 ? blocks + split_blocks(blocks) : blocks, padded(N)));
   }
   std::int64_t used() const { return next_; }
 
@@ -26,7 +27,8 @@ class Offsets {
 }  // namespace
 
 Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient, Precision precision) {
-  Layout layout;
+  Layout layout{};
+  layout.precision = precision;
   Net& net = layout.net;
   net.ensemble = spec.ensemble;
   net.hidden = spec.hidden();
@@ -70,10 +72,14 @@ std::vector<PackJob> pack_jobs(const Layout& layout, const MlpSpec& spec, const 
     const std::int64_t member = net.members + e * net.member_bytes;
     const auto operand = [&](const float* from, std::int64_t stride_k, std::int64_t stride_n, std::int64_t to, int K,
                              int depth, int N) {
-      if (K > 0) jobs.push_back({from, stride_k, stride_n, member + to, K, depth, N, 0, false});
+      if (K == 0) return;
+      jobs.push_back({from, stride_k, stride_n, member + to, K, depth, N, 0, PackKind::operand});
+      if (layout.precision != Precision::fp32) return;
+      const std::int64_t behind = operand_bytes(k_blocks(depth, Precision::fp32), padded(N));
+      jobs.push_back({from, stride_k, stride_n, member + to + behind, K, depth, N, 0, PackKind::split});
     };
     const auto vector = [&](const float* from, std::int64_t stride, std::int64_t to, int N, float fill) {
-      jobs.push_back({from, 0, stride, member + to, 1, 1, N, fill, true});
+      jobs.push_back({from, 0, stride, member + to, 1, 1, N, fill, PackKind::vector});
     };
     for (int l = 0; l < net.hidden; l++) {
       const LayerWeights& w = weights[e * spec.layers() + l];

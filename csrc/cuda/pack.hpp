@@ -9,13 +9,14 @@ namespace vgf::cuda {
 
 // Element (k, n) of an operand is at from[k * stride_k + n * stride_n]; outside K x N it is zero, up to `depth` and
 // padded(N). A vector is one row of floats, filled with `fill` where `from` is null.
+enum class PackKind : std::uint8_t { operand, split, vector };
 struct PackJob {
   const float* from;
   std::int64_t stride_k, stride_n;
   std::int64_t to;  // bytes
   int K, depth, N;
   float fill;
-  bool vector;
+  PackKind kind;
 };
 
 // A launch does some jobs, and writes some of the table.
@@ -30,8 +31,10 @@ static_assert(sizeof(PackJobs) <= 4096, "kernel parameters hold 4 KB");
 
 struct Layout {
   Net net;  // `packed` is null
+  Precision precision;
   std::vector<PackedLayer> layers;
 };
+// In float32 with split operands on every device, so that a packed network may go to another.
 Layout lay_out(const MlpSpec&, int observations, bool critic, bool gradient, Precision);
 
 // weights: of every member, every layer, on the device.

@@ -27,6 +27,8 @@ Kernel<Program> tile_kernel_in<Precision::bf16>(int M);
 template <Precision>
 Kernel<Program> hopper_tile_kernel_in();
 template <>
+Kernel<Program> hopper_tile_kernel_in<Precision::fp32>();
+template <>
 Kernel<Program> hopper_tile_kernel_in<Precision::tf32>();
 template <>
 Kernel<Program> hopper_tile_kernel_in<Precision::bf16>();

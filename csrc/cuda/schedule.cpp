@@ -77,13 +77,13 @@ double cost(const Program& p, Precision precision, int M, bool whole_states, con
   return 5 * waves * (std::max(weights, multiply) + between);
 }
 
-// The same of Hopper's tile kernel, in bf16 from times on an H100 (sm90_design.md): tiles of 64 rows. Products in tf32 take twice
-// as long, and what lies between them a fifth longer.
+// The same of Hopper's tile kernels, in bf16 from times on an H100 (sm90_design.md): tiles of 64 rows. Products in tf32 take twice
+// as long, in fp32 six times, and what lies between them a fifth longer.
 double hopper_cost(const Program& p, Precision precision, int at_once, bool whole_states, const Machine& machine) {
   const std::int64_t rows = rows_per_tile(p, kHopperRows, whole_states), tiles = per(p.rows, rows);
   const int blocks = hopper_blocks(tiles, at_once, machine);
   const std::int64_t waves = per(tiles * at_once, blocks);
-  const double layer = (at_once == 1 ? 11.0 : 13.0) * (precision == Precision::bf16 ? 1 : 1.7);
+  const double layer = (at_once == 1 ? 11.0 : 13.0) * (precision == Precision::bf16 ? 1 : precision == Precision::tf32 ? 1.7 : 4);
   return waves * layer / gain_of(p, at_once);
 }
 
@@ -170,7 +170,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
       p.work_bytes = shared.work;
     }
   }
-  const bool hopper = machine.hopper && precision != Precision::fp32 && !extent.post;
+  const bool hopper = machine.hopper && !extent.post;
   const auto consider = [&](Family family, int M, std::int64_t shared, int cluster, int at_once, auto cost_of) {
     if (shared > machine.shared_bytes || (whole_states && M < p.N)) return;
     const double time = cost_of();

@@ -30,8 +30,8 @@ struct Schedule {
   std::int64_t scratch_bytes;  // of all blocks
 };
 // Fits a program to a machine: fills in tiles, rows_per_tile, states_per_tile, the scratch layout and the shared memory.
-// Hopper's kernels take networks with a norm before the activation or none, as wide as fits, in bf16 and, on tiles, in tf32;
-// among what can run the program, a cost model decides.
+// Hopper's kernels take networks with a norm before the activation or none, as wide as fits, on tiles in any precision, in a
+// cluster in bf16; among what can run the program, a cost model decides.
 // whole_states: the tile does what its particles do together, so that N <= largest_tile(precision).
 Schedule fit(Program&, Precision, bool whole_states, const Machine&);
 

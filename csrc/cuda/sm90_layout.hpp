@@ -27,8 +27,10 @@ constexpr int kRowsBlockBytes = kHopperRows * kBlockBytes;
 
 constexpr int kCluster = 2;  // blocks; those that evaluate the same members share what each of them fetches
 constexpr int kMostAtOnce = 2;  // members that blocks of a cluster evaluate side by side, on the same tiles
-// k-blocks of weights in shared memory: tf32's activations leave room for no more.
+// k-blocks of weights in shared memory: activations of four bytes leave room for no more. And how many belong to a k-block of
+// the activations: float32's weights are split.
 VGF_HD constexpr int ring_of(Precision precision) { return precision == Precision::bf16 ? 4 : 2; }
+VGF_HD constexpr int weight_blocks(Precision precision) { return precision == Precision::fp32 ? split_blocks(1) : 1; }
 constexpr int kMostSlots = 4, kSlotBytes = kWidestHopper * kBlockBytes;
 constexpr int kProductSlots = 2;  // products that are told of, with the vectors of their layers: bias, scale, shift, head
 constexpr int kVectorBytes = kWidestHopper * static_cast<int>(sizeof(float)), kVectors = 4;

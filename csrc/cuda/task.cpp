@@ -19,7 +19,11 @@ Kernel<Program> tile_kernel_of(Precision precision, int M) {
 }
 
 Kernel<Program> hopper_tile_kernel_of(Precision precision) {
-  return precision == Precision::bf16 ? hopper_tile_kernel_in<Precision::bf16>() : hopper_tile_kernel_in<Precision::tf32>();
+  switch (precision) {
+    case Precision::fp32: return hopper_tile_kernel_in<Precision::fp32>();
+    case Precision::tf32: return hopper_tile_kernel_in<Precision::tf32>();
+    default: return hopper_tile_kernel_in<Precision::bf16>();
+  }
 }
 
 Layout layout_of(const Network& n) { return lay_out(n.spec, n.observations, n.critic, n.gradient, n.precision); }

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -44,7 +45,9 @@ struct Product {
   float* d;
   std::uint64_t a, b;
   int columns;
-  bool half;  // of bfloat16, else of tf32
+  bool half = true;   // of bfloat16, else of tf32
+  bool first = false;  // of a sum: adds to nothing
+  std::optional<std::array<std::uint32_t, 4>> rows = {};  // this thread's numbers of A, where it is in registers
 };
 
 // Where threads meet, for races.hpp. Its points take turns: who comes to the next one may be ahead of who has yet to leave

@@ -27,7 +27,8 @@ __device__ inline void wait_products() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 // The compiler takes every number for used and changed here, so that it does not reach for sums under way.
-__device__ inline void hold(float (&d)[64]) {
+template <int Count>
+__device__ inline void hold(float (&d)[Count]) {
 #pragma unroll
   for (float& x : d) asm volatile("" : "+f"(x)::"memory");
 }
@@ -74,5 +75,18 @@ __device__ inline void multiply_group(float (&d)[64], std::uint32_t a, std::uint
     VGF_MULTIPLY("wgmma.mma_async.sync.aligned.m64n128k8.f32.tf32.tf32", "");
 }
 #undef VGF_MULTIPLY
+
+// N = 32, tf32. A is in registers: thread t of the warpgroup holds, as number 2 j + half, row 16 (t / 32) + t % 32 / 4 + 8 half and
+// column t % 4 + 4 j, which is what load_matrices gives. The first product of a sum does not add to what is there.
+template <bool First>
+__device__ inline void multiply_rows(float (&d)[16], const std::uint32_t (&a)[4], std::uint32_t b) {
+  asm volatile(
+      "{\n\t.reg .pred add;\n\t.reg .b64 b;\n\tsetp.eq.b32 add, %22, 0;\n\tmov.b64 b, {%20, %21};\n\t"
+      "wgmma.mma_async.sync.aligned.m64n32k8.f32.tf32.tf32 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, "
+      "%14, %15}, {%16, %17, %18, %19}, b, add, 1, 1;\n\t}"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), "+f"(d[8]), "+f"(d[9]),
+        "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "n"(kDescriptorHigh), "n"(First));
+}
 
 }  // namespace vgf::cuda::ptx

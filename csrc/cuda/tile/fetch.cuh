@@ -61,7 +61,9 @@ class Fetcher {
     return true;
   }
   static __device__ Operand operand_at(const unsigned char* w, int k, int columns) {
-    return {w, k_blocks(k, P), padded(columns)};
+    const int blocks = k_blocks(k, P), wide = padded(columns);
+    if constexpr (P == Precision::fp32) w += operand_bytes(blocks, wide);  // the split one
+    return {w, blocks * weight_blocks(P), wide};
   }
   static __device__ Operand operand_of(const Net& net, const Pass& pass, int apart, int product) {
     const auto below = [&](int l) { return l > 0 ? net.layer(l - 1).width : net.inputs; };
@@ -118,6 +120,7 @@ class Fetcher {
     const PackedLayer layer = net.layer(l);
     const bool gradient = pass.role == Role::critic, head = up && net.critic && l + 1 == net.hidden;
     product.what = up ? Product::up : Product::down;
+    product.width = layer.width;
     product.inverse_width = layer.inverse_width;
     product.activation = net.activation;
     product.normed = net.norm != Norm::none;
@@ -183,7 +186,7 @@ class Fetcher {
     ptx::arrive_expecting(ring.taped(), all);
     tapes++;
     for (int sent = 0;; wait_multiplied(done++)) {
-      const int until = done == end ? all : min_int((done - product.first) * kRowsBlockBytes, all);
+      const int until = done == end ? all : min_int((done - product.first) / weight_blocks(P) * kRowsBlockBytes, all);
       if (until > sent) ptx::copy_to_block(to + sent, product.tape + sent, until - sent, ring.taped());
       if (done == end) return;
       sent = until;

@@ -119,27 +119,22 @@ struct Gemm {
     } else if constexpr (P == Precision::tf32) {
       ptx::multiply_tf32(sum, a, b0, b1);
     } else {
-      // x = big + small, each in tf32; the product of the small parts is below float32's last bit. Sums of the tensor
-      // cores are truncated, so only 8 terms are left to them and the rest is added in float32.
-      std::uint32_t big[4], small[4], big_b[2] = {nearest(b0), nearest(b1)};
-      const std::uint32_t small_b[2] = {rest(b0, big_b[0]), rest(b1, big_b[1])};
+      // The product of the small parts is below float32's last bit. Sums of the tensor cores are truncated, so only 8 terms are
+      // left to them and the rest is added in float32.
+      std::uint32_t large[4], small[4], large_b[2] = {large_of(b0), large_of(b1)};
+      const std::uint32_t small_b[2] = {small_of(b0, large_b[0]), small_of(b1, large_b[1])};
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        big[i] = nearest(a[i]);
-        small[i] = rest(a[i], big[i]);
+        large[i] = large_of(a[i]);
+        small[i] = small_of(a[i], large[i]);
       }
       float term[4] = {};
-      ptx::multiply_tf32(term, small, big_b[0], big_b[1]);
-      ptx::multiply_tf32(term, big, small_b[0], small_b[1]);
-      ptx::multiply_tf32(term, big, big_b[0], big_b[1]);
+      ptx::multiply_tf32(term, small, large_b[0], large_b[1]);
+      ptx::multiply_tf32(term, large, small_b[0], small_b[1]);
+      ptx::multiply_tf32(term, large, large_b[0], large_b[1]);
 #pragma unroll
       for (int i = 0; i < 4; i++) sum[i] += term[i];
     }
-  }
-  // What to_tf32 gives of a number, in two instructions for four. NaN may become 0 here: the rest of it is NaN.
-  static __device__ std::uint32_t nearest(std::uint32_t x) { return (x + 0x1000) & ~std::uint32_t{0x1fff}; }
-  static __device__ std::uint32_t rest(std::uint32_t x, std::uint32_t big) {
-    return ptx::to_tf32(ptx::as_float(x) - ptx::as_float(big));
   }
 
   static __device__ void store(const Product& p, int chunk, const Sums& sum) {

@@ -41,6 +41,7 @@ struct Product {
   float* to;            // out: [rows][columns]
   const float* init;    // out: [columns], or null; up: what the observations give, by state, or null: the bias
 
+  int width;
   float inverse_width;
   Activation activation;
   bool normed, keep;  // keep z, for the gradient

@@ -36,7 +36,9 @@ template <Precision P, class Act>
 __device__ inline void activate(const float (&x)[4], Part& part, int at) {
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    if constexpr (!Numbers<P>::kHalf)
+    if constexpr (P == Precision::fp32)
+      part.word[i] = ptx::as_bits(activated<P, Act>(x[i]));
+    else if constexpr (P == Precision::tf32)
       part.word[i] = ptx::to_tf32(activated<P, Act>(x[i]));
     else if (i % 2 == 0 && std::is_same<Act, math::Relu>::value)
       part.word[(at + i) / 2] = ptx::to_positive_bf16_pair(x[i], x[i + 1]);
@@ -109,7 +111,7 @@ class Layer {
 
   // From z through norm, which becomes known, and activation to A; or to q.
   __device__ void go_up(const Sums& z, Normaliser (&norm)[2]) const {
-    float sums[2][2] = {};  // of z and its square, by half
+    float sums[2][2] = {};  // of z and its square, by half; where the variance is to be exact, of z alone
     const bool keep = of.keep;
     for_groups([&](int group) {
 #pragma unroll
@@ -119,7 +121,7 @@ class Layer {
         for (int i = 0; i < kUnit; i++) {
           x[i] = z[sum_at(group, half, i)];
           sums[0][half] += x[i];
-          sums[1][half] = math::fma(x[i], x[i], sums[1][half]);
+          if (!kExact) sums[1][half] = math::fma(x[i], x[i], sums[1][half]);
         }
         if (!keep) continue;
 #pragma unroll
@@ -129,7 +131,7 @@ class Layer {
     });
     if (keep) ptx::show_to_copies();
     exchange<0>(sums);
-    if (of.normed) find_norms(sums, norm);
+    if (of.normed) find_norms(z, sums, norm);
     with_activation(of.activation, [&](auto act) {
       if (of.to_head)
         leave<decltype(act)>(z, norm);
@@ -202,6 +204,7 @@ class Layer {
   }
 
  private:
+  static constexpr bool kExact = !Numbers<P>::kHalf;  // about the variance
   static constexpr int kPerPart = Numbers<P>::kPerPart, kUnitParts = kUnit / kPerPart;
   static constexpr int kGroupBytes = kGroup / Numbers<P>::kPerBlock * kRowsBlockBytes;  // of A and of the tape
 
@@ -248,13 +251,33 @@ class Layer {
       }
   }
 
-  // As flax computes the variance, from the mean of squares.
-  __device__ void find_norms(const float (&sums)[2][2], Normaliser (&norm)[2]) const {
+  // In bfloat16 as flax computes the variance, from the mean of squares; else from what the mean leaves: an exchange more.
+  __device__ void find_norms(const Sums& z, float (&sums)[2][2], Normaliser (&norm)[2]) const {
     const float each = of.inverse_width;
+    float squares[1][2] = {};
+    if constexpr (kExact) {
+      for_groups([&](int group) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          float x[kUnit];
+#pragma unroll
+          for (int i = 0; i < kUnit; i++) x[i] = z[sum_at(group, half, i)] - sums[0][half] * each;
+          cut_unit((first + group) * kGroup + unit * kUnit, of.width, x);
+#pragma unroll
+          for (int i = 0; i < kUnit; i++) squares[0][half] = math::fma(x[i], x[i], squares[0][half]);
+        }
+      });
+      exchange<1>(squares);
+    }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float mean = sums[0][half] * each, variance = math::fma(-mean, mean, sums[1][half] * each);
-      norm[half].rstd = ptx::reciprocal_root(math::max(0.0f, variance) + of.eps);
+      const float mean = sums[0][half] * each;
+      if (kExact) {
+        norm[half].rstd = 1.0f / math::sqrt(squares[0][half] * each + of.eps);
+      } else {
+        const float variance = math::fma(-mean, mean, sums[1][half] * each);
+        norm[half].rstd = ptx::reciprocal_root(math::max(0.0f, variance) + of.eps);
+      }
       norm[half].shift = -mean * norm[half].rstd;
       if (of.keep && warpgroup == 0 && unit == 0) ptx::in_global(of.stats)[row_of(half)] = norm[half];
     }

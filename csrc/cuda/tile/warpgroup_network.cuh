@@ -146,6 +146,7 @@ class WarpgroupNetwork {
       return;
     }
     const std::uint32_t weights = ptx::operand(ring.weights(0) + y.first * kGroup * kBlockBytes);
+    if constexpr (P == Precision::fp32) return multiply_split(mate, begin, end, weights, sum);
     std::uint32_t x = ptx::operand(ring.behind());
 #pragma unroll 1
     for (unsigned at = begin; at != end; at++) {
@@ -161,6 +162,42 @@ class WarpgroupNetwork {
     ptx::wait_products<0>();
     ptx::hold(sum);
     Weights::release(mate, end - 1);
+  }
+
+  // The same in float32, by three products of tf32: large and small parts of the weights from the ring, those of the
+  // activations, which a warp takes apart for its rows, from registers. That of the small parts is below float32's last bit. Sums of
+  // the tensor cores are truncated, so only 8 terms are left to them and the rest is added in float32.
+  __device__ void multiply_split(const typename Weights::Mate& mate, unsigned begin, unsigned end, std::uint32_t weights,
+                                 Sums& sum) const {
+    const int thread = ptx::thread_anew(), lane = thread % kLanes, row = thread % kGroupThreads / kLanes * kWarpRows;
+    const int own = part_offset(row + a_row(lane), a_part(lane));
+#pragma unroll 1
+    for (unsigned at = begin; at != end; at++) {
+      const std::uint32_t w = weights + ring.wait(at) * (kSlotBytes >> 4);
+      const unsigned slice = at - begin;
+      std::uint32_t large[4], small[4];
+      ptx::load_matrices(small, ring.behind() + slice / 2 * kRowsBlockBytes + (own ^ slice % 2 * 2 * kPartBytes));
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        large[i] = large_of(small[i]);
+        small[i] = small_of(small[i], large[i]);
+      }
+#pragma unroll
+      for (int group = 0; group < kMostGroups; group++) {
+        const std::uint32_t large_w = w + group * (kGroup * kBlockBytes >> 4), small_w = large_w + kSliceStep;
+        float term[kGroup / 2];
+        ptx::begin_products();
+        ptx::multiply_rows<true>(term, small, large_w);
+        ptx::multiply_rows<false>(term, large, small_w);
+        ptx::multiply_rows<false>(term, large, large_w);
+        ptx::commit_products();
+        ptx::wait_products<0>();
+        ptx::hold(term);
+#pragma unroll
+        for (int i = 0; i < kGroup / 2; i++) sum[group * kGroup / 2 + i] += term[i];
+      }
+      Weights::release(mate, at);
+    }
   }
 
   // to[rows][columns], as float; in twos, which are side by side in a product's sums: for fours ptxas would move all sums, after

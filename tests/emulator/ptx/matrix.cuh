@@ -3,6 +3,7 @@
 // left and cuts the sum off: as the tensor cores are known to do, with a bit or more less than newer ones keep.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "../races.hpp"
@@ -54,19 +55,27 @@ struct Fragments {
   std::uint32_t b[2];
 };
 
-inline float truncated(double x) {
-  const float rounded = static_cast<float>(x);
-  return std::fabs(static_cast<double>(rounded)) > std::fabs(x) ? std::nextafter(rounded, 0.0f) : rounded;
+inline std::uint64_t bits_of(double x) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &x, 8);
+  return bits;
 }
+inline double with_bits(std::uint64_t bits) {
+  double x;
+  std::memcpy(&x, &bits, 8);
+  return x;
+}
+// Without the 29 bits that a double has more than a float. (Below the least normal float the cast rounds.)
+inline float truncated(double x) { return static_cast<float>(with_bits(bits_of(x) >> 29 << 29)); }
 
 template <int Count>
 inline float sum_of(const double (&terms)[Count]) {
-  double largest = 0, sum = 0;
-  for (const double term : terms) largest = std::fmax(largest, std::fabs(term)), sum += term;
-  if (largest == 0 || !std::isfinite(sum)) return static_cast<float>(sum);
-  int exponent;
-  std::frexp(largest, &exponent);
-  const double last_bit = std::ldexp(1.0, exponent - 24), scale = 1 / last_bit;
+  std::uint64_t exponents = 0;  // and below them, the mantissas
+  double sum = 0;
+  for (const double term : terms) exponents = std::max(exponents, bits_of(term) << 1), sum += term;
+  if (exponents == 0 || !std::isfinite(sum)) return static_cast<float>(sum);
+  const double power = with_bits(exponents >> 53 << 52);  // of two, the largest one that a term has
+  const double last_bit = power * 0x1p-23, scale = 0x1p23 / power;
   std::int64_t bits = 0;
   for (const double term : terms) bits += static_cast<std::int64_t>(term * scale);
   return truncated(static_cast<double>(bits) * last_bit);
