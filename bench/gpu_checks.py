@@ -60,7 +60,7 @@ FUNCTIONS: dict[str, Callable[[Any, Problem], np.ndarray]] = {
 SIZES = {
     "N 10": {"B": 6, "N": 10, "hidden": (64, 48)},
     "N 100": {"B": 2, "N": 100, "A": 2, "hidden": (40, 17)},
-    # on Hopper in bf16 an odd number of tiles, two critics at once; and so many tiles that it is one at a time: among that many
+    # on Hopper an odd number of tiles, two critics at once; and so many tiles that it is one at a time: among that many
     # particles some have a unit of relu so near to 0 that the order of a sum decides, so these are smooth
     "N 40, 512 wide": {"B": 5, "N": 40, "hidden": (512, 300)},
     "768 states, 512 wide": {"B": 768, "N": 10, "A": 2, "hidden": (512, 300), "activation": "silu"},

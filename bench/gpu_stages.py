@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="bf16", help="in which it computes; default: bf16")
     parser.add_argument(
         "--norm", choices=("pre", "post"), default="pre",
-        help="before the activation or after it, where Hopper, too, takes the general kernels in bf16; default: pre",
+        help="before the activation or after it, where Hopper, too, takes the general kernels; default: pre",
     )  # fmt: skip
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="where; default: cuda")
     parser.add_argument("--states", type=int, nargs="+", default=STATES, help=f"batch sizes; default: {STATES}")

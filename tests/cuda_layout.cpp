@@ -308,13 +308,27 @@ static void test_the_choice_among_kernels() {
   }
 }
 
-// As few of a Hopper tile's warps as it takes to keep all clusters at work equally often.
+// So that a state's bits do not depend on how many there are.
+static void test_one_kernel_takes_all_batches_but_in_bf16() {
+  for (const Machine& machine : {Machine{132, 227 * 1024, true, 66}, Machine{114, 227 * 1024, true, 57}})
+    for (const Precision precision : {Precision::tf32, Precision::fp32})
+      for (const int width : {8, 64, 512})
+        for (const int N : {1, 10, 64})
+          for (std::int64_t B = 1; B < 200000; B += 1 + B / 3) {
+            Program p = flow_of(spec_of({37, width, width, 1}, 2), precision, B, N);
+            CHECK(fit(p, precision, true, machine).family == Family::hopper_tiles, "%d states of %d, %d wide",
+                  static_cast<int>(B), N, width);
+          }
+}
+
+// In bf16 as few of a Hopper tile's warps as it takes to keep all clusters at work equally often; else as many as fit.
 static void test_rows_of_hopper_tiles() {
   struct Case {
     std::int64_t B;
     int N, ensemble, rows;
     std::int64_t tiles;
     bool whole = true;
+    Precision precision = Precision::bf16;
   };
   // 66 clusters: 66 tiles at a time where their blocks take a critic each, 132 where each takes both
   const Case cases[] = {
@@ -322,11 +336,13 @@ static void test_rows_of_hopper_tiles() {
       {396, 10, 2, 60, 66},     {1, 50, 2, 50, 1},             {700, 1, 2, 16, 44},            {2112, 1, 2, 32, 66},
       {10560, 10, 2, 60, 1760}, {400, 10, 1, 40, 100},         {4000, 64, 2, 64, 4000},
       {1, 1000, 1, 16, 63, false}, {4, 1056, 1, 32, 132, false},
+      {256, 10, 2, 60, 43, true, Precision::tf32}, {256, 10, 2, 60, 43, true, Precision::fp32},
+      {1, 1000, 1, 64, 16, false, Precision::fp32},
   };
   for (const Case& c : cases) {
-    Program p = flow_of(spec_of({37, 512, 512, 512, 512, 1}, c.ensemble), Precision::bf16, c.B, c.N);
+    Program p = flow_of(spec_of({37, 512, 512, 512, 512, 1}, c.ensemble), c.precision, c.B, c.N);
     if (!c.whole) p.given = reinterpret_cast<const float*>(&p);  // a part of a call: one critic at a time
-    const Schedule s = fit(p, Precision::bf16, c.whole, {132, 227 * 1024, true, 66});
+    const Schedule s = fit(p, c.precision, c.whole, {132, 227 * 1024, true, 66});
     CHECK(s.family == Family::hopper_tiles && p.rows_per_tile == c.rows && p.tiles == c.tiles, "%d x %d: %d rows, %d tiles",
           static_cast<int>(c.B), c.N, p.rows_per_tile, static_cast<int>(p.tiles));
   }
@@ -457,6 +473,7 @@ int main() {
   test_operands_are_swizzled_as_wgmma_has_it();
   test_descriptors();
   test_the_choice_among_kernels();
+  test_one_kernel_takes_all_batches_but_in_bf16();
   test_rows_of_hopper_tiles();
   test_teams_of_the_latency_kernel();
   test_shared_memory_of_the_hopper_kernel();

@@ -21,6 +21,7 @@ from test_cpu_golden import (  # noqa: F401
     test_value_and_grad,
 )
 from test_cuda_emulated import plain_bf16
+from test_cuda_hopper import SHARES, expected
 
 from vgf_kernels import cuda
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
@@ -173,10 +174,11 @@ def test_low_precisions(precision, N):
     ],
     ids=str,
 )
-def test_hopper(sizes):
-    """Batches go to its tile kernel: right, and the same again."""
+@pytest.mark.parametrize("precision", SHARES)
+def test_hopper(sizes, precision):
+    """Batches go to its tile kernels: right, and the same again."""
     p = make_problem(**{"N": 10, "A": 8, "O": 29, "activation": "silu"} | sizes)
-    engine = OnDevice(precision="bf16")
+    engine = OnDevice(precision=precision)
     target = (0.97, 4, CONFIG, "min", "mean")
 
     def results():
@@ -193,14 +195,14 @@ def test_hopper(sizes):
     assert kernels and all("hopper_tile_kernel" in name for name in kernels)
     few = replace(p, **{name: getattr(p, name)[:12] for name in ("obs", "particles", "noise", "reward", "mask")})
     exact, reference = few.at(np.float64), vgf_reference()
-    wanted = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
-    plain = plain_bf16(plain_torch.value, few), plain_bf16(plain_torch.gradient, few, "mean")
-    for got, truth, other in zip((first[0][:, :12], first[1][:12]), wanted, plain):
-        assert relative_error(got, truth) <= 2 * relative_error(other, truth) + 1e-3
+    q, dq = reference.value_and_grad(exact.critic, exact.obs, exact.particles)
+    expected(precision, q, plain_torch.value, few).check(first[0][:, :12])
+    expected(precision, dq, plain_torch.gradient, few, "mean").check(first[1][:12])
     wanted = reference.td_target(
         exact.critic, exact.target_critic, exact.policy, exact.obs, exact.noise, exact.reward, exact.mask, *target
     )
-    assert relative_error(first[2][:12], wanted) < 0.02
+    # Adam turns a gradient near zero into a whole step, in float32, too
+    assert relative_error(first[2][:12], wanted) < 0.02 * max(SHARES[precision], 2.0**-8)
     for one, two in zip(first, results()):
         np.testing.assert_array_equal(one, two)
 

@@ -34,7 +34,7 @@ struct Layout {
   Precision precision;
   std::vector<PackedLayer> layers;
 };
-// In float32 with split operands on every device, so that a packed network may go to another.
+// In float32 with split operands, on every device, so that a packed network may go to another.
 Layout lay_out(const MlpSpec&, int observations, bool critic, bool gradient, Precision);
 
 // weights: of every member, every layer, on the device.

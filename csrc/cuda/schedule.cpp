@@ -48,9 +48,12 @@ int hopper_blocks(std::int64_t tiles, int at_once, const Machine& machine) {
   return static_cast<int>(std::min<std::int64_t>(round_up(tiles * at_once, kCluster), machine.clusters * kCluster));
 }
 
-// Rows of a Hopper tile: no more warps have any than it takes to keep all clusters at work equally often.
-std::int64_t hopper_rows_per_tile(const Program& p, bool whole_states, int at_once, const Machine& machine) {
+// Rows of a Hopper tile: in bf16 no more warps have any than it takes to keep all clusters at work equally often. Weights of
+// four bytes, and of eight, are as many bytes from L2 that more tiles would take longer.
+std::int64_t hopper_rows_per_tile(const Program& p, Precision precision, bool whole_states, int at_once,
+                                  const Machine& machine) {
   const std::int64_t most = rows_per_tile(p, kHopperRows, whole_states), at_a_time = machine.clusters * kCluster / at_once;
+  if (precision != Precision::bf16) return most;
   const std::int64_t tiles = per(per(p.rows, most), at_a_time) * at_a_time;
   const std::int64_t fewest = whole_states ? per(p.rows / p.N, tiles) * p.N : per(p.rows, tiles);
   return rows_per_tile(p, static_cast<int>(round_up(fewest, kWarpRows)), whole_states);
@@ -199,7 +202,7 @@ Schedule fit(Program& p, Precision precision, bool whole_states, const Machine& 
     throw std::invalid_argument("the cuda engine needs more than the " + std::to_string(machine.shared_bytes) +
                                 " bytes of shared memory that a block of this device has; use another engine");
   p.rows_per_tile = static_cast<int>(best.family == Family::hopper_tiles
-                                         ? hopper_rows_per_tile(p, whole_states, p.at_once, machine)
+                                         ? hopper_rows_per_tile(p, precision, whole_states, p.at_once, machine)
                                          : rows_per_tile(p, best.M, whole_states));
   p.tiles = per(p.rows, p.rows_per_tile);
   p.states_per_tile = whole_states ? p.rows_per_tile / p.N : std::min(p.rows_per_tile, (p.rows_per_tile - 2) / p.N + 2);

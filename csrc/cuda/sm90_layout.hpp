@@ -1,4 +1,4 @@
-// What Hopper's tile kernel adds to layout.hpp: its tiles, its ring of weights, its shared memory, and how the tensor cores
+// What Hopper's tile kernels add to layout.hpp: its tiles, its ring of weights, its shared memory, and how the tensor cores
 // find an operand. Shared by host and device.
 #pragma once
 

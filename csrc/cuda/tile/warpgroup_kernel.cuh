@@ -1,4 +1,4 @@
-// The tile kernel of Hopper: bfloat16 or tf32, layer norm before the activation or none. Clusters of two blocks share their
+// The tile kernel of Hopper, in any precision: layer norm before the activation or none. Clusters of two blocks share their
 // weights, or evaluate two critics; one warpgroup fetches them, four multiply. On chip: sm90_layout.hpp; what lies where:
 // warpgroup_network.cuh; the cost model and what else was weighed: sm90_design.md.
 #pragma once

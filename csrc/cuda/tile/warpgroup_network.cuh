@@ -1,9 +1,11 @@
-// Networks on a tile of 64 rows by wgmma, bfloat16 or tf32: four warpgroups take it through all layers, each with a quarter of a layer's
-// columns; weights come from the ring. See sm90_design.md for what was weighed, and what this costs.
+// Networks on a tile of 64 rows by wgmma: four warpgroups take it through all layers, each with a quarter of a layer's columns;
+// weights come from the ring. See sm90_design.md for what was weighed, and what this costs.
 //
 // a      activations (of the gradient: dz), k-blocks of [64][64 bytes] in shared memory, updated in place
 // tape   z of every hidden layer but the last, in scratch: as it will lie in a, where it comes back to
 // stats  [hidden][64] Normaliser
+//
+// A number takes 2 bytes in bfloat16, else 4; in float32 its parts of tf32 are found in registers, those of the weights packed.
 //
 // A product is at most 128 columns of a warpgroup, 64 sums a thread, which norm and activation find in registers
 // (warpgroup_hidden.cuh). On the way down z of the layer comes back to a, k-block by k-block, as the product is done with it.
