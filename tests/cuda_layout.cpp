@@ -117,11 +117,10 @@ static void test_packed_networks() {
           const std::vector<LayerWeights> weights(spec.ensemble * spec.layers(), {some.data(), 1, 1, some.data(), nullptr, nullptr});
           std::vector<std::pair<std::int64_t, std::int64_t>> pieces{{0, net.hidden * sizeof(PackedLayer)}};  // the table
           for (const PackJob& job : pack_jobs(layout, spec, weights)) {
-            const int blocks = k_blocks(job.depth, precision);
-            const std::int64_t bytes =
-                job.kind == PackKind::vector
-                    ? padded(job.N) * sizeof(float)
-                    : operand_bytes(job.kind == PackKind::split ? split_blocks(blocks) : blocks, padded(job.N));
+            const std::int64_t plain = operand_bytes(k_blocks(job.depth, precision), padded(job.N));
+            const std::int64_t bytes = job.vector                     ? padded(job.N) * sizeof(float)
+                                       : precision == Precision::fp32 ? 3 * plain
+                                                                      : plain;
             CHECK(job.to % kPartBytes == 0, "at %lld", static_cast<long long>(job.to));
             pieces.push_back({job.to, job.to + bytes});
           }

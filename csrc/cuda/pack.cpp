@@ -27,8 +27,7 @@ class Offsets {
 }  // namespace
 
 Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient, Precision precision) {
-  Layout layout{};
-  layout.precision = precision;
+  Layout layout;
   Net& net = layout.net;
   net.ensemble = spec.ensemble;
   net.hidden = spec.hidden();
@@ -72,14 +71,10 @@ std::vector<PackJob> pack_jobs(const Layout& layout, const MlpSpec& spec, const 
     const std::int64_t member = net.members + e * net.member_bytes;
     const auto operand = [&](const float* from, std::int64_t stride_k, std::int64_t stride_n, std::int64_t to, int K,
                              int depth, int N) {
-      if (K == 0) return;
-      jobs.push_back({from, stride_k, stride_n, member + to, K, depth, N, 0, PackKind::operand});
-      if (layout.precision != Precision::fp32) return;
-      const std::int64_t behind = operand_bytes(k_blocks(depth, Precision::fp32), padded(N));
-      jobs.push_back({from, stride_k, stride_n, member + to + behind, K, depth, N, 0, PackKind::split});
+      if (K > 0) jobs.push_back({from, stride_k, stride_n, member + to, K, depth, N, 0, false});
     };
     const auto vector = [&](const float* from, std::int64_t stride, std::int64_t to, int N, float fill) {
-      jobs.push_back({from, 0, stride, member + to, 1, 1, N, fill, PackKind::vector});
+      jobs.push_back({from, 0, stride, member + to, 1, 1, N, fill, true});
     };
     for (int l = 0; l < net.hidden; l++) {
       const LayerWeights& w = weights[e * spec.layers() + l];

@@ -8,15 +8,14 @@
 namespace vgf::cuda {
 
 // Element (k, n) of an operand is at from[k * stride_k + n * stride_n]; outside K x N it is zero, up to `depth` and
-// padded(N). A vector is one row of floats, filled with `fill` where `from` is null.
-enum class PackKind : std::uint8_t { operand, split, vector };
+// padded(N); in float32 the split one follows. A vector is one row of floats, filled with `fill` where `from` is null.
 struct PackJob {
   const float* from;
   std::int64_t stride_k, stride_n;
   std::int64_t to;  // bytes
   int K, depth, N;
   float fill;
-  PackKind kind;
+  bool vector;
 };
 
 // A launch does some jobs, and writes some of the table.
@@ -31,7 +30,6 @@ static_assert(sizeof(PackJobs) <= 4096, "kernel parameters hold 4 KB");
 
 struct Layout {
   Net net;  // `packed` is null
-  Precision precision;
   std::vector<PackedLayer> layers;
 };
 // In float32 with split operands, on every device, so that a packed network may go to another.

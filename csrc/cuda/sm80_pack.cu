@@ -26,30 +26,33 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
     reinterpret_cast<PackedLayer*>(jobs.packed)[jobs.first_layer + ptx::thread()] = jobs.layer[ptx::thread()];
   unsigned char* to = jobs.packed + job.to;
   const std::int64_t first = ptx::block_x() * kThreads + ptx::thread(), stride = ptx::blocks_x() * kThreads;
-  if (job.kind == PackKind::vector) {
+  if (job.vector) {
     for (std::int64_t n = first; n < padded(job.N); n += stride) {
       const float given = n >= job.N ? 0 : job.from ? job.from[n * job.stride_n] : job.fill;
       reinterpret_cast<float*>(to)[n] = given;
     }
     return;
   }
-  const bool split = P == Precision::fp32 && job.kind == PackKind::split;
-  const int plain_blocks = k_blocks(job.depth, P), columns = padded(job.N);
-  const int blocks = split ? split_blocks(plain_blocks) : plain_blocks;
-  const std::int64_t parts = operand_bytes(blocks, columns) / kPartBytes, whole = std::int64_t{kChunk} * blocks * kParts;
+  const int columns = padded(job.N), plain_blocks = k_blocks(job.depth, P);
+  const std::int64_t plain = operand_bytes(plain_blocks, columns) / kPartBytes;
+  const std::int64_t parts = P == Precision::fp32 ? plain + 2 * plain : plain;
   for (std::int64_t i = first; i < parts; i += stride) {
-    const int chunk = static_cast<int>(i / whole), within = static_cast<int>(i % whole);
+    const bool split = i >= plain;
+    const int blocks = split ? split_blocks(plain_blocks) : plain_blocks;
+    const std::int64_t own = split ? i - plain : i, whole = std::int64_t{kChunk} * blocks * kParts;
+    const int chunk = static_cast<int>(own / whole), within = static_cast<int>(own % whole);
     const int wide = chunk_columns(columns, chunk), block = within / (wide * kParts);
     const int row = within / kParts % wide, part = within % kParts;
     const int n = chunk * kChunk + row / kGroup * kGroup + column_of(row % kGroup);
-    const int first = split ? block * kSplitElements + part % 2 * Format::kPerPart
-                            : block * Format::kPerBlock + part * Format::kPerPart;
+    const int first_k = split ? block * kSplitElements + part % 2 * Format::kPerPart
+                              : block * Format::kPerBlock + part * Format::kPerPart;
     float x[Format::kPerPart];
     for (int j = 0; j < Format::kPerPart; j++) {
-      const int k = first + j;
+      const int k = first_k + j;
       x[j] = k < job.K && n < job.N ? job.from[k * job.stride_k + n * job.stride_n] : 0;
     }
-    Part& packed = *reinterpret_cast<Part*>(to + tile_offset(blocks, columns, chunk, block) + part_offset(row, part));
+    Part& packed = *reinterpret_cast<Part*>(to + (split ? plain * kPartBytes : 0) + tile_offset(blocks, columns, chunk, block) +
+                                            part_offset(row, part));
     if constexpr (P == Precision::fp32)
       packed = split ? split_part(x, part >= 2) : Format::part(x);
     else
