@@ -13,6 +13,12 @@ from test_cpu_golden import (  # noqa: F401
 )
 
 
-@pytest.fixture
-def cpu(emulated):
-    return emulated
+@pytest.fixture(params=["general", "hopper_tile"])
+def cpu(request, emulated, emulator):
+    """On the kernels of every GPU, and on Hopper's tiles."""
+    hopper = request.param == "hopper_tile"
+    if hopper:
+        emulator.set_machine(2, 227 * 1024, True)
+    before = emulator.launches_of("hopper_tile_kernel")
+    yield emulated
+    assert (emulator.launches_of("hopper_tile_kernel") > before) == hopper
