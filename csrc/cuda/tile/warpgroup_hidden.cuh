@@ -111,7 +111,7 @@ class Layer {
 
   // From z through norm, which becomes known, and activation to A; or to q.
   __device__ void go_up(const Sums& z, Normaliser (&norm)[2]) const {
-    float sums[2][2] = {};  // of z and its square, by half; where the variance is to be exact, of z alone
+    float sums[kSums][2] = {};  // of z and, but where the variance is to be exact, of its square, by half
     const bool keep = of.keep;
     for_groups([&](int group) {
 #pragma unroll
@@ -121,7 +121,7 @@ class Layer {
         for (int i = 0; i < kUnit; i++) {
           x[i] = z[sum_at(group, half, i)];
           sums[0][half] += x[i];
-          if (!kExact) sums[1][half] = math::fma(x[i], x[i], sums[1][half]);
+          if (!kExact) sums[kSums - 1][half] = math::fma(x[i], x[i], sums[kSums - 1][half]);
         }
         if (!keep) continue;
 #pragma unroll
@@ -205,6 +205,7 @@ class Layer {
 
  private:
   static constexpr bool kExact = !Numbers<P>::kHalf;  // about the variance
+  static constexpr int kSums = kExact ? 1 : 2;
   static constexpr int kPerPart = Numbers<P>::kPerPart, kUnitParts = kUnit / kPerPart;
   static constexpr int kGroupBytes = kGroup / Numbers<P>::kPerBlock * kRowsBlockBytes;  // of A and of the tape
 
@@ -252,7 +253,7 @@ class Layer {
   }
 
   // In bfloat16 as flax computes the variance, from the mean of squares; else from what the mean leaves: an exchange more.
-  __device__ void find_norms(const Sums& z, float (&sums)[2][2], Normaliser (&norm)[2]) const {
+  __device__ void find_norms(const Sums& z, const float (&sums)[kSums][2], Normaliser (&norm)[2]) const {
     const float each = of.inverse_width;
     float squares[1][2] = {};
     if constexpr (kExact) {
@@ -275,7 +276,7 @@ class Layer {
       if (kExact) {
         norm[half].rstd = 1.0f / math::sqrt(squares[0][half] * each + of.eps);
       } else {
-        const float variance = math::fma(-mean, mean, sums[1][half] * each);
+        const float variance = math::fma(-mean, mean, sums[kSums - 1][half] * each);
         norm[half].rstd = ptx::reciprocal_root(math::max(0.0f, variance) + of.eps);
       }
       norm[half].shift = -mean * norm[half].rstd;
