@@ -114,9 +114,10 @@ def test_several_tiles(hopper):
     check_networks(hopper, make_problem(**hopper.several_tiles(), activation="silu"), hopper.precision)
 
 
-def test_means_far_from_zero(hopper):
+@pytest.mark.parametrize("hidden", [(64, 33), (4, 40, 5)])
+def test_means_far_from_zero(hopper, hidden):
     """What a norm takes away is a hundred times what it leaves: the mean of squares would not tell the variance."""
-    p = make_problem(B=13, N=10, hidden=(64, 33), activation="silu")
+    p = make_problem(B=13, N=10, hidden=hidden, activation="silu")
     far = replace(p, critic=change_layers(p.critic, lambda layers: [dict(layer, b=layer["b"] + 100) for layer in layers]))
     check_networks(hopper, far, hopper.precision)
 

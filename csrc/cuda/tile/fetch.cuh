@@ -127,7 +127,7 @@ class Fetcher {
     product.eps = net.norm_eps;
     product.keep = gradient && !head;
     product.tape = here.scratch + p.at.tape + (gradient ? l * (k_blocks(net.widest, P) * kRowsBlockBytes) : 0);
-    product.stats = reinterpret_cast<Normaliser*>(here.scratch + p.at.stats) + l * kHopperRows;
+    product.stats = here.scratch + p.at.stats + l * (kHopperRows * static_cast<int>(sizeof(Normaliser<P>)));
     if (up && l == 0) {
       const Observed seen = here.observed(net);
       product.init = seen.at + pass.member * seen.stride;

@@ -21,10 +21,13 @@
 
 namespace vgf::cuda {
 
-// The normalised value of z is z rstd + shift.
+// The normalised value of z is z rstd + shift; in float32 (z - mean) rstd, of which nothing cancels.
+template <Precision P>
 struct Normaliser {
-  float rstd = 1, shift = 0;
-  __device__ float operator()(float z) const { return math::fma(z, rstd, shift); }
+  static constexpr bool kCentred = P == Precision::fp32;
+  float rstd = 1, shift = 0;  // or the mean
+  static __device__ Normaliser of(float mean, float rstd) { return {rstd, kCentred ? mean : -mean * rstd}; }
+  __device__ float operator()(float z) const { return kCentred ? (z - shift) * rstd : math::fma(z, rstd, shift); }
 };
 
 // A product, what it is added to, and what becomes of it: it leaves as it is, or it is z of a hidden layer on the way up, or
@@ -47,7 +50,7 @@ struct Product {
   bool normed, keep;  // keep z, for the gradient
   float eps;
   unsigned char* tape;   // of this layer
-  Normaliser* stats;     // of this layer, [rows of a tile]
+  void* stats;           // of this layer, [rows of a tile] Normaliser
   bool to_head, from_head;  // this is the critic's last hidden layer; the way down begins here
   float head_bias;
   float* q;

@@ -50,10 +50,29 @@ __device__ inline void activate(const float (&x)[4], Part& part, int at) {
 template <Precision P>
 using Kept = Numbers<Numbers<P>::kHalf ? Precision::bf16 : Precision::fp32>;
 
+// From g and z to dz through a norm: rstd (g - mean_g - y mean_gy), as factors of g and z and the rest; in float32 by way of y.
+template <Precision P>
+struct Through {
+  static constexpr bool kCentred = Normaliser<P>::kCentred;
+  Normaliser<P> norm;
+  float z_factor, rest;  // or mean_gy and mean_g
+
+  Through() = default;
+  __device__ Through(const Normaliser<P>& its_norm, float mean_g, float mean_gy) : norm(its_norm) {
+    const float rstd = norm.rstd;
+    z_factor = kCentred ? mean_gy : -rstd * rstd * mean_gy;
+    rest = kCentred ? mean_g : -rstd * math::fma(mean_gy, norm.shift, mean_g);
+  }
+  __device__ float operator()(float g, float z) const {
+    return kCentred ? norm.rstd * math::fma(-z_factor, norm(z), g - rest) : math::fma(norm.rstd, g, math::fma(z_factor, z, rest));
+  }
+};
+
 // One product's layer, a thread's part of it.
 template <Precision P>
 class Layer {
  public:
+  using Norm = Normaliser<P>;
   enum Vector { bias, scale, shift, head };
   int first, groups;  // this warpgroup's, of the layer; a warp whose rows are past the tile's last has none
   bool multiplies;    // whether this warpgroup has any
@@ -103,14 +122,14 @@ class Layer {
       }
     });
   }
-  __device__ void recall(Normaliser (&norm)[2]) const {
+  __device__ void recall(Norm (&norm)[2]) const {
     if (!of.normed) return;
 #pragma unroll
-    for (int half = 0; half < 2; half++) norm[half] = ptx::in_global(of.stats)[row_of(half)];
+    for (int half = 0; half < 2; half++) norm[half] = stats()[row_of(half)];
   }
 
   // From z through norm, which becomes known, and activation to A; or to q.
-  __device__ void go_up(const Sums& z, Normaliser (&norm)[2]) const {
+  __device__ void go_up(const Sums& z, Norm (&norm)[2]) const {
     float sums[kSums][2] = {};  // of z and, but where the variance is to be exact, of its square, by half
     const bool keep = of.keep;
     for_groups([&](int group) {
@@ -163,21 +182,16 @@ class Layer {
   }
   // Layer norm backward: with y the normalised values and g = dy act' scale, dz = rstd (g - mean(g) - y mean(g y)). First
   // g from dy, and the sums of g and g y by half; z lies in A.
-  __device__ void pull_back(Sums& dy, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+  __device__ void pull_back(Sums& dy, const Norm (&norm)[2], float (&sums)[2][2]) const {
     with_activation(of.activation, [&](auto act) { pull_back<decltype(act)>(dy, norm, sums); });
   }
-  // Then dz, to A: rstd g + z_factor z + rest.
-  __device__ void go_down(const Sums& g, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+  // Then dz, to A.
+  __device__ void go_down(const Sums& g, const Norm (&norm)[2], float (&sums)[2][2]) const {
     exchange<2>(sums);
-    float factor[2], z_factor[2], rest[2];
-    const float each = of.inverse_width;
+    Through<P> through[2];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const float mean_g = sums[0][half] * each, mean_gy = sums[1][half] * each;
-      factor[half] = norm[half].rstd;
-      z_factor[half] = -norm[half].rstd * norm[half].rstd * mean_gy;
-      rest[half] = -norm[half].rstd * math::fma(mean_gy, norm[half].shift, mean_g);
-    }
+    for (int half = 0; half < 2; half++)
+      through[half] = Through<P>(norm[half], sums[0][half] * of.inverse_width, sums[1][half] * of.inverse_width);
     const bool normed = of.normed;
     for_groups([&](int group) {
 #pragma unroll
@@ -191,8 +205,7 @@ class Layer {
             float z[4];
             load_z(group, half, from, z);
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-              d[from + i] = math::fma(factor[half], d[from + i], math::fma(z_factor[half], z[i], rest[half]));
+            for (int i = 0; i < 4; i++) d[from + i] = through[half](d[from + i], z[i]);
           }
         }
 #pragma unroll
@@ -227,6 +240,8 @@ class Layer {
     }
   }
 
+  __device__ Norm* stats() const { return ptx::in_global(static_cast<Norm*>(of.stats)); }
+
   // Adds up what the four threads that share a row have, and what the warpgroups have; At: the first of its places.
   template <int At, int Count>
   __device__ void exchange(float (&x)[Count][2]) const {
@@ -253,7 +268,7 @@ class Layer {
   }
 
   // In bfloat16 as flax computes the variance, from the mean of squares; else from what the mean leaves: an exchange more.
-  __device__ void find_norms(const Sums& z, const float (&sums)[kSums][2], Normaliser (&norm)[2]) const {
+  __device__ void find_norms(const Sums& z, const float (&sums)[kSums][2], Norm (&norm)[2]) const {
     const float each = of.inverse_width;
     float squares[1][2] = {};
     if constexpr (kExact) {
@@ -274,19 +289,18 @@ class Layer {
     for (int half = 0; half < 2; half++) {
       const float mean = sums[0][half] * each;
       if (kExact) {
-        norm[half].rstd = 1.0f / math::sqrt(squares[0][half] * each + of.eps);
+        norm[half] = Norm::of(mean, 1.0f / math::sqrt(squares[0][half] * each + of.eps));
       } else {
         const float variance = math::fma(-mean, mean, sums[kSums - 1][half] * each);
-        norm[half].rstd = ptx::reciprocal_root(math::max(0.0f, variance) + of.eps);
+        norm[half] = Norm::of(mean, ptx::reciprocal_root(math::max(0.0f, variance) + of.eps));
       }
-      norm[half].shift = -mean * norm[half].rstd;
-      if (of.keep && warpgroup == 0 && unit == 0) ptx::in_global(of.stats)[row_of(half)] = norm[half];
+      if (of.keep && warpgroup == 0 && unit == 0) stats()[row_of(half)] = norm[half];
     }
   }
 
   // f(group, numbers of a unit, the four of what goes into the activation) of a row, by fours.
   template <class F>
-  __device__ void for_normed(const Sums& z, const Normaliser (&norm)[2], F f) const {
+  __device__ void for_normed(const Sums& z, const Norm (&norm)[2], F f) const {
     for_groups([&](int group) {
 #pragma unroll
       for (int from = 0; from < kUnit; from += 4) {
@@ -300,7 +314,7 @@ class Layer {
     });
   }
   template <class Act>
-  __device__ void activate(const Sums& z, const Normaliser (&norm)[2]) const {
+  __device__ void activate(const Sums& z, const Norm (&norm)[2]) const {
     Part part[2];
     for_normed(z, norm, [&](int group, int from, auto x) {
 #pragma unroll
@@ -313,7 +327,7 @@ class Layer {
     let_multiply();
   }
   template <class Act>
-  __device__ void leave(const Sums& z, const Normaliser (&norm)[2]) const {
+  __device__ void leave(const Sums& z, const Norm (&norm)[2]) const {
     float dot[1][2] = {};
     for_normed(z, norm, [&](int group, int from, auto x) {
       float w[4];
@@ -336,7 +350,7 @@ class Layer {
     return std::is_same<Act, math::Relu>::value ? 4 : 2;
   }
   template <class Act>
-  __device__ void pull_back(Sums& dy, const Normaliser (&norm)[2], float (&sums)[2][2]) const {
+  __device__ void pull_back(Sums& dy, const Norm (&norm)[2], float (&sums)[2][2]) const {
     constexpr int kAtOnce = at_once<Act>();
     for_groups([&](int group) {
 #pragma unroll

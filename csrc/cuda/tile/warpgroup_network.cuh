@@ -71,7 +71,7 @@ class WarpgroupNetwork {
     for (bool more = true; more;) {
       const Product& product = ring.wait_product(next);
       Sums sum;
-      Normaliser norm[2];
+      Normaliser<P> norm[2];
       {
         const Layer<P> y = layer(product);
         if (product.what == Product::down) y.recall(norm);
