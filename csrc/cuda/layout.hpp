@@ -82,6 +82,10 @@ VGF_HD constexpr std::int64_t tile_offset(int blocks, int columns, int chunk, in
 // parts and then what is left of them, each tf32, so twice as many k-blocks of as many columns.
 constexpr int kSplitElements = block_elements(Precision::fp32) / 2;
 VGF_HD constexpr int split_blocks(int blocks) { return 2 * blocks; }
+VGF_HD constexpr int packed_blocks(int k, Precision precision) {
+  const int blocks = k_blocks(k, precision);
+  return precision == Precision::fp32 ? blocks + split_blocks(blocks) : blocks;
+}
 
 // ---- a packed network: the table of its hidden layers, which all members share, then the members
 

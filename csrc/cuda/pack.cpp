@@ -15,8 +15,7 @@ class Offsets {
     return at;
   }
   std::int64_t operand(int K, int N, Precision precision) {
-    const int blocks = k_blocks(K, precision);
-    return take(operand_bytes(precision == Precision::fp32 ? blocks + split_blocks(blocks) : blocks, padded(N)));
+    return take(operand_bytes(packed_blocks(K, precision), padded(N)));
   }
   std::int64_t used() const { return next_; }
 

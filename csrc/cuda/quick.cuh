@@ -1,6 +1,5 @@
 // A float whose exponential and quotient are the multiprocessor's own, right to 22 bits: for what is rounded to bfloat16 or tf32
-// next.
-// The activations (csrc/math) take it in the place of float; an exponential is 2 instructions then, not 14.
+// next. The activations (csrc/math) take it in the place of float; an exponential is 2 instructions then, not 14.
 #pragma once
 
 #include <ptx/thread.cuh>

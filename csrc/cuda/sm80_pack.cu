@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const __grid_constant__ 
   }
   const int columns = padded(job.N), plain_blocks = k_blocks(job.depth, P);
   const std::int64_t plain = operand_bytes(plain_blocks, columns) / kPartBytes;
-  const std::int64_t parts = P == Precision::fp32 ? plain + 2 * plain : plain;
+  const std::int64_t parts = operand_bytes(packed_blocks(job.depth, P), columns) / kPartBytes;
   for (std::int64_t i = first; i < parts; i += stride) {
     const bool split = i >= plain;
     const int blocks = split ? split_blocks(plain_blocks) : plain_blocks;

@@ -31,7 +31,7 @@ constexpr int kMostAtOnce = 2;  // members that blocks of a cluster evaluate sid
 // the activations: float32's weights are split.
 VGF_HD constexpr int ring_of(Precision precision) { return precision == Precision::bf16 ? 4 : 2; }
 VGF_HD constexpr int weight_blocks(Precision precision) { return precision == Precision::fp32 ? split_blocks(1) : 1; }
-constexpr int kMostSlots = 4, kSlotBytes = kWidestHopper * kBlockBytes;
+constexpr int kSlotBytes = kWidestHopper * kBlockBytes;
 constexpr int kProductSlots = 2;  // products that are told of, with the vectors of their layers: bias, scale, shift, head
 constexpr int kVectorBytes = kWidestHopper * static_cast<int>(sizeof(float)), kVectors = 4;
 constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: two sums up, two down, one of the head
@@ -42,7 +42,7 @@ constexpr int kRowSums = 5;  // what the warpgroups tell each other of a row: tw
 constexpr int kTileAt = 128, kProductsAt = 512, kFetchingAt = 768, kRowSumsAt = 1024;
 constexpr int kRowSumFloats = kHopperRows * kWarpgroups;  // of one: [rows][warpgroups]
 constexpr int kHopperHeadBytes = kRowSumsAt + kRowSums * kRowSumFloats * static_cast<int>(sizeof(float));
-static_assert((2 * (kMostSlots + kProductSlots) + 2) * 8 <= kTileAt);
+static_assert((2 * (ring_of(Precision::bf16) + kProductSlots) + 2) * 8 <= kTileAt);
 VGF_HD constexpr std::int64_t hopper_shared_bytes(Precision precision, int k_blocks) {
   const std::int64_t activations = std::int64_t{k_blocks} * kRowsBlockBytes;
   const int pairs = bandwidth_bytes(kHopperRows) + pair_bytes(kHopperRows);

@@ -2,7 +2,8 @@
 // PTX ISA, "Asynchronous Warpgroup Level Matrix Multiply-Accumulate Instructions".
 //
 // D[64, N] += A[64, k] B[k, N], both operands bfloat16 (k = 16) or tf32 (k = 8; bits past it are cut off) in shared memory,
-// K-major, 64-byte swizzle: rows (columns of B) of 64 bytes, eight of them a block of 512 bytes on a 512-byte boundary. Thread t of the warpgroup holds of D, as number
+// K-major, 64-byte swizzle: rows (columns of B) of 64 bytes, eight of them a block of 512 bytes on a 512-byte boundary. Thread
+// t of the warpgroup holds of D, as number
 // 4 j + 2 half + i, row 16 (t / 32) + t % 32 / 4 + 8 half and column 8 j + 2 (t % 4) + i.
 #pragma once
 

@@ -34,15 +34,17 @@ __device__ constexpr int sum_at(int group, int half, int i) { return (4 * group 
 // act of four numbers, as a part has them from number `at` on.
 template <Precision P, class Act>
 __device__ inline void activate(const float (&x)[4], Part& part, int at) {
+  if constexpr (!Numbers<P>::kHalf) {
+    const float y[4] = {activated<P, Act>(x[0]), activated<P, Act>(x[1]), activated<P, Act>(x[2]), activated<P, Act>(x[3])};
+    part = Numbers<P>::part(y);
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    if constexpr (P == Precision::fp32)
-      part.word[i] = ptx::as_bits(activated<P, Act>(x[i]));
-    else if constexpr (P == Precision::tf32)
-      part.word[i] = ptx::to_tf32(activated<P, Act>(x[i]));
-    else if (i % 2 == 0 && std::is_same<Act, math::Relu>::value)
+    if (i % 2 > 0) continue;
+    if constexpr (std::is_same<Act, math::Relu>::value)
       part.word[(at + i) / 2] = ptx::to_positive_bf16_pair(x[i], x[i + 1]);
-    else if (i % 2 == 0)
+    else
       part.word[(at + i) / 2] = ptx::to_bf16_pair(activated<P, Act>(x[i]), activated<P, Act>(x[i + 1]));
   }
 }
@@ -135,17 +137,13 @@ class Layer {
     for_groups([&](int group) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
-        float x[kUnit];
 #pragma unroll
         for (int i = 0; i < kUnit; i++) {
-          x[i] = z[sum_at(group, half, i)];
-          sums[0][half] += x[i];
-          if (!kExact) sums[kSums - 1][half] = math::fma(x[i], x[i], sums[kSums - 1][half]);
+          const float x = z[sum_at(group, half, i)];
+          sums[0][half] += x;
+          if constexpr (!kExact) sums[1][half] = math::fma(x, x, sums[1][half]);
         }
-        if (!keep) continue;
-#pragma unroll
-        for (int j = 0; j < kUnitParts; j++)
-          ptx::store_global(tape + offset(group, half, j), Kept<P>::part(x + j * kPerPart).word);
+        if (keep) for_kept(z, group, half, [&](int at, const Part& part) { ptx::store_global(tape + at, part.word); });
       }
     });
     if (keep) ptx::show_to_copies();
@@ -163,14 +161,8 @@ class Layer {
   __device__ void turn_back(Sums& z) const {
     for_groups([&](int group) {
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        float x[kUnit];
-#pragma unroll
-        for (int i = 0; i < kUnit; i++) x[i] = z[sum_at(group, half, i)];
-#pragma unroll
-        for (int j = 0; j < kUnitParts; j++)
-          ptx::store_shared(place + offset(group, half, j), Kept<P>::part(x + j * kPerPart).word);
-      }
+      for (int half = 0; half < 2; half++)
+        for_kept(z, group, half, [&](int at, const Part& part) { ptx::store_shared(place + at, part.word); });
 #pragma unroll
       for (int from = 0; from < kUnit; from += 4) {
         float w[4];
@@ -225,6 +217,15 @@ class Layer {
   // From a thread's first part in A, or on the tape, to part j of its unit of a group and half.
   __device__ int offset(int group, int half, int j) const {
     return group * kGroupBytes + half * 8 * kBlockBytes + j * second;  // eight rows further on are swizzled alike
+  }
+  // f(offset, 16 bytes of a unit as z is kept)
+  template <class F>
+  __device__ void for_kept(const Sums& z, int group, int half, F f) const {
+    float x[kUnit];
+#pragma unroll
+    for (int i = 0; i < kUnit; i++) x[i] = z[sum_at(group, half, i)];
+#pragma unroll
+    for (int j = 0; j < kUnitParts; j++) f(offset(group, half, j), Kept<P>::part(x + j * kPerPart));
   }
   // Some of a unit of z, which lies in A.
   template <int Count>
@@ -288,10 +289,10 @@ class Layer {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float mean = sums[0][half] * each;
-      if (kExact) {
+      if constexpr (kExact) {
         norm[half] = Norm::of(mean, 1.0f / math::sqrt(squares[0][half] * each + of.eps));
       } else {
-        const float variance = math::fma(-mean, mean, sums[kSums - 1][half] * each);
+        const float variance = math::fma(-mean, mean, sums[1][half] * each);
         norm[half] = Norm::of(mean, ptx::reciprocal_root(math::max(0.0f, variance) + of.eps));
       }
       if (of.keep && warpgroup == 0 && unit == 0) stats()[row_of(half)] = norm[half];

@@ -173,12 +173,13 @@ class WarpgroupNetwork {
                                  Sums& sum) const {
     const int thread = ptx::thread_anew(), lane = thread % kLanes, row = thread % kGroupThreads / kLanes * kWarpRows;
     const int own = part_offset(row + a_row(lane), a_part(lane));
+    constexpr unsigned kSlices = weight_blocks(P);
 #pragma unroll 1
     for (unsigned at = begin; at != end; at++) {
       const std::uint32_t w = weights + ring.wait(at) * (kSlotBytes >> 4);
       const unsigned slice = at - begin;
       std::uint32_t large[4], small[4];
-      ptx::load_matrices(small, ring.behind() + slice / 2 * kRowsBlockBytes + (own ^ slice % 2 * 2 * kPartBytes));
+      ptx::load_matrices(small, ring.behind() + slice / kSlices * kRowsBlockBytes + (own ^ slice % kSlices * 2 * kPartBytes));
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         large[i] = large_of(small[i]);
