@@ -33,7 +33,8 @@ __device__ inline void hold(float (&d)[Count]) {
 #pragma unroll
   for (float& x : d) asm volatile("" : "+f"(x)::"memory");
 }
-// What this thread has written to shared memory becomes visible to products and bulk copies, after a barrier.
+// What this thread has written to shared memory becomes visible to products and bulk copies, after a barrier, and what it has read
+// there comes before what they write.
 __device__ inline void show_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // What this thread has written to global memory becomes visible to bulk copies, after a barrier.

@@ -37,15 +37,13 @@ __device__ inline void activate(const float (&x)[4], Part& part, int at) {
   if constexpr (!Numbers<P>::kHalf) {
     const float y[4] = {activated<P, Act>(x[0]), activated<P, Act>(x[1]), activated<P, Act>(x[2]), activated<P, Act>(x[3])};
     part = Numbers<P>::part(y);
-    return;
-  }
+  } else {
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    if (i % 2 > 0) continue;
-    if constexpr (std::is_same<Act, math::Relu>::value)
-      part.word[(at + i) / 2] = ptx::to_positive_bf16_pair(x[i], x[i + 1]);
-    else
-      part.word[(at + i) / 2] = ptx::to_bf16_pair(activated<P, Act>(x[i]), activated<P, Act>(x[i + 1]));
+    for (int i = 0; i < 4; i += 2)
+      if constexpr (std::is_same<Act, math::Relu>::value)
+        part.word[(at + i) / 2] = ptx::to_positive_bf16_pair(x[i], x[i + 1]);
+      else
+        part.word[(at + i) / 2] = ptx::to_bf16_pair(activated<P, Act>(x[i]), activated<P, Act>(x[i + 1]));
   }
 }
 // z as it is kept.
@@ -343,6 +341,7 @@ class Layer {
     for (int half = 0; half < 2; half++)
       if (warpgroup == 0 && unit == 0 && row_of(half) < of.rows)
         ptx::in_global(of.q)[row_of(half)] = dot[0][half] + of.head_bias;
+    ptx::show_to_products();  // the vectors have been read before others are copied there
   }
 
   // Numbers whose vectors are loaded together on the way down: slopes of other activations than relu need registers.

@@ -143,6 +143,7 @@ class WarpgroupNetwork {
 #pragma unroll 1
       for (unsigned at = begin; at != end; at++) {
         ring.wait(at);
+        ptx::sync_warp();  // all lanes have seen it: the next round may come before a late one looks
         Weights::release(mate, at);
       }
       return;
@@ -199,6 +200,7 @@ class WarpgroupNetwork {
 #pragma unroll
         for (int i = 0; i < kGroup / 2; i++) sum[group * kGroup / 2 + i] += term[i];
       }
+      ptx::show_to_products();  // what was read of the rows is read before a tape is copied there
       Weights::release(mate, at);
     }
   }
