@@ -1,6 +1,7 @@
 // Runs every entry point of the CPU engine over awkward sizes, thread counts and concurrent callers, for the
 // sanitizers (see the README). Fails where a result depends on the number of threads, on other callers, or on whether
-// weights are packed or borrowed.
+// weights are packed or borrowed. With a file's name it writes the results of one thread there, raw float32, and checks
+// nothing.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -39,7 +40,7 @@ struct Net {
 
 // Everything the engine computes for one problem, one after the other.
 std::vector<float> everything(unsigned seed, int hidden, Sizes s, Activation activation, Norm norm,
-                              Precision precision, int threads, bool borrows = false) {
+                              Precision precision, int threads, bool borrows) {
   std::mt19937 rng(seed);
   const Net critic_net(rng, {s.O + s.A, hidden, hidden + 3, 1}, 2, activation, norm);
   const Net policy_net(rng, {s.O + s.A + 1, hidden, hidden + 1, hidden, s.A}, 1, activation, norm);
@@ -76,15 +77,8 @@ std::vector<float> everything(unsigned seed, int hidden, Sizes s, Activation act
   return all;
 }
 
-void check(bool same, const char* what) {
-  if (same) return;
-  std::fprintf(stderr, "results differ: %s\n", what);
-  std::exit(1);
-}
-
-}  // namespace
-
-int main() {
+template <class F>
+void problems(F f) {
   unsigned seed = 0;
   for (const int hidden : {1, 17, 32, 33, 300})
     for (const Sizes s : {Sizes{1, 1, 1, 1}, Sizes{3, 2, 5, 7}, Sizes{9, 10, 4, 3}, Sizes{1, 30, 3, 2}, Sizes{2, 150, 2, 2}})
@@ -93,17 +87,43 @@ int main() {
           // Wide enough that weights pass in slices; once for every precision is enough.
           if (hidden == 300 && (s.B != 9 || norm != Norm::pre)) continue;
           const Activation activation = seed % 2 ? Activation::relu : Activation::gelu;
-          const auto alone = everything(seed, hidden, s, activation, norm, precision, 1);
-          check(alone == everything(seed, hidden, s, activation, norm, precision, 3), "three threads");
-          if (precision == Precision::fp32)
-            check(alone == everything(seed, hidden, s, activation, norm, precision, 3, true), "borrowed weights");
-          std::vector<std::thread> callers;
-          std::vector<std::vector<float>> results(3);
-          for (auto& result : results)
-            callers.emplace_back([&] { result = everything(seed, hidden, s, activation, norm, precision, 2); });
-          for (auto& caller : callers) caller.join();
-          for (const auto& result : results) check(alone == result, "concurrent callers");
+          f(precision, [=](int threads, bool borrows) {
+            return everything(seed, hidden, s, activation, norm, precision, threads, borrows);
+          });
           seed++;
         }
-  std::printf("%u problems on %s: results do not depend on threads or callers\n", seed, cpu::isa());
+}
+
+void check(bool good, const char* what) {
+  if (good) return;
+  std::fprintf(stderr, "%s\n", what);
+  std::exit(1);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count > 1) {
+    std::FILE* file = std::fopen(arguments[1], "wb");
+    check(file != nullptr, "the file cannot be written");
+    problems([&](Precision, auto run) {
+      const auto results = run(1, false);
+      std::fwrite(results.data(), sizeof results[0], results.size(), file);
+    });
+    std::printf("results on %s\n", cpu::isa());
+    return std::fclose(file);
+  }
+  int done = 0;
+  problems([&](Precision precision, auto run) {
+    const auto alone = run(1, false);
+    check(alone == run(3, false), "results differ with three threads");
+    if (precision == Precision::fp32) check(alone == run(3, true), "results differ with borrowed weights");
+    std::vector<std::thread> callers;
+    std::vector<std::vector<float>> results(3);
+    for (auto& result : results) callers.emplace_back([&] { result = run(2, false); });
+    for (auto& caller : callers) caller.join();
+    for (const auto& result : results) check(alone == result, "results differ with concurrent callers");
+    done++;
+  });
+  std::printf("%d problems on %s: results do not depend on threads or callers\n", done, cpu::isa());
 }

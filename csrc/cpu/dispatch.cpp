@@ -31,6 +31,10 @@ extern const Kernels kKernels;
 namespace avx512amx {
 extern const Bf16Products kProducts;
 }
+#elif VGF_ARM64
+namespace neon {
+extern const Kernels kKernels;
+}
 #endif
 
 namespace {
@@ -75,6 +79,8 @@ std::vector<const Kernels*> runnable() {
     }
   }
   if (fma) found.push_back(&avx2::kKernels);
+#elif VGF_ARM64
+  found.push_back(&neon::kKernels);
 #endif
   found.push_back(&scalar::kKernels);
   return found;

@@ -17,6 +17,8 @@ namespace {
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb");  // waits for some tens of cycles, as `pause` does; `yield` does not wait at all on most cores
 #endif
 }
 

@@ -1,4 +1,4 @@
-// 4 floats by the compiler's vector extension: whatever the baseline of the target has (SSE2, NEON, or plain code).
+// 4 floats by the compiler's vector extension: whatever the baseline of the target has (SSE2 on x86).
 // Cost: a product runs at about a sixth of AVX-512; this is the path for machines without the others.
 #pragma once
 
