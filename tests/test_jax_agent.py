@@ -21,6 +21,7 @@ from flax_agent.learner import Batch, Settings, create, update
 from vgf_kernels import FlowConfig
 
 OBS, ACTIONS, STATES, UPDATES = 11, 3, 16, 20
+ORDERS = 3
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.5, bandwidth_grad=True)
 SETTINGS = Settings(hidden=(48, 32), particles=6, euler_steps=3, config=CONFIG, target_rate=0.05)
 
@@ -33,14 +34,16 @@ def x64():
     jax.config.update("jax_enable_x64", False)
 
 
-def batches() -> list[Batch]:
+def batches(order: int) -> list[Batch]:
     rng = np.random.default_rng(4)
+    places = np.random.default_rng(order).permutation(STATES)
 
     def one() -> Batch:
         obs, next_obs = rng.standard_normal((2, STATES, OBS), np.float32)
         actions = np.tanh(rng.standard_normal((STATES, ACTIONS), np.float32))
         reward = rng.standard_normal(STATES, np.float32)
-        return Batch(obs, actions, reward, (rng.random(STATES) < 0.8).astype(np.float32), next_obs)
+        mask = (rng.random(STATES) < 0.8).astype(np.float32)
+        return Batch(*(array[places] for array in (obs, actions, reward, mask, next_obs)))
 
     return [one() for _ in range(UPDATES)]
 
@@ -49,17 +52,24 @@ def cast(tree, dtype):
     return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
 
+def flat(tree) -> np.ndarray:
+    """All arrays as one float64 vector."""
+    return np.concatenate([np.ravel(a).astype(np.float64) for a in jax.tree.leaves(tree)])
+
+
 def trained(settings, implementation, dtype=np.float32):
-    """The parameters of all networks after the updates, as one float64 vector, and how far they have moved."""
-    state = start = cast(create(jax.random.PRNGKey(2), OBS, ACTIONS, settings), dtype)
+    """How the parameters of all networks, as one vector, have moved by the updates, for every order of the states."""
+    start = cast(create(jax.random.PRNGKey(2), OBS, ACTIONS, settings), dtype)
     step = jax.jit(partial(update, settings=settings, implementation=implementation))
-    for batch in batches():
-        state, _ = step(state, cast(batch, dtype))
-    leaves = jax.tree.leaves((state.params, state.target_critic))
-    assert {a.dtype for a in leaves} == {np.dtype(dtype)}
-    begun = jax.tree.leaves((start.params, start.target_critic))
-    flat, begun = (np.concatenate([np.ravel(a).astype(np.float64) for a in tree]) for tree in (leaves, begun))
-    return flat, np.linalg.norm(flat - begun)
+    moves = []
+    for order in range(ORDERS):
+        state = start
+        for batch in batches(order):
+            state, _ = step(state, cast(batch, dtype))
+        end = (state.params, state.target_critic)
+        assert {a.dtype for a in jax.tree.leaves(end)} == {np.dtype(dtype)}
+        moves.append(flat(end) - flat((start.params, start.target_critic)))
+    return moves
 
 
 @pytest.mark.parametrize(
@@ -72,12 +82,18 @@ def trained(settings, implementation, dtype=np.float32):
     ids=["official", "other-aggregates", "amortized"],
 )
 def test_twenty_updates(settings, x64):
-    """Adam turns round-off in a tiny gradient into a step, so errors are large; plain JAX has them as well."""
-    exact, moved = trained(settings, plain, np.float64)
-    errors = {
-        implementation: np.linalg.norm(trained(settings, implementation)[0] - exact) / moved
-        for implementation in (plain, fused)
-    }
+    """Adam turns round-off in a tiny gradient into a step, so errors are large; plain JAX has them as well.
+
+    Where a relu is crossed by chance, one run's error doubles, so medians over orders of the states are compared.
+    """
+
+    exact = trained(settings, plain, np.float64)
+
+    def error(implementation):
+        moves = zip(trained(settings, implementation), exact)
+        return np.median([np.linalg.norm(move - truth) / np.linalg.norm(truth) for move, truth in moves])
+
+    errors = {implementation: error(implementation) for implementation in (plain, fused)}
     assert errors[fused] <= 2 * errors[plain] + ROUND_OFF
     assert errors[plain] < 0.01  # the bar is no higher than one step in a hundred
 
