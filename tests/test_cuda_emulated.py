@@ -384,6 +384,20 @@ def test_none_follows_the_matmul_precision(emulated):
     np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), full)
 
 
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has no such setting yet")
+def test_none_follows_the_newer_setting(emulated):
+    p = make_problem()
+    full, low = (emulated.value(p.critic, p.obs, p.particles, precision=name) for name in ("fp32", "tf32"))
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        for name, wanted in (("tf32", low), ("ieee", full)):
+            torch.backends.cuda.matmul.fp32_precision = name
+            np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), wanted)
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+    assert not np.array_equal(full, low)
+
+
 def test_a_change_of_live_weights_is_seen(emulated):
     torch.manual_seed(0)  # of some weights the value is near zero, and its relative error large
     module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))

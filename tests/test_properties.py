@@ -10,7 +10,7 @@ from accuracy import EPS, relative_error
 from engines import Engine
 from problems import layers_of, make_problem
 
-from vgf_kernels import MLP, FlowConfig
+from vgf_kernels import MLP, FlowConfig, reference
 
 CONFIG = FlowConfig(num_steps=4, learning_rate=0.2, alpha=0.1)
 PROBLEM = make_problem(B=3, N=8, A=3, activation="silu")
@@ -184,3 +184,31 @@ def test_a_critic_that_is_nan_is_the_smallest(engine, bad):
         p.critic, target_critic, p.policy, p.obs, p.noise, p.reward, np.ones_like(p.mask), 0.9, 2, CONFIG, "min"
     )  # fmt: skip
     assert np.isnan(target).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("bandwidth_grad", [False, True])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("N", [5, 70])
+def test_a_particle_that_is_not_finite_spoils_its_state(engine, N, bad, bandwidth_grad):
+    """A median of numbers one of which is NaN is NaN, as NumPy's is: infinity has no distance from itself."""
+    p = make_problem(B=3, N=N, A=3, hidden=(16,), norm="none")
+    p.particles[1, 2, 1] = bad
+    config = replace(CONFIG, num_steps=1, bandwidth_grad=bandwidth_grad)
+    for function in ("direction", "flow"):
+        wanted, got = (getattr(f, function)(p.critic, p.obs, p.particles, config) for f in (reference, engine))
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))
+        assert np.isnan(wanted[1]).all() and np.isfinite(wanted[[0, 2]]).all()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("aggregate", ["min", "mean"])
+def test_the_gradient_of_a_value_that_is_nan(engine, aggregate):
+    """A relu passes nothing back from NaN, so it is the smallest value that makes its gradient NaN."""
+    p = make_problem(B=3, N=5, E=2, hidden=(16,), norm="none", activation="relu")
+    p.obs[1, 0] = np.nan
+    for wanted, got in zip(
+        reference.value_and_grad(p.critic, p.obs, p.particles, aggregate),
+        engine.value_and_grad(p.critic, p.obs, p.particles, aggregate),
+    ):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(wanted))

@@ -358,3 +358,31 @@ def test_a_non_finite_input_stays_in_its_state(engine, bad, activation):
     for wanted, got in zip(results(engine, p), results(engine, poisoned)):
         np.testing.assert_array_equal(got[others], wanted[others])
     assert np.isnan(engine.flow(poisoned.critic, poisoned.obs, poisoned.particles, CONFIG)[2]).all()
+
+
+def test_another_module_in_the_place_of_one_that_was_read_is_an_error(engine):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1)).to(engine.device)
+    critic = MLP.from_torch(module)
+    arrays = np.zeros((2, 1), np.float32), np.zeros((2, 3, 2), np.float32)
+    engine.value(critic, *arrays)
+    module[0] = torch.nn.Linear(3, 16).to(engine.device)
+    with pytest.raises(ValueError, match="'0' of the module that MLP.from_torch has read is another one by now"):
+        engine.value(critic, *arrays)
+
+
+def test_a_view_that_is_negative(engine):
+    p = make_problem(N=3, hidden=(16,))
+    wanted = engine.flow(p.critic, p.obs, p.particles, CONFIG)
+    critic, obs, x = p.critic, *(torch._neg_view(engine.array(-a)) for a in (p.obs, p.particles))
+    got = engine.module.flow(critic, obs, x, CONFIG, backend="triton")
+    np.testing.assert_array_equal(got.cpu().numpy(), wanted)
+
+
+@pytest.mark.parametrize("num_steps", [0, 1])
+def test_the_path_of_a_large_state_is_a_constant(engine, num_steps):
+    p = make_problem(B=1, N=65, hidden=(16,))
+    x = engine.array(p.particles).requires_grad_()
+    config = replace(CONFIG, num_steps=num_steps)
+    path = engine.module.flow(p.critic, engine.array(p.obs), x, config, trajectory=True, backend="triton")
+    assert not path.requires_grad
+    np.testing.assert_array_equal(path[0].cpu().numpy(), p.particles)

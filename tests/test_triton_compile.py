@@ -46,10 +46,13 @@ SHARED = {
     "sm_80": 99 << 10,
     "sm_90": 227 << 10,
     "sm_100": 227 << 10,
+    "sm_120": 99 << 10,
     "gfx942": 64 << 10,
 }  # of a program, in bytes; sm_80 code runs on smaller GPUs of its generation too
-# Older compilers leave a little in local memory.
+# Older compilers leave a little in local memory. For consumer Blackwell, ptxas keeps one register there rather than give up
+# a program on a multiprocessor.
 TOLERATED = 0 if VERSION >= (3, 9) else 160
+TOLERATED_ON = {"sm_120": 8}
 CHOICES = {
     "AGGREGATE": "mean", "OPTIMIZER": "adam", "CLIP": True, "TRAJECTORY": False, "REDUCE": "mean", "SELECT": "max",
 }  # fmt: skip
@@ -80,7 +83,7 @@ def check(name: str, target: str, compiled) -> None:
     usage = usage_of(compiled)
     print(f"{name} {target}: {usage}")
     assert usage.registers <= (512 if target == "gfx942" else 255)
-    assert usage.spilled <= TOLERATED, f"{usage.spilled} spilled"
+    assert usage.spilled <= max(TOLERATED, TOLERATED_ON.get(target, 0)), f"{usage.spilled} spilled"
     assert usage.shared <= SHARED[target]
 
 

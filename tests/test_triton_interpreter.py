@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 CHOSEN = "not ((gelu_ln_odd or relu_ln_small or many_particles or ten_critics) and (no_kernel or fixed_bandwidth))"
 
 
-@pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py", "test_triton_median.py"])
+@pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py", "test_triton_median.py", "test_triton_properties.py"])
 def test_under_the_interpreter(file):
     done = processes.python(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, file,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ pytest.importorskip("triton")
 
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from vgf_kernels.triton import launch
+from vgf_kernels import MLP
+from vgf_kernels.triton import launch, packed
 from vgf_kernels.triton.launch import Options
 
 GPU = torch.device("cuda", 0)
@@ -111,9 +113,27 @@ def test_a_configuration_that_cannot_run_takes_for_ever(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
     monkeypatch.setattr(torch.cuda, "Event", Event)
-    for error in (OutOfResources(2, 1, "shared memory"), PTXASError("too many registers")):
+    for error in (
+        OutOfResources(2, 1, "shared memory"),
+        PTXASError("too many registers"),
+        torch.cuda.OutOfMemoryError("scratch memory"),
+        RuntimeError("PassManager::run failed"),
+    ):
 
         def fail(config, error=error):
             raise error
 
         assert launch.timer(GPU, fail)(None) == math.inf
+
+
+def test_a_captured_table_outlives_the_parameters_it_names():
+    """A graph's replay reads the table at its address, whatever has become of the parameters since."""
+    critic = MLP.from_torch(torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1)))
+    cpu = torch.device("cpu")
+    for captures, survives in ((False, False), (True, True)):
+        table = weakref.ref(packed._table(critic, cpu, False))
+        assert packed._table(critic, cpu, captures) is table()
+        for parameter in critic.tensors():
+            parameter.data = parameter.data.clone()
+        packed._table(critic, cpu, False)
+        assert (table() is not None) == survives

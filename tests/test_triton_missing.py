@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,3 +42,13 @@ def test_versions_and_gpus(monkeypatch, version, capability, reason):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla T4")
     monkeypatch.setattr(triton, "__version__", version)
     assert engine.missing() == reason
+
+
+def test_arrays_on_a_gpu_that_is_too_old(monkeypatch):
+    """Another one of the machine may be new enough."""
+    from vgf_kernels.triton.engine import _gpu
+
+    old = SimpleNamespace(name="Tesla T4", multi_processor_count=40, major=7, minor=5)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: old)
+    with pytest.raises(ValueError, match="compute capability 8.0 or newer, got cuda:1, Tesla T4"):
+        _gpu(torch.device("cuda", 1))

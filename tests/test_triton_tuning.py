@@ -105,6 +105,16 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
 
 
+def test_no_home(monkeypatch):
+    """As of a container's user whom no file of users names."""
+    for name in ("VGF_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(RuntimeError):
+        tuning.file()
+    assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+
+
 @pytest.mark.parametrize(("B", "rows"), [(1, 16), (132, 16), (256, 32), (10_000, 64), (100_000, 64)])
 def test_the_default_fills_the_gpu(B, rows):
     assert plan.default_config(512, "bf16", B, 10, H100).rows == rows

@@ -17,7 +17,7 @@ from triton.compiler import ASTSource
 
 from vgf_kernels.triton.launch import Options
 
-ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100, "gfx942": 0}  # as plan.Gpu has them
+ARCHITECTURES = {"sm_80": 80, "sm_90": 90, "sm_100": 100, "sm_120": 120, "gfx942": 0}  # as plan.Gpu has them
 ALIGNED = ("hidden", "edges", "widths", "small", "large", "table")  # what the engine allocates
 TYPES = {"widths": "*i32", "table": "*i64", "counts": "*i64", "following": "*i32", "equals": "*i32"}
 FLOATS = (

@@ -80,7 +80,7 @@ class MLP(Described):
             raise RuntimeError(
                 "the MLP of a compiled graph is gone; keep it for as long as the graph is called"
             )
-        mlp._source.check()
+        mlp.check()
         return mlp
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -214,6 +214,10 @@ class MLP(Described):
     def device(self) -> str:
         """Device of the weights: "cpu", "cuda:0", ..."""
         return self._source.device()
+
+    def check(self) -> None:
+        """Raise ValueError where a live MLP's module has other submodules than those that were read."""
+        self._source.check()
 
     def tensors(self) -> list:
         """The parameters a live MLP reads at every call, in a fixed order; empty for a frozen one."""

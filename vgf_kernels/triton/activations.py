@@ -44,9 +44,9 @@ def slope(z, ACTIVATION: tl.constexpr):
         t = mish_gate(z)
         d = t + z * (1 - t * t) * sigmoid(z)
     elif ACTIVATION == "gelu":
-        t = tanh(0.7978845608028654 * (z + 0.044715 * z * z * z))
-        inner = 0.7978845608028654 * (1 + 0.134145 * z * z)
-        d = 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * inner
+        z = tl.where(tl.abs(z) > 100, tl.where(z > 0, 100.0, -100.0), z)  # no float32 tells them apart; squares stay finite
+        s = sigmoid(1.5957691216057308 * z * (1 + 0.044715 * z * z))  # (1 + tanh(half of that)) / 2, where that cancels
+        d = s + z * s * (1 - s) * (1.5957691216057308 * (1 + 0.134145 * z * z))
     else:
         tl.static_assert(ACTIVATION == "gelu_erf", "unknown activation")
         density = 0.3989422804014327 * tl.exp(-0.5 * z * z)

@@ -61,7 +61,7 @@ class TritonEngine:
 
     def direction(self, critic: MLP, obs: Tensor, particles: Tensor, config: FlowConfig) -> Tensor:
         if plan.is_large(config, particles.shape[1]):
-            particles = particles.contiguous()
+            particles = _plain(particles)
             _, dq = self.value_and_grad(critic, obs, particles, config.aggregate)
             return LargeStates(particles, config).direction(particles, dq)
         phi = _empty(particles, *particles.shape)
@@ -91,7 +91,7 @@ class TritonEngine:
 
     def _flow_of_large_states(self, critic, obs, particles, config, trajectory) -> Tensor:
         """A few launches a step, for states with more particles than a tile."""
-        path = [particles.clone(memory_format=torch.contiguous_format)]
+        path = [_plain(particles.detach()).clone()]
         first_moment, second_moment = torch.zeros_like(path[0]), torch.zeros_like(path[0])
         states = LargeStates(particles, config)
         for step in range(1, config.num_steps + 1):
@@ -114,7 +114,7 @@ class TritonEngine:
         particles = self.sample(policy, obs, noise, euler_steps, config.clip)
         particles = self.flow(critic, obs, particles, config, False)
         out = _empty(noise, noise.shape[0], noise.shape[2])
-        picks = particles if select == "max" else select_noise.contiguous()
+        picks = particles if select == "max" else _plain(select_noise)
         self._run(
             act, critic, obs, particles, (picks, out),
             numbers=(float(temperature),), constants=(aggregate, select),
@@ -128,7 +128,7 @@ class TritonEngine:
         particles = self.sample(policy, next_obs, noise, euler_steps, config.clip)
         particles = self.flow(critic, next_obs, particles, config, False)
         out = _empty(noise, noise.shape[0])
-        arrays = (reward.contiguous(), mask.contiguous(), out)
+        arrays = (_plain(reward), _plain(mask), out)
         self._run(
             td_target, target_critic, next_obs, particles, arrays,
             numbers=(float(discount),), constants=(aggregate, reduce),
@@ -143,14 +143,14 @@ class TritonEngine:
         B, N, A = particles.shape
         if plan.is_large(config, N):
             states = LargeStates(particles, config)
-            return states.step(particles.contiguous(), dq.contiguous(), first_moment, second_moment, step)
+            return states.step(_plain(particles), _plain(dq), first_moment, second_moment, step)
         out, phi = _empty(particles, B, N, A), _empty(particles, B, N, A)
         states, options = plan.update_plan(N)
         interaction = plan.interaction_of(config, N, states * N)
         launch(
             update, (-(-B // states), 1), particles.device, options,
             (
-                particles.contiguous(), dq.contiguous(), first_moment, second_moment, phi, out, B, N, A,
+                _plain(particles), _plain(dq), first_moment, second_moment, phi, out, B, N, A,
                 *plan.rate_alpha_sigma(config), *plan.bounds(config.clip),
                 *plan.corrections(step),
             ),
@@ -171,7 +171,7 @@ class TritonEngine:
         packed = self._packed.get((id(mlp), timed))
         if packed is None:
             packed = self._packed[id(mlp), timed] = up_to_date(mlp, A, timed, self._precision, products, device)
-        obs, actions = obs.contiguous(), actions.contiguous()
+        obs, actions = _plain(obs), _plain(actions)
         ensemble = () if timed else (packed.ensemble,)
 
         def run(chosen: plan.Config) -> None:
@@ -209,6 +209,11 @@ class TritonEngine:
         run(chosen)
 
 
+def _plain(tensor: Tensor) -> Tensor:
+    """As memory has to hold it for a kernel: contiguous, and not negated by a view."""
+    return tensor.resolve_neg().contiguous()
+
+
 def _empty(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=like.device)
 
@@ -223,4 +228,6 @@ def _gpu(device: torch.device) -> plan.Gpu:
     name, processors = properties.name, properties.multi_processor_count
     if torch.version.hip:
         return plan.Gpu(name, processors, 0, properties.gcnArchName.startswith("gfx942"))
+    if properties.major < 8:
+        raise ValueError(f"expected arrays on a GPU of compute capability 8.0 or newer, got {device}, {name}; move them")
     return plan.Gpu(name, processors, 10 * properties.major + properties.minor, True)

@@ -64,7 +64,8 @@ def ensemble_gradient(net, scratch, ensemble, tile, q, total, AGGREGATE: tl.cons
             tl.debug_barrier()
             if AGGREGATE == "min":
                 g = tl.where(replaces[:, None], g, tl.where(joins[:, None], before + g, before))
-                g = tl.where((member == ensemble - 1), g / tied[:, None], g)
+                if member == ensemble - 1:  # of a value that is NaN, so is the gradient, whatever its backward pass has given
+                    g = tl.where((smallest == smallest)[:, None], g / tied[:, None], float("nan"))  # noqa: PLR0124
             else:
                 g = before + g / ensemble
             tl.store(at, g)

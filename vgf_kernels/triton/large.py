@@ -55,7 +55,7 @@ def difference(x, i, j, N, A):
 
 @triton.jit
 def middle_keys(counts, following, state, B, N):
-    """The two middle keys of a state's N^2 distances, once they are counted; the first one's rank among equals."""
+    """The two middle keys of a state's N^2 distances, once they are counted; their ranks among equals."""
     total = entries(N)
     lower, rank, equal = narrow(counts_of(counts, state), digit_stride(B), DIGITS, total)
     upper_rank = rank + total // 2 - (total - 1) // 2
@@ -71,4 +71,5 @@ def gamma_of_state(counts, following, state, B, N, sigma, MEDIAN: tl.constexpr):
     if MEDIAN:
         lower, upper, _, _ = middle_keys(counts, following, state, B, N)
         gamma, above_floor = gamma_of_median(lower, upper, N)
+        gamma = tl.where(tl.load(following + state) < 0, float("nan"), gamma)
     return gamma, above_floor

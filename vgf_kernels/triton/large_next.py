@@ -13,7 +13,7 @@ from .median import ABSENT, DIGITS, narrow, ordered_bits
 def large_next(
     particles,  # [B, N, A]
     counts,  # [4, B, 256] int64, complete
-    following,  # [B] int32, ABSENT
+    following,  # [B] int32, ABSENT, or -1, which stays
     B,
     N,
     A,

@@ -72,7 +72,7 @@ class LargeStates:
         self._counts.zero_()
         self._following.fill_(ABSENT.value)
         for digit in range(DIGITS.value):
-            run(large_counts, self._counts, digit)
+            run(large_counts, self._counts, self._following, digit)
         if self._sizes[1] % 2 == 0:
             run(large_next, self._counts, self._following)
         if self._config.bandwidth_grad:

@@ -121,7 +121,7 @@ def _place(x, equals, key, rank, N, A, BLOCK: tl.constexpr):
         passed = before + tl.cumsum(equal, 0) <= rank
         column += tl.sum(passed.to(tl.int32), axis=0)
         before += tl.sum(equal, axis=0)
-    return row, tl.minimum(column, N - 1)
+    return tl.minimum(row, N - 1), tl.minimum(column, N - 1)  # where all is NaN, there is none
 
 
 @triton.jit

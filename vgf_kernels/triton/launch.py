@@ -78,7 +78,8 @@ def is_capturing(device: torch.device) -> bool:
 def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], float] | None:
     """A function that gives the seconds `run(config)` takes; None where that may not be measured now.
 
-    Measuring waits for the GPU. A configuration that asks for more than the GPU or its assembler has takes for ever.
+    Measuring waits for the GPU. A configuration that cannot run, for want of shared memory, registers or memory, or because
+    the compiler fails on it, takes for ever.
     """
     if device.type == "cpu" or is_capturing(device):
         return None
@@ -89,7 +90,7 @@ def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], f
         start.record(stream)
         try:
             run(config)
-        except (OutOfResources, PTXASError):
+        except (OutOfResources, PTXASError, RuntimeError):  # torch is out of memory, a pass of the compiler fails
             return math.inf
         end.record(stream)
         end.synchronize()

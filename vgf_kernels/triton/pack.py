@@ -29,14 +29,14 @@ def pack(
     PRODUCTS: tl.constexpr,
     TILE: tl.constexpr,
 ):
-    """Program (layer of a member, tile of its W). Vectors go with the first tile."""
-    entry = tl.program_id(0)
+    """Program (tile of W, layer of a member). Vectors go with the first tile."""
+    entry = tl.program_id(1)
     member, layer = entry // (depth + 1), entry % (depth + 1)
     row = table + entry * 8
     inner, outer = tl.load(row + 6), tl.load(row + 7)
     across = tl.cdiv(outer, TILE)
-    i = tl.program_id(1) // across * TILE + tl.arange(0, TILE)
-    o = tl.program_id(1) % across * TILE + tl.arange(0, TILE)
+    i = tl.program_id(0) // across * TILE + tl.arange(0, TILE)
+    o = tl.program_id(0) % across * TILE + tl.arange(0, TILE)
     here = (i < inner)[:, None] & (o < outer)[None, :]
     W = tl.load(row).to(tl.pointer_type(tl.float32))
     w = tl.load(W + i[:, None] * tl.load(row + 1) + o[None, :] * tl.load(row + 2), mask=here, other=0.0)
@@ -56,7 +56,7 @@ def pack(
         if OUTPUTS > 1:  # a critic's are multiplied one by one
             w = operand(w, PRODUCTS)
         tl.store(vectors + i[:, None] * OUTPUTS + o[None, :], w, mask=here)
-    if tl.program_id(1) < across:  # the first row of tiles
+    if tl.program_id(0) < across:  # the first row of tiles
         last = layer == depth
         _copy_vector(tl.load(row + 3), vectors + tl.where(last, H * OUTPUTS, 0), o, outer)
         if tl.load(row + 4) != 0:

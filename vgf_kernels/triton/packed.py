@@ -26,7 +26,7 @@ class Table:
     Attributes:
         entries: [E, depth + 1, 8] int64, see pack.py.
         widths: [depth + 1] int32, the hidden layers' widths and a zero.
-        identity: what the entries were made from; for a live MLP, address, shape and strides of its parameters.
+        identity: what the entries were made from; for a live MLP, address, dtype, shape and strides of its parameters.
         held: by member, layer and name, the arrays that are not parameters of a live module: snapshots, and the
             zeros and ones that stand for an absent bias or affine norm.
     """
@@ -99,7 +99,7 @@ def up_to_date(
     stride, first, depth, _ = packed.sizes
     tiles = max(-(-inner // TILE) * -(-outer // TILE) for inner, outer in zip(mlp.widths, mlp.widths[1:]))
     launch(
-        pack, (mlp.ensemble * (depth + 1), tiles), device, Options(),
+        pack, (tiles, mlp.ensemble * (depth + 1)), device, Options(),
         (table.entries, *packed.arrays[:2], stride, first, depth, mlp.widths[0] - actions - timed, actions),
         (packed.width, packed.actions, packed.outputs, products, TILE),
     )  # fmt: skip
@@ -143,17 +143,20 @@ def _allocate(
 
 def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
     """Where the weights are now: the known table, unless parameters have been replaced."""
+    mlp.check()
     key = f"triton table {device}"
     known = mlp.packed.get(key)
-    identity = [(t.data_ptr(), t.shape, t.stride()) for t in mlp.tensors()]
+    identity = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in mlp.tensors()]
     if known is not None and known.identity == identity:
+        if capturing:  # its graph reads it at every replay, whatever becomes of the parameters
+            mlp.packed.setdefault(f"{key} of graphs", {})[id(known)] = known
         return known
     if capturing:
         raise RuntimeError(
             "a network's parameters have moved since the last call, or there was none: their addresses cannot be "
             "copied to the GPU while a CUDA graph is captured; call the function once before capturing it"
         )
-    parameters = {address for address, _, _ in identity}
+    parameters = {address for address, *_ in identity}
     held: dict[tuple, Tensor] = {}
     entries = []
     for e, member in enumerate(mlp.members):

@@ -64,6 +64,9 @@ def direction_of_states(
             keys = ordered_bits(d2, here)
             lower, upper = middle_pair(keys, N * N)
             gamma, above_floor = gamma_of_median(lower, upper, N)
+            for a in range(A):  # NaN where a particle is not finite: a distance is NaN then, and so is the median
+                x_j = tl.load(x + row_j * stride + a, mask=here_j, other=0.0)
+                gamma += tl.sum(x_j - x_j, axis=1)
         k = tl.where(here, tl.exp(-gamma[:, None, None] * d2), 0.0)
         if BANDWIDTH_GRAD:
             row_1, column_1 = _place(keys, lower, (N * N - 1) // 2, N, P)
@@ -90,7 +93,7 @@ def _place(keys, key, rank, N, P: tl.constexpr):
     position = i[None, :, None] * P + j[None, None, :]
     of_equals = rank - count(keys < key[:, None, None])
     place = select_rank(tl.where(keys == key[:, None, None], position, ABSENT), of_equals, 12)
-    return place // P, place % P
+    return tl.minimum(place // P, N - 1), tl.minimum(place % P, N - 1)  # where all is NaN, there is none
 
 
 @triton.jit

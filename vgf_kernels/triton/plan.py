@@ -41,7 +41,7 @@ class Gpu:
 
     Attributes:
         name: as its driver gives it. processors: programs that run at a time, one on each multiprocessor.
-        architecture: of NVIDIA's, for example 90; 0 for others'. tf32: whether it multiplies that.
+        architecture: of NVIDIA's, for example 90; 0 for others'. From 120 on they are smaller again. tf32: whether it multiplies that.
     """
 
     name: str
@@ -85,7 +85,7 @@ def config_of(width: int, precision: str, rows: int, architecture: int) -> Confi
 
 def _choice(precision: str, rows: int, architecture: int) -> tuple[int, int, int, int]:
     """Chunk, block, warps and stages."""
-    hopper, amd = architecture >= 90, architecture == 0
+    hopper, amd = 90 <= architecture < 120, architecture == 0
     if amd:
         return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
@@ -100,7 +100,7 @@ def _choice(precision: str, rows: int, architecture: int) -> tuple[int, int, int
         return 128, 16, 8, 4
     if rows <= 32:
         return (128, 32, 8, 3) if hopper else (128, 16, 8, 2)
-    return 64, 16, 8, 2
+    return (64, 16, 8, 2) if hopper else (32, 32, 8, 2)
 
 
 def candidates(width: int, precision: str, B: int, N: int, gpu: Gpu) -> list[Config]:

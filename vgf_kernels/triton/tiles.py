@@ -78,7 +78,7 @@ def store_as(pointers, values, mask=None):
     """Store float32 values in the element type of the pointers, rounded to nearest even."""
     if INTERPRETED and pointers.dtype.element_ty == tl.bfloat16:
         bits = values.to(tl.int32, bitcast=True)
-        rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
         is_number = values == values  # noqa: PLR0124
         values = tl.where(is_number, rounded, bits).to(tl.float32, bitcast=True)
     tl.store(pointers, values.to(pointers.dtype.element_ty), mask=mask)

@@ -84,17 +84,17 @@ def file() -> Path:
 def _read() -> dict[str, Config]:
     try:
         return {key: Config(**fields) for key, fields in json.loads(file().read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):  # not there, or not ours: measured anew
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError):  # not there, or not ours: measured anew
         return {}
 
 
 def _write(key: str, config: Config) -> None:
     """Add a choice to the file, in one step, so that no other process reads half of it."""
-    path = file()
     try:
+        path = file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".json", delete=False) as part:
             json.dump({k: asdict(c) for k, c in (_read() | {key: config}).items()}, part, indent=1)
         os.replace(part.name, path)
-    except OSError:  # a read-only home: the choice holds for this process
+    except (OSError, RuntimeError):  # a read-only home, or none: the choice holds for this process
         return
