@@ -128,6 +128,22 @@ def test_a_frozen_copy_does_not_change(change):
     check_reads(frozen, [before])
 
 
+def test_a_copied_agent_notices_another_module_of_its_own():
+    class Agent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q = sequential(norm="pre")
+            self.critic = MLP.from_torch(self.q)
+
+    agent = Agent()
+    copied = copy.deepcopy(agent)
+    agent.q[0] = torch.nn.Linear(16, 9)
+    vgf_kernels.torch.value(copied.critic, *inputs())
+    copied.q[0] = torch.nn.Linear(16, 9)
+    with pytest.raises(ValueError, match="'0' of the module that MLP.from_torch has read is another one by now"):
+        vgf_kernels.torch.value(copied.critic, *inputs())
+
+
 @pytest.mark.parametrize("place", [0, 2, 3])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_another_module_in_the_place_of_one_that_was_read_is_an_error(place, compiled):

@@ -298,6 +298,20 @@ def test_scores_that_are_refused(frontend, score, error, message):
         call(frontend, "transport", {"score_fn": score, "particles": PROBLEM.particles, "config": CONFIG})
 
 
+def test_no_steps_are_asked_of_an_engine_that_cannot_run(frontend):
+    arguments = {"score_fn": lambda x: x, "particles": PROBLEM.particles, "config": replace(CONFIG, num_steps=0)}
+    with pytest.raises(ValueError, match="backend: expected one of"):
+        call(frontend, "transport", arguments | {"backend": "cpux"})
+    with pytest.raises(TypeError, match="computes float32, got float64"):
+        call(frontend, "transport", arguments | {"particles": PROBLEM.particles.astype(np.float64), "backend": "cpu"})
+
+
+@pytest.mark.parametrize("dtype", [np.int32, bool])
+def test_values_that_are_no_floating_point_numbers(frontend, dtype):
+    with pytest.raises(TypeError, match="q: expected floating point numbers, got .*; cast them to float32"):
+        call(frontend, "select", {"q": np.ones((2, 3), dtype)})
+
+
 def test_arrays_of_the_other_frontend():
     import torch
 
@@ -340,7 +354,7 @@ def test_tensors_without_a_memory_of_their_own():
     for transform in (torch.func.grad, torch.func.jacrev):
         with pytest.raises(RuntimeError, match=r"actions: expected a tensor, got one of a transform; torch.func's .*"):
             transform(lambda a: vgf.value(p.critic, obs, a, backend="cpu").sum())(x)
-    with pytest.raises(TypeError, match=r"q: expected floating point numbers, got torch.int64; pass q.float\(\)"):
+    with pytest.raises(TypeError, match=r"q: expected floating point numbers, got torch.int64; cast them to float32"):
         vgf.select(torch.zeros(2, 3, 4, dtype=torch.int64))
 
 

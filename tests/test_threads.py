@@ -159,3 +159,13 @@ def test_python_goes_on_during_a_call(torch_threads):
     inside = [t for t in ticks if begin < t < end]
     longest = max(b - a for a, b in zip([begin, *inside], [*inside, end]))
     assert longest < (end - begin) / 2
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("max 100000", 64), ("150000 100000", 2), ("1000 100000", 1), ("9900000 100000", 64), ("", 64)]
+)
+def test_a_container_has_a_share_of_the_cpus(monkeypatch, tmp_path, text, wanted):
+    (tmp_path / "cpu.max").write_text(text)
+    monkeypatch.setattr(arrays, "CONTAINER_SHARE", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)))
+    assert arrays.available_cpus() == wanted

@@ -98,6 +98,67 @@ def test_a_view_that_is_negative(problem):
     assert torch.equal(vgf.flow(p.critic, obs, torch._neg_view(noise), CONFIG), vgf.flow(p.critic, obs, -noise, CONFIG))
 
 
+class Wrapped(torch.Tensor):
+    """Stands for another tensor, as DTensor does: its own memory holds nothing."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, device=inner.device)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __tensor_flatten__(self):
+        return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(parts, meta, size, stride):
+        return Wrapped(parts["inner"])
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), keywords=None):
+        def inner(x):
+            return x.inner if isinstance(x, Wrapped) else x
+
+        result = function(*map(inner, arguments), **(keywords or {}))
+        return Wrapped(result) if isinstance(result, torch.Tensor) else result
+
+
+NO_MEMORY = "expected tensors in memory, got a Wrapped without memory of its own; pass what it stands for"
+
+
+def test_weights_that_stand_for_others():
+    """As those that fully_shard leaves in the place of what was read."""
+    module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    critic = vgf.MLP.from_torch(module)
+    obs, noise = torch.zeros(2, 5), torch.zeros(2, 4, 3)
+    vgf.value(critic, obs, noise, backend="cpu")
+    for linear in (module[0], module[2]):
+        linear.weight = torch.nn.Parameter(Wrapped(linear.weight.detach()))
+    with pytest.raises(TypeError, match=NO_MEMORY):
+        vgf.value(critic, obs, noise, backend="cpu")
+
+
+def test_a_score_that_stands_for_another(problem):
+    _, _, noise = problem
+    with pytest.raises(TypeError, match=NO_MEMORY):
+        vgf.transport(lambda x: Wrapped(torch.zeros_like(x)), noise, CONFIG, backend="cpu")
+
+
+def test_constants_within_a_transform():
+    """A target, though constant, is made of weights that belong to the transform's level."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    critic = vgf.MLP.from_torch(module)
+    x = torch.zeros(2, 3, 2)
+
+    def loss(weight):
+        return (weight * vgf.value(critic, torch.zeros(2, 2), x, backend="cpu")).sum()
+
+    with pytest.raises(RuntimeError, match="expected tensors in memory.*torch.func's vmap, grad and jvp cannot pass"):
+        torch.func.grad(loss)(torch.ones(()))
+    vgf.value(critic, torch.zeros(2, 2), x, backend="cpu")
+
+
 def test_noise_is_drawn_from_a_generator():
     first, again = (vgf.draw_noise(torch.Generator().manual_seed(3), 50, 20, 3) for _ in range(2))
     assert first.shape == (50, 20, 3) and first.dtype == torch.float32

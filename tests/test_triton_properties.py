@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from test_activations import check, evaluated
-from test_properties import *  # noqa: F403
+from test_properties import *
 from test_triton import engine, pytestmark  # noqa: F401
 
 from vgf_kernels.mlp import ACTIVATIONS

@@ -82,6 +82,12 @@ def check_select(q, how: str, aggregate: str, temperature, noise) -> None:
     _check_selection("how", how, aggregate, temperature, "noise", noise, q[-2:])
 
 
+def check_floating(name: str, floats: bool, dtype: Any) -> None:
+    """An array where no engine asks for a dtype."""
+    if not floats:
+        raise TypeError(f"{name}: expected floating point numbers, got {dtype}; cast them to float32")
+
+
 def check_act(
     critic, policy, obs, noise, euler_steps, config, select: str, aggregate: str, temperature, select_noise
 ) -> None:
@@ -249,6 +255,7 @@ def _check_mlp(name: str, network) -> None:
         raise TypeError(
             f"{name}: expected an MLP, got {type(network).__name__}; make one with MLP.from_torch(module)"
         )
+    network.check_shapes()
 
 
 def _show(shape) -> str:

@@ -282,7 +282,11 @@ def _check_weights(members) -> None:
 
 
 def _address(array) -> int:
-    return array.data_ptr() if hasattr(array, "data_ptr") else array.ctypes.data
+    if not hasattr(array, "data_ptr"):
+        return array.ctypes.data
+    from .torch.arrays import address
+
+    return address(array)
 
 
 def _strides(array) -> tuple[int, ...]:
@@ -293,4 +297,4 @@ def _strides(array) -> tuple[int, ...]:
 def _extent(tensor) -> tuple[int, int]:
     """Address and number of bytes of the memory a tensor spans."""
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
-    return tensor.data_ptr(), (last + 1) * tensor.element_size()
+    return _address(tensor), (last + 1) * tensor.element_size()

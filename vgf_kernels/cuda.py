@@ -182,7 +182,9 @@ class _Call:
 
     def at(self, *tensors) -> tuple[int, ...]:
         """The addresses of contiguous versions; 0 for None."""
-        return tuple([0 if t is None else self._hold(t.detach().resolve_neg().contiguous()).data_ptr() for t in tensors])
+        from .torch.arrays import address
+
+        return tuple([0 if t is None else address(self._hold(t.detach().resolve_neg().contiguous())) for t in tensors])
 
     def run(self, function: str, *args) -> None:
         """Ask for the size of the workspace, then enqueue the work."""
@@ -224,7 +226,9 @@ class _Call:
             None if a is None else self._weight(f"{where}, {name}", a) for name, a in layer._asdict().items()
         ]
         matrix, *vectors = tensors
-        return (self._hold(matrix).data_ptr(), *matrix.stride(), *self.at(*vectors))
+        from .torch.arrays import address
+
+        return (address(self._hold(matrix)), *matrix.stride(), *self.at(*vectors))
 
     def _weight(self, where: str, array):
         """A weight as a tensor on the call's device. Arrays of a snapshot are copied there; tensors must be there."""

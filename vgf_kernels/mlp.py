@@ -36,6 +36,9 @@ class Described:
     widths: tuple[int, ...]
     ensemble: int
 
+    def check_shapes(self) -> None:
+        """Raise ValueError where the weights do not fit each other, if that may have changed since they were read."""
+
 
 class MLP(Described):
     """E equal MLPs: a critic ensemble (last width 1) or, with E = 1, a velocity field (last width A).
@@ -133,7 +136,8 @@ class MLP(Described):
         own `forward` is then tried with random weights, on concat(obs, action) or its parts; where it takes neither, a
         warning says so.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
-        call; a submodule replaced by another is an error then, since it needs a new MLP.
+        call; a submodule replaced by another is an error then, since it needs a new MLP. So it is for a deep copy, of whose
+        modules it holds copies; a pickled one no longer looks. A LayerNorm's eps is read once.
 
         Raises:
             ValueError: the module is not a plain MLP, or the members differ; the message says where.
@@ -171,7 +175,7 @@ class MLP(Described):
 
     # ---- ways back
 
-    def to_torch(self):
+    def to_torch(self) -> Any:
         """A new torch module with a copy of the weights: nn.Sequential, or an nn.ModuleList of E of them."""
         from .torch_source import to_torch
 

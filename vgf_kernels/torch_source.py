@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import warnings
@@ -34,7 +35,12 @@ class TorchSource:
         self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": []}  # the modules of a copy are its own
+        return {**self.__dict__, "_places": []}  # weights can be pickled whatever modules they are of
+
+    def __deepcopy__(self, memo: dict) -> TorchSource:
+        made = memo[id(self)] = object.__new__(TorchSource)
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))  # of an agent that is copied, its own copies of modules
+        return made
 
     @classmethod
     def from_modules(cls, modules, *, activation, norm, norm_eps) -> TorchSource:

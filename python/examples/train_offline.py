@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 from offline.agent import PARTICLES, Agent
 from offline.environment import Dataset, behaviour, collect, play
 from offline.figure import draw
@@ -114,6 +115,12 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for path in filter(None, (options.output, options.save_critic)):
         if not Path(path).absolute().parent.is_dir():
             parser.error(f"{path}: its folder is not there; make it first")
+    formats = FigureCanvasBase.filetypes
+    if Path(options.output).suffix[1:] not in formats:
+        parser.error(f"--output: expected a file that ends in one of .{', .'.join(formats)}, got {options.output!r}")
+    for seed in options.seeds:
+        if not 0 <= seed < 2**32 - EVALUATION_SEED:
+            parser.error(f"--seeds: expected numbers from 0 to {2**32 - EVALUATION_SEED - 1}, got {seed}")
     if options.backend != "torch":
         try:
             check_available(options.backend)

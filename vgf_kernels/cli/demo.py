@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,8 @@ def run(output: str, backend: str, seed: int, particles: int) -> int:
         RuntimeError: the engine cannot run, or matplotlib is not installed.
         OSError, ValueError: the picture cannot be written, or not in the format its name asks for.
     """
+    if not Path(output).suffix:
+        raise ValueError(f"--output: expected a file that ends in .png, .pdf or .svg, got {output!r}")
     picture = _import_picture()
     engine = resolve(backend, "cpu", "float32", None)
 

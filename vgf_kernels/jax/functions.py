@@ -63,8 +63,13 @@ def pack(
     (network,) = _networks(network=network)
     if not isinstance(network, Network):
         raise TypeError(f"network: expected what `network` returned, got {type(network).__name__}")
-    role = role or ("critic" if network.widths[-1] == 1 else "policy")
+    network.check_shapes()
+    role = ("critic" if network.widths[-1] == 1 else "policy") if role is None else role
     check_choice("role", role, ("critic", "policy", "score"))
+    if not isinstance(gradient, (bool, type(None))):
+        raise TypeError(f"gradient: expected True, False or None, got {gradient!r}")
+    if observations is not None and (not isinstance(observations, int) or observations < 0):
+        raise ValueError(f"observations: expected how many inputs are observations, got {observations!r}; pass obs.shape[-1]")
     engine = _engine(backend, precision, "network", network.layers[0].W, network)
     return engine.pack(network, role == "critic" if gradient is None else gradient, role, observations)
 
@@ -197,6 +202,7 @@ def select(
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    checks.check_floating("q", jnp.issubdtype(q.dtype, jnp.floating), q.dtype)
     with ranges.span("select", q.shape[-2] * q.shape[-1]):
         if len(q.shape) == 3:
             q = aggregated(q, aggregate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -38,6 +39,11 @@ class Network(Described):
     @property
     def ensemble(self) -> int:
         return self.layers[0].W.shape[0]
+
+    def check_shapes(self) -> None:
+        """Raise ValueError where the arrays do not fit each other: whoever maps a pytree may change them."""
+        shapes = tuple(tuple(None if a is None else tuple(a.shape) for a in layer) for layer in self.layers)
+        _check(shapes, self.activation, self.norm, self.norm_eps)
 
     @classmethod
     def from_mlp(cls, mlp: MLP) -> Network:
@@ -84,15 +90,24 @@ def network(
     """
     layers, has_norm = flax_layers(params, _array)
     norm = norm if norm is not None else ("pre" if has_norm else "none")
+    check_eps(norm_eps)
+    made = Network(tuple(layers), activation, norm, float(norm_eps))
+    made.check_shapes()
+    return made
+
+
+@functools.lru_cache(maxsize=256)
+def _check(layers: tuple, activation: str, norm: str, norm_eps: float) -> None:
+    """Raise ValueError unless shapes [E, ...] are those of an ensemble of equal MLPs."""
     check_choice("activation", activation, ACTIVATIONS)
     check_choice("norm", norm, NORMS)
     check_eps(norm_eps)
-    member = [
-        Layer(*(None if a is None else jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in layer))
-        for layer in layers
-    ]
-    check_layers(member, norm)
-    return Network(tuple(layers), activation, norm, float(norm_eps))
+    members = {shape[:1] for layer in layers for shape in layer if shape is not None}
+    if len(members) != 1 or not all(members) or (0,) in members:
+        raise ValueError(
+            f"weights: expected arrays with one leading axis of E >= 1 members, got shapes {[list(layer) for layer in layers]}"
+        )
+    check_layers([Layer(*(s and jax.ShapeDtypeStruct(s[1:], np.float32) for s in layer)) for layer in layers], norm)
 
 
 def _array(leaf: Any) -> Any:
@@ -199,6 +214,7 @@ def as_policy(score: Packed) -> Packed:
 
 def check_score_network(network: Network | Packed, obs, particles) -> None:
     """Raise unless the network gives a score for obs [B, O] and particles [B, N, A]."""
+    network.check_shapes()
     inputs = network.widths[0]
     if isinstance(network, Packed):
         role = network.description.layout.role

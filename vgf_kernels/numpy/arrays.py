@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
 Array = np.ndarray
 MOST_THREADS = 4096
+CONTAINER_SHARE = Path("/sys/fs/cgroup/cpu.max")  # microseconds a period, and its length; see cgroups, version 2
 
 
 def threads() -> int:
@@ -24,8 +26,13 @@ def threads() -> int:
 
 
 def available_cpus() -> int:
-    """The CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The CPUs this process may use: those it may run on, or fewer where a container has a share of them."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CONTAINER_SHARE.read_text().split()
+        return max(1, min(allowed, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return allowed
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:

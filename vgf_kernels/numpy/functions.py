@@ -102,6 +102,7 @@ def select(
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    checks.check_floating("q", np.issubdtype(q.dtype, np.floating), q.dtype)
     with ranges.span("select", q.shape[-2] * q.shape[-1]):
         return reference.select(q, how, aggregate=aggregate, temperature=temperature, noise=noise)
 
@@ -185,6 +186,7 @@ def transport(
 ) -> np.ndarray:
     _check_arrays(particles=particles)
     checks.check_transport(score_fn, particles.shape, config, trajectory)
+    engines.resolve(backend, arrays.device(particles), arrays.dtype(particles), precision)  # of no steps, too
     first, second = np.zeros_like(particles, order="C"), np.zeros_like(particles, order="C")
     x = particles.copy()
     path = [x]

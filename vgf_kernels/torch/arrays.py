@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Array = torch.Tensor
 
@@ -28,10 +29,18 @@ NO_TRANSFORMS = (
 
 
 def address(array: torch.Tensor) -> int:
+    """Raises RuntimeError for a tensor of a transform, TypeError for others that have no memory of their own."""
     try:
-        return array.data_ptr()
+        found = array.data_ptr()
     except RuntimeError as error:
         raise RuntimeError(f"expected tensors in memory, got one without ({error}); {NO_TRANSFORMS}") from None
+    wraps = type(array) not in (torch.Tensor, torch.nn.Parameter) and is_traceable_wrapper_subclass(array)
+    if wraps or (found == 0 and array.numel() > 0):
+        raise TypeError(
+            f"expected tensors in memory, got a {type(array).__name__} without memory of its own; pass what it stands "
+            "for, of a DTensor full_tensor()"
+        )
+    return found
 
 
 def device(array: torch.Tensor) -> str:

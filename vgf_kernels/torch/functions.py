@@ -145,8 +145,7 @@ def select(
     checks.check_engine(backend, precision)
     engines.check_available(backend)
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
-    if not q.is_floating_point():
-        raise TypeError(f"q: expected floating point numbers, got {q.dtype}; pass q.float()")
+    checks.check_floating("q", q.is_floating_point(), q.dtype)
     if not torch.compiler.is_compiling():
         with ranges.span("select", q.shape[-2] * q.shape[-1]):
             return _select(q, how, aggregate, temperature, noise)
@@ -194,7 +193,7 @@ def act(
         _shape(select_noise),
     )
     checks.check_engine(backend, precision)
-    if _traced(obs, noise):
+    if _traced(obs, noise, *([] if select_noise is None else [select_noise])):
         return ops.act(
             *ops.pack_mlp(critic), *ops.pack_mlp(policy), obs.detach(), noise.detach(),
             int(euler_steps), select, aggregate, float(temperature),
@@ -231,7 +230,7 @@ def td_target(
         discount, euler_steps, config, aggregate, reduce,
     )  # fmt: skip
     checks.check_engine(backend, precision)
-    if _traced(next_obs, noise):
+    if _traced(next_obs, noise, reward, mask):
         return ops.td_target(
             *ops.pack_mlp(critic), *ops.pack_mlp(target_critic), *ops.pack_mlp(policy),
             next_obs.detach(), noise.detach(), reward.detach(), mask.detach(),
@@ -258,6 +257,8 @@ def transport(
     checks.check_transport(score_fn, particles.shape, config, trajectory)
     checks.check_engine(backend, precision)
     traced = _traced(particles)
+    if not traced:
+        engines.resolve(backend, arrays.device(particles), arrays.dtype(particles), precision)  # of no steps, too
     first, second = (
         torch.zeros(particles.shape, dtype=particles.dtype, device=particles.device) for _ in range(2)
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..mlp import MLP
+from ..torch.arrays import address
 from .launch import Options, is_capturing, launch
 from .pack import pack
 from .shape import ALIGNED, round_up
@@ -200,6 +201,6 @@ def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, 
         raise ValueError(
             f"{label}: expected a contiguous vector, got stride {array.stride()[0]}; use .contiguous()"
         )
-    if array.data_ptr() not in parameters:
+    if address(array) not in parameters:
         held[where] = array
     return array

@@ -27,7 +27,9 @@ class Weights {
     for (int l = 0; l < spec.layers(); l++) {
       const std::ptrdiff_t in = spec.widths[l], width = spec.widths[l + 1];
       const bool norm = spec.norm != Norm::none && l + 1 < spec.layers();
-      const float *W = array(), *b = array(), *scale = norm ? array() : nullptr, *bias = norm ? array() : nullptr;
+      const std::size_t vectors = static_cast<std::size_t>(spec.ensemble) * width;
+      const float *W = array(vectors * in), *b = array(vectors);
+      const float *scale = norm ? array(vectors) : nullptr, *bias = norm ? array(vectors) : nullptr;
       for (int e = 0; e < spec.ensemble; e++)
         layers[static_cast<std::size_t>(e) * spec.layers() + l] = {
             W + e * in * width, width, 1, b + e * width, norm ? scale + e * width : nullptr,
@@ -37,9 +39,12 @@ class Weights {
   }
 
  private:
-  const float* array() {
+  const float* array(std::size_t expected) {
     const auto buffer = arrays_.get<In>(next_++);
     if (!buffer) throw std::invalid_argument(buffer.error().message());
+    if (buffer->element_count() != expected)
+      throw std::invalid_argument("weights: expected " + std::to_string(expected) + " numbers of a layer, got " +
+                                  std::to_string(buffer->element_count()));
     return buffer->typed_data();
   }
 

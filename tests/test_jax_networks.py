@@ -1,0 +1,54 @@
+"""A JAX network is a pytree, which anyone may map: what no longer fits is refused before an engine reads it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from problems import make_problem
+
+import vgf_kernels.jax as vgf
+
+PROBLEM = make_problem(hidden=(16, 16), norm="pre")
+NETWORK = vgf.network(jax.tree.map(jax.numpy.asarray, PROBLEM.critic.to_flax()))
+
+
+def narrower(network):
+    return jax.tree.map(lambda a: a[..., :3] if a.ndim == 3 and a.shape[1:] == (16, 16) else a, network)
+
+
+def without_members(network):
+    return jax.tree.map(lambda a: a[:0], network)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (narrower, "expected b .3., got shape .16,."),
+        (without_members, "expected arrays with one leading axis of E >= 1 members, got"),
+        (lambda n: jax.tree.map(lambda a: a[0], n), "expected arrays with one leading axis of E >= 1 members, got|W"),
+        (lambda n: replace(n, norm="none"), "scale was given but norm is 'none'"),
+        (lambda n: replace(n, norm="batch"), "norm: expected one of"),
+        (lambda n: replace(n, activation="relu6"), "activation: expected one of"),
+        (lambda n: replace(n, layers=n.layers[:1]), "expected at least one hidden layer and an output layer, got 1"),
+    ],
+)
+def test_a_network_that_was_changed(change, message, backend, jitted):
+    def value(network, obs, x):
+        return vgf.value(network, obs, x, backend=backend)
+
+    call = jax.jit(value) if jitted else value
+    changed = change(NETWORK)
+    with pytest.raises(ValueError, match=message):
+        call(changed, PROBLEM.obs, PROBLEM.particles)
+
+
+def test_all_members_have_the_same_number():
+    first, *others = NETWORK.layers
+    twice = replace(NETWORK, layers=(first._replace(W=np.concatenate([first.W, first.W])), *others))
+    with pytest.raises(ValueError, match="one leading axis of E >= 1 members"):
+        vgf.value(twice, PROBLEM.obs, PROBLEM.particles)
