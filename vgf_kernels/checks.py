@@ -228,13 +228,24 @@ def _check_config(config, trajectory=False) -> None:
         )
 
 
+def check_noise(**sizes) -> None:
+    """The sizes of draw_noise."""
+    for name, size in sizes.items():
+        if not _is_count(size):
+            raise ValueError(f"{name}: expected an integer >= 1, got {size!r}; noise is [B, N, A]")
+
+
 def _check_steps(name: str, steps) -> None:
-    whole = isinstance(steps, int) or (hasattr(steps, "__index__") and not is_array(steps))
-    if isinstance(steps, bool) or not whole or steps < 1:
+    if not _is_count(steps):
         raise ValueError(
             f"{name}: expected an integer >= 1, got {steps!r}; the velocity field needs at least one step"
         )
     check_limit(name, steps)
+
+
+def _is_count(number) -> bool:
+    whole = isinstance(number, int) or (hasattr(type(number), "__index__") and not is_array(number))
+    return whole and not isinstance(number, bool) and number >= 1
 
 
 def _check_selection(name: str, how: str, aggregate: str, temperature, noise_name: str, noise, shape) -> None:

@@ -237,6 +237,8 @@ class MLP(Described):
         """An ensemble of one: a snapshot of one member's current weights."""
         from .sources import ArraySource
 
+        if not -self.ensemble <= index < self.ensemble:
+            raise IndexError(f"member: expected a number below {self.ensemble}, got {index}")
         source = ArraySource.from_members([self.members[index]])
         return MLP(source, activation=self.activation, norm=self.norm, norm_eps=self.norm_eps)
 
@@ -274,8 +276,6 @@ def check_eps(eps: Any) -> None:
 
 def _check_members(members: list[list[Layer]], norm: str) -> tuple[int, ...]:
     """The widths shared by all members. Raises ValueError where they do not chain or differ."""
-    if not members:
-        raise ValueError("members: expected at least one member, got none")
     widths = check_layers(members[0], norm, 0)
     for index, member in enumerate(members[1:], start=1):
         other = check_layers(member, norm, index)

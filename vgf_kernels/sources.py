@@ -22,6 +22,8 @@ class ArraySource:
     frozen = True
 
     def __init__(self, members: list[list[Layer]]) -> None:
+        if not members:
+            raise ValueError("members: expected at least one member, got none")
         self._members = members
         self.framework = "numpy" if isinstance(members[0][0].W, np.ndarray) else "torch"
 

@@ -350,6 +350,7 @@ def _field(engine, network: Network | Packed, obs: Array, particles: Array) -> C
 
 def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:
     """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`."""
+    checks.check_noise(B=B, N=N, A=A)
     return jax.random.normal(key, (B, N, A), jnp.float32)
 
 

@@ -203,6 +203,9 @@ def transport(
 
 def draw_noise(rng: np.random.Generator, B: int, N: int, A: int) -> np.ndarray:
     """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}; use np.random.default_rng(0)")
+    checks.check_noise(B=B, N=N, A=A)
     return rng.standard_normal((B, N, A), dtype=np.float32)
 
 

@@ -282,6 +282,9 @@ def transport(
 
 def draw_noise(generator: torch.Generator, B: int, N: int, A: int) -> Tensor:
     """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`, on the generator's device."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}; make one for the device")
+    checks.check_noise(B=B, N=N, A=A)
     return torch.randn((B, N, A), generator=generator, dtype=torch.float32, device=generator.device)
 
 
