@@ -1,6 +1,7 @@
 #include "team.hpp"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cfenv>
@@ -22,11 +23,25 @@ void pause() {
 #endif
 }
 
-// Spins for some microseconds, then gives the core away at every look: the other may be waiting for it.
+// Whether so many threads have to take turns.
+bool crowded(int threads) {
+  static const int cpus = [] {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+    return static_cast<int>(std::thread::hardware_concurrency());
+  }();
+  return threads > cpus;
+}
+
+// Spins for some microseconds, unless there are more threads than CPUs, then gives the core away at every look: the other
+// may be waiting for it.
 template <class Done>
-void spin_until(Done done) {
+void spin_until(int threads, Done done) {
+  const int spins = crowded(threads) ? 0 : 4096;
   for (int i = 0; !done(); i++) {
-    if (i < 4096)
+    if (i < spins)
       pause();
     else
       std::this_thread::yield();
@@ -53,7 +68,7 @@ class Pool {
     }
     wake_.notify_all();
     call({0, threads, &barrier}, team);
-    finish(team);
+    finish(team, threads);
     return true;
   }
 
@@ -71,7 +86,7 @@ class Pool {
       std::lock_guard<std::mutex> lock(mutex_);
       shared_.erase(std::find(shared_.begin(), shared_.end(), &shared));
     }
-    finish(shared);
+    finish(shared, threads);
   }
 
  private:
@@ -116,8 +131,8 @@ class Pool {
     call(member, work);
   }
 
-  void finish(Work& work) {
-    spin_until([&] { return work.running.load(std::memory_order_acquire) == 0; });
+  void finish(Work& work, int threads) {
+    spin_until(threads, [&] { return work.running.load(std::memory_order_acquire) == 0; });
     if (work.error) std::rethrow_exception(work.error);
   }
 
@@ -129,6 +144,7 @@ class Pool {
 
   // Until something comes, for about as long as it takes to wake a thread that sleeps (20 to 100 microseconds).
   void linger(std::unique_lock<std::mutex>& lock) {
+    if (crowded(workers_ + 1)) return;
     const std::uint64_t known = posted_.load(std::memory_order_relaxed);
     lock.unlock();
     for (int i = 0; i < 2000 && posted_.load(std::memory_order_relaxed) == known; i++) pause();
@@ -195,7 +211,7 @@ void Barrier::wait() {
     generation_.store(generation + 1, std::memory_order_release);
     return;
   }
-  spin_until([&] { return generation_.load(std::memory_order_acquire) != generation; });
+  spin_until(size_, [&] { return generation_.load(std::memory_order_acquire) != generation; });
 }
 
 void run_team_work(int threads, TeamWork fn) {
