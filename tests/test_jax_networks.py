@@ -30,7 +30,7 @@ def without_members(network):
     [
         (narrower, "expected b .3., got shape .16,."),
         (without_members, "expected arrays with one leading axis of E >= 1 members, got"),
-        (lambda n: jax.tree.map(lambda a: a[0], n), "expected arrays with one leading axis of E >= 1 members, got|W"),
+        (lambda n: jax.tree.map(lambda a: a[0], n), "expected arrays with one leading axis of E >= 1 members, got"),
         (lambda n: replace(n, norm="none"), "scale was given but norm is 'none'"),
         (lambda n: replace(n, norm="batch"), "norm: expected one of"),
         (lambda n: replace(n, activation="relu6"), "activation: expected one of"),
