@@ -7,6 +7,7 @@
 #include <cfenv>
 #include <condition_variable>
 #include <exception>
+#include <limits>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -30,7 +31,8 @@ bool crowded(int threads) {
     cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
 #endif
-    return static_cast<int>(std::thread::hardware_concurrency());
+    const unsigned known = std::thread::hardware_concurrency();  // 0: it is not
+    return known ? static_cast<int>(known) : std::numeric_limits<int>::max();
   }();
   return threads > cpus;
 }
