@@ -312,16 +312,6 @@ def test_values_that_are_no_floating_point_numbers(frontend, dtype):
         call(frontend, "select", {"q": np.ones((2, 3), dtype)})
 
 
-@pytest.mark.parametrize("sizes", [(0, 2, 3), (1, -1, 3), (1, 2, None), (1, 2.0, 3), (True, 2, 3)])
-def test_sizes_of_noise(frontend, sizes):
-    source = {"numpy": lambda: np.random.default_rng(0), "torch": _generator, "jax": _key}[frontend.frontend]()
-    with pytest.raises(ValueError, match="[BNA]: expected an integer >= 1, got .*; noise is .B, N, A."):
-        frontend.module.draw_noise(source, *sizes)
-    if frontend.frontend != "jax":
-        with pytest.raises(TypeError, match="expected a .*Generator, got NoneType; "):
-            frontend.module.draw_noise(None, 1, 2, 3)
-
-
 def _generator():
     import torch
 
@@ -332,6 +322,19 @@ def _key():
     import jax
 
     return jax.random.PRNGKey(0)
+
+
+SOURCES_OF_NOISE = {"numpy": np.random.default_rng, "torch": _generator, "jax": _key}
+
+
+@pytest.mark.parametrize("sizes", [(0, 2, 3), (1, -1, 3), (1, 2, None), (1, 2.0, 3), (True, 2, 3)])
+def test_sizes_of_noise(frontend, sizes):
+    source = SOURCES_OF_NOISE[frontend.frontend]()
+    with pytest.raises(ValueError, match="[BNA]: expected an integer >= 1, got .*; noise is .B, N, A."):
+        frontend.module.draw_noise(source, *sizes)
+    if frontend.frontend != "jax":
+        with pytest.raises(TypeError, match="expected a .*Generator, got NoneType; "):
+            frontend.module.draw_noise(None, 1, 2, 3)
 
 
 def test_a_member_that_is_not_there():

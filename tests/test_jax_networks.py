@@ -52,3 +52,10 @@ def test_all_members_have_the_same_number():
     twice = replace(NETWORK, layers=(first._replace(W=np.concatenate([first.W, first.W])), *others))
     with pytest.raises(ValueError, match="one leading axis of E >= 1 members"):
         vgf.value(twice, PROBLEM.obs, PROBLEM.particles)
+
+
+@pytest.mark.parametrize("setting", [{"activation": ["relu"]}, {"norm": ["pre"]}, {"norm_eps": "1e-6"}])
+def test_settings_of_no_sense(setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"{name}: expected"):
+        vgf.network(PROBLEM.critic.to_flax(), **setting)

@@ -88,6 +88,13 @@ def check_floating(name: str, floats: bool, dtype: Any) -> None:
         raise TypeError(f"{name}: expected floating point numbers, got {dtype}; cast them to float32")
 
 
+def check_noise(**sizes) -> None:
+    """The sizes of draw_noise."""
+    for name, size in sizes.items():
+        if not _is_count(size):
+            raise ValueError(f"{name}: expected an integer >= 1, got {size!r}; noise is [B, N, A]")
+
+
 def check_act(
     critic, policy, obs, noise, euler_steps, config, select: str, aggregate: str, temperature, select_noise
 ) -> None:
@@ -226,13 +233,6 @@ def _check_config(config, trajectory=False) -> None:
         raise TypeError(
             f"trajectory: expected True or False, got {trajectory!r}; num_steps is a field of config"
         )
-
-
-def check_noise(**sizes) -> None:
-    """The sizes of draw_noise."""
-    for name, size in sizes.items():
-        if not _is_count(size):
-            raise ValueError(f"{name}: expected an integer >= 1, got {size!r}; noise is [B, N, A]")
 
 
 def _check_steps(name: str, steps) -> None:

@@ -182,9 +182,9 @@ class _Call:
 
     def at(self, *tensors) -> tuple[int, ...]:
         """The addresses of contiguous versions; 0 for None."""
-        from .torch.arrays import address
+        from .torch.arrays import contiguous
 
-        return tuple([0 if t is None else address(self._hold(t.detach().resolve_neg().contiguous())) for t in tensors])
+        return tuple([0 if t is None else self._address(contiguous(t.detach())) for t in tensors])
 
     def run(self, function: str, *args) -> None:
         """Ask for the size of the workspace, then enqueue the work."""
@@ -226,9 +226,7 @@ class _Call:
             None if a is None else self._weight(f"{where}, {name}", a) for name, a in layer._asdict().items()
         ]
         matrix, *vectors = tensors
-        from .torch.arrays import address
-
-        return (address(self._hold(matrix)), *matrix.stride(), *self.at(*vectors))
+        return (self._address(matrix), *matrix.stride(), *self.at(*vectors))
 
     def _weight(self, where: str, array):
         """A weight as a tensor on the call's device. Arrays of a snapshot are copied there; tensors must be there."""
@@ -252,6 +250,12 @@ class _Call:
         import torch
 
         return torch.empty(count, dtype=torch.uint8, device=self._like.device)
+
+    def _address(self, tensor) -> int:
+        """Where a tensor is that is kept until the work is enqueued."""
+        from .torch.arrays import address
+
+        return address(self._hold(tensor))
 
     def _hold(self, tensor):
         self._held.append(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -68,7 +69,7 @@ def pack(
     check_choice("role", role, ("critic", "policy", "score"))
     if not isinstance(gradient, (bool, type(None))):
         raise TypeError(f"gradient: expected True, False or None, got {gradient!r}")
-    if observations is not None and (not isinstance(observations, int) or observations < 0):
+    if observations is not None and (not isinstance(observations, numbers.Integral) or observations < 0):
         raise ValueError(f"observations: expected how many inputs are observations, got {observations!r}; pass obs.shape[-1]")
     engine = _engine(backend, precision, "network", network.layers[0].W, network)
     return engine.pack(network, role == "critic" if gradient is None else gradient, role, observations)

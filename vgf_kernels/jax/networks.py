@@ -42,8 +42,10 @@ class Network(Described):
 
     def check_shapes(self) -> None:
         """Raise ValueError where the arrays do not fit each other: whoever maps a pytree may change them."""
-        shapes = tuple(tuple(None if a is None else tuple(a.shape) for a in layer) for layer in self.layers)
-        _check(shapes, self.activation, self.norm, self.norm_eps)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("norm", self.norm, NORMS)
+        check_eps(self.norm_eps)
+        _check_fit(tuple(tuple(a if a is None else tuple(a.shape) for a in layer) for layer in self.layers), self.norm)
 
     @classmethod
     def from_mlp(cls, mlp: MLP) -> Network:
@@ -90,18 +92,14 @@ def network(
     """
     layers, has_norm = flax_layers(params, _array)
     norm = norm if norm is not None else ("pre" if has_norm else "none")
-    check_eps(norm_eps)
-    made = Network(tuple(layers), activation, norm, float(norm_eps))
+    made = Network(tuple(layers), activation, norm, norm_eps)
     made.check_shapes()
-    return made
+    return replace(made, norm_eps=float(norm_eps))
 
 
 @functools.lru_cache(maxsize=256)
-def _check(layers: tuple, activation: str, norm: str, norm_eps: float) -> None:
+def _check_fit(layers: tuple, norm: str) -> None:
     """Raise ValueError unless shapes [E, ...] are those of an ensemble of equal MLPs."""
-    check_choice("activation", activation, ACTIVATIONS)
-    check_choice("norm", norm, NORMS)
-    check_eps(norm_eps)
     members = {shape[:1] for layer in layers for shape in layer if shape is not None}
     if len(members) != 1 or not all(members) or (0,) in members:
         raise ValueError(

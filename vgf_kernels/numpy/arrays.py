@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -28,11 +29,17 @@ def threads() -> int:
 def available_cpus() -> int:
     """The CPUs this process may use: those it may run on, or fewer where a container has a share of them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, _share(CONTAINER_SHARE) or allowed)
+
+
+@functools.cache
+def _share(file: Path) -> int | None:
+    """How many CPUs' time a container has, rounded up; None where there is no such limit."""
     try:
-        quota, period = CONTAINER_SHARE.read_text().split()
-        return max(1, min(allowed, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # no such limit, or "max"
-        return allowed
+        quota, period = file.read_text().split()
+        return -(-int(quota) // int(period))
+    except (OSError, ValueError):  # not there, or "max"
+        return None
 
 
 def empty(shape: tuple[int, ...]) -> np.ndarray:

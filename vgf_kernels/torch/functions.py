@@ -193,7 +193,7 @@ def act(
         _shape(select_noise),
     )
     checks.check_engine(backend, precision)
-    if _traced(obs, noise, *([] if select_noise is None else [select_noise])):
+    if _traced(obs, noise, select_noise):
         return ops.act(
             *ops.pack_mlp(critic), *ops.pack_mlp(policy), obs.detach(), noise.detach(),
             int(euler_steps), select, aggregate, float(temperature),
@@ -329,7 +329,7 @@ def _jacobian(critic: MLP, obs: Tensor, actions: Tensor, *engine: str | None) ->
         raise RuntimeError(f"actions: expected a tensor, got one of a transform; {arrays.NO_TRANSFORMS}") from None
 
 
-def _traced(*tensors: Tensor) -> bool:
+def _traced(*tensors: Tensor | None) -> bool:
     """Whether a compiler, a tracer, a dispatch mode (make_fx is one) or a tensor subclass (fake tensors among them) must
     see the call as an operator."""
     return (
@@ -337,7 +337,7 @@ def _traced(*tensors: Tensor) -> bool:
         or torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._ops._len_torch_dispatch_stack_pre_dispatch() > 0
-        or any(type(t) not in (Tensor, torch.nn.Parameter) for t in tensors)
+        or any(type(t) not in (Tensor, torch.nn.Parameter, type(None)) for t in tensors)
     )
 
 

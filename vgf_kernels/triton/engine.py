@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import __version__
 from ..config import FlowConfig
 from ..mlp import MLP
-from ..torch.arrays import address
+from ..torch.arrays import address, contiguous
 from . import plan, tuning
 from .act import act
 from .direction import direction
@@ -211,9 +211,10 @@ class TritonEngine:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """As memory has to hold it for a kernel: contiguous, and not negated by a view."""
-    address(tensor)  # or an error: kernels cannot read what has no memory
-    return tensor.resolve_neg().contiguous()
+    """As a kernel reads it; an error for what has no memory of its own."""
+    tensor = contiguous(tensor)
+    address(tensor)
+    return tensor
 
 
 def _empty(like: Tensor, *shape: int) -> Tensor:

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .large import block_distances, block_of, counts_of, digit_stride, entries
-from .median import ABSENT, digit_shift, narrow, ordered_bits
+from .median import digit_shift, narrow, ordered_bits
 
 
 @triton.jit(do_not_specialize=["digit", "B", "N", "A"], do_not_specialize_on_alignment=["particles"])
@@ -30,17 +30,20 @@ def large_counts(
     found, _, _ = narrow(counts_of(counts, state), digit_stride(B), digit, entries(N))
     shift = digit_shift(digit)
     above = tl.where(digit < 3, shift + 8, 7)
+    if digit == 0:
+        zero = tl.zeros([BLOCK], tl.float32)
+        for a in range(A):  # NaN where a particle is not finite: a distance is NaN then
+            x_i = tl.load(x + i * A + a, mask=i < N, other=0.0)
+            zero += x_i - x_i
+        tl.atomic_min(following + state, -1, mask=tl.sum(zero, axis=0) != 0)
     values = tl.arange(0, 256)
     histogram = tl.zeros([256], tl.int32)
-    undefined = 0
     for first in range(0, N, BLOCK):
         d2, exists = block_distances(x, i, first + tl.arange(0, BLOCK), N, A)
         keys = ordered_bits(d2, exists)
-        undefined += tl.sum(tl.sum((exists & (keys == ABSENT)).to(tl.int32), axis=1), axis=0)
         counted = exists & (((keys ^ found) >> above) == 0)
         value = (keys >> shift) & (tl.where(digit < 3, 0xFF, 0x7F))
         flat = tl.reshape(value, [BLOCK * BLOCK])
         histogram += tl.histogram(flat, 256, mask=tl.reshape(counted, [BLOCK * BLOCK]))
     at = counts_of(counts, state) + digit * digit_stride(B) + values
-    tl.atomic_min(following + state, -1, mask=undefined > 0)
     tl.atomic_add(at, histogram.to(tl.int64), mask=histogram > 0)

@@ -41,7 +41,7 @@ class Gpu:
 
     Attributes:
         name: as its driver gives it. processors: programs that run at a time, one on each multiprocessor.
-        architecture: of NVIDIA's, for example 90; 0 for others'. From 120 on they are smaller again. tf32: whether it multiplies that.
+        architecture: of NVIDIA's, for example 90; 0 for others'. tf32: whether it multiplies that.
     """
 
     name: str
@@ -85,7 +85,7 @@ def config_of(width: int, precision: str, rows: int, architecture: int) -> Confi
 
 def _choice(precision: str, rows: int, architecture: int) -> tuple[int, int, int, int]:
     """Chunk, block, warps and stages."""
-    hopper, amd = 90 <= architecture < 120, architecture == 0
+    hopper, amd = 90 <= architecture < 120, architecture == 0  # from 120 on, there is no more shared memory than before 90
     if amd:
         return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
