@@ -231,6 +231,16 @@ def test_small_and_large_machines(emulated, emulator):
             np.testing.assert_array_equal(other, got)
 
 
+@pytest.mark.parametrize("N", [66, 128])
+def test_states_as_large_as_the_largest_tile(emulated, emulator, N):
+    """Of wide networks, in as little shared memory as a GPU has; the general kernels are the same on both machines."""
+    p, results = make_problem(B=1, N=N, E=1, hidden=(256,), activation="silu"), []
+    for shared in (99, 163):
+        emulator.set_machine(1, shared * 1024)
+        results.append(emulated.direction(p.critic, p.obs, p.particles, THROUGH, precision="bf16"))
+    np.testing.assert_array_equal(*results)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("N", [10, 40, 130])
 def test_the_order_of_threads_changes_no_bit(emulated, emulator, N, precision):

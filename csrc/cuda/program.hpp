@@ -106,7 +106,7 @@ constexpr int kHeadBytes = 128;  // the number of the tile
 struct Bandwidth {
   float gamma;
   float pull;             // of the gradient through the median; 0 where there is none
-  int row[2], column[2];  // its middle entries; row -1: absent
+  short row[2], column[2];  // its middle entries; row -1: absent
 };
 constexpr int kDigitBits = 8, kBins = 1 << kDigitBits;
 constexpr int kCounts = kBins + 8;  // and the flags beside them

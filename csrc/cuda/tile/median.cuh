@@ -106,7 +106,7 @@ __device__ inline Middle middle_of_many(const ComputedDistances& distance, unsig
 
 // Where the entry of rank `rank`, whose value is known, stands in the row-major matrix. One warp.
 template <class Distances>
-__device__ inline void locate(const Distances& distance, unsigned rank, unsigned value, int& row, int& column) {
+__device__ inline void locate(const Distances& distance, unsigned rank, unsigned value, short& row, short& column) {
   const int lane = ptx::thread() % kLanes, total = distance.n * distance.n;
   unsigned smaller = 0;
   for (int first = 0; first < total; first += kLanes)
@@ -120,8 +120,8 @@ __device__ inline void locate(const Distances& distance, unsigned rank, unsigned
     if (left < count) {
       const bool it = equal && ptx::count_bits(found & ((1u << lane) - 1)) == static_cast<int>(left);
       const int pair = first + ptx::first_bit(ptx::ballot(it));
-      row = pair / distance.n;
-      column = pair % distance.n;
+      row = static_cast<short>(pair / distance.n);
+      column = static_cast<short>(pair % distance.n);
       return;
     }
     left -= count;

@@ -2,11 +2,11 @@
 //
 // On chip, from the start of shared memory:
 //   the tile's number                128 bytes
-//   bandwidths of its states         24 M bytes
+//   bandwidths of its states         16 M bytes
 //   stages of weights (and of activations where they do not stay), 4 x up to 16 KB; between products the kernel values
 //                                    of the pairwise part, or the counts of its median
 //   activations                      M x widest layer x 2 or 4 bytes, where they fit
-// bf16, width 512, M = 128 / 64 / 32: 195 / 130 / 97 KB; fp32 and tf32, M = 64 / 32: 194 / 129 KB. In scratch, so in L2 as
+// bf16, width 512, M = 128 / 64 / 32: 194 / 129 / 97 KB; fp32 and tf32, M = 64 / 32: 193 / 129 KB. In scratch, so in L2 as
 // long as all blocks' fits there: the tape (z of every hidden layer, for the gradient). Registers: M sums a thread and
 // product; 255 at M = 128.
 //
@@ -26,6 +26,8 @@ namespace vgf::cuda {
 
 static_assert(bandwidth_bytes(128) % 128 == 0 && kHeadBytes % 128 == 0 && pair_bytes(128) % 128 == 0);
 static_assert(kStages * kChunk * kBlockBytes >= pair_bytes(128), "the pairwise part works in the stages of wide layers");
+static_assert(kHeadBytes + bandwidth_bytes(kLargestTile) + kStages * (kChunk + kLargestTile) * kBlockBytes <= 99 * 1024,
+              "the largest tile fits where shared memory is least, with its activations in scratch");
 
 template <Precision P, int M>
 class MmaNetwork {

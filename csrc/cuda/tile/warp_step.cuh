@@ -78,7 +78,7 @@ class WarpStep {
  private:
   struct alignas(16) Entry {
     float distance;
-    int row, column;
+    short row, column;
   };
 
   static __device__ int lane() { return ptx::thread() % kLanes; }
@@ -152,7 +152,8 @@ class WarpStep {
         if (!(d > 0) || at < 0 || at >= 2 * equal) continue;
 #pragma unroll 1
         for (int turn = 0; turn < 2; turn++, pair.turn())
-          if (at == (equal == 1 ? turn : equals_before(distances, n, d, pair.i * n + pair.j))) middle[m] = {d, pair.i, pair.j};
+          if (at == (equal == 1 ? turn : equals_before(distances, n, d, pair.i * n + pair.j)))
+            middle[m] = {d, static_cast<short>(pair.i), static_cast<short>(pair.j)};
       }
     });
     ptx::sync_warp();
