@@ -1,22 +1,18 @@
-// Runs every entry point of the emulated CUDA engine over awkward sizes, for the sanitizers. Caller's arrays lie on odd
-// addresses, memory that the engine asks for ends where it said. With the argument "race" or "no-race" it runs one kernel
-// without or with its barrier instead, to show that ThreadSanitizer tells them apart.
+// Runs every entry point of the emulated CUDA engine over awkward sizes, for the sanitizers and emulator/races.hpp. Caller's
+// arrays lie on odd addresses, memory that the engine asks for ends where it said. With the argument "tiles", on Hopper's tile
+// kernels.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <string>
 #include <vector>
 
-#include <ptx/async.cuh>
-#include <ptx/launch.hpp>
-#include <ptx/thread.cuh>
-
+#include "emulator.hpp"
 #include "schedule.hpp"
 
 using namespace vgf;
-
-extern "C" const char* __tsan_default_options() { return "halt_on_error=1"; }
 
 namespace vgf::cuda {
 extern Machine emulated;
@@ -31,14 +27,23 @@ struct Memory {  // aligned as a device's, poisoned
     if (posix_memalign(&memory, 256, count) != 0) std::abort();
     bytes = static_cast<unsigned char*>(memory);
     std::memset(bytes, 0xff, count);
+    emulator::races::watch(bytes, count);
   }
   Memory(const Memory&) = delete;
-  ~Memory() { std::free(bytes); }
+  ~Memory() {
+    emulator::races::forget(bytes);
+    std::free(bytes);
+  }
 };
 
 struct Floats {  // one float off any alignment
   std::vector<float> memory;
-  explicit Floats(std::int64_t count) : memory(count + 1, std::nanf("")) {}
+  explicit Floats(std::int64_t count) : memory(count + 1, std::nanf("")) {
+    emulator::races::watch(memory.data(), memory.size() * sizeof(float));
+  }
+  Floats(const Floats&) = delete;
+  Floats(Floats&&) = default;
+  ~Floats() { emulator::races::forget(memory.data()); }
   Floats(std::mt19937& rng, std::int64_t count, float scale) : Floats(count) {
     std::normal_distribution<float> normal(0, scale);
     for (std::int64_t i = 0; i < count; i++) data()[i] = normal(rng);
@@ -149,44 +154,20 @@ void everything(const Case& c) {
   moved.check("update");
 }
 
-// ---- what the sanitizer must find, or not
-
-struct Exchange {
-  const int* from;
-  int* out;
-  bool in_step;
-};
-
-void exchange_kernel(Exchange p) {
-  int* shared = reinterpret_cast<int*>(cuda::ptx::shared_memory());
-  const int me = cuda::ptx::thread(), other = (me + 1) % cuda::kThreads;
-  if (me % 4 == 0) cuda::ptx::copy16(shared + me, p.from + me);
-  cuda::ptx::commit_copies();
-  cuda::ptx::wait_copies<0>();
-  if (p.in_step) cuda::ptx::sync_block();
-  p.out[me] = shared[other];
-}
-
-// Threads read what others have copied, with or without a barrier between.
-void exchange(bool in_step) {
-  const Memory from(cuda::kThreads * sizeof(int));
-  std::vector<int> out(cuda::kThreads);
-  const Exchange parameter{reinterpret_cast<const int*>(from.bytes), out.data(), in_step};
-  cuda::launch("exchange_kernel", exchange_kernel, {1, 1, cuda::kThreads, 4096}, parameter, nullptr);
-}
-
 }  // namespace
 
-// Hopper's tile kernels, of whose copies and products ThreadSanitizer knows nothing.
+// Hopper's tile kernels: a cluster's blocks take a tile each, several in turns, or one with a critic each.
 void tiles() {
-  for (const Precision precision : {Precision::bf16, Precision::tf32, Precision::fp32})
-    everything({{7, 10, 5, 3}, {33, 48}, precision, Norm::pre, Activation::silu, {4, 227 * 1024, true, 2}});
+  constexpr int kShared = 227 * 1024;
+  for (const Precision precision : {Precision::bf16, Precision::tf32, Precision::fp32}) {
+    everything({{7, 10, 5, 3}, {33, 48}, precision, Norm::pre, Activation::silu, {4, kShared, true, 2}});
+    everything({{13, 10, 5, 3}, {33}, precision, Norm::none, Activation::relu, {2, kShared, true, 1}});
+  }
 }
 
 int main(int count, char** arguments) {
   const std::string asked = count > 1 ? arguments[1] : "";
   if (asked == "tiles") return tiles(), 0;
-  if (!asked.empty()) return exchange(asked == "no-race"), 0;
   cuda::emulated.multiprocessors = 1;  // one block, which walks over all tiles
   cuda::Machine small = cuda::emulated, large = cuda::emulated;
   small.shared_bytes = 80 * 1024;
@@ -199,6 +180,7 @@ int main(int count, char** arguments) {
       {{1, 131, 3, 9}, {33}, Precision::bf16, Norm::pre, Activation::gelu, small},
       {{1, 66, 3, 35}, {33, 1}, Precision::fp32, Norm::pre, Activation::mish, large},
       {{5, 10, 5, 3}, {33, 100}, Precision::bf16, Norm::pre, Activation::relu, hopper},  // two teams of two blocks
+      {{5, 10, 5, 3}, {33, 100, 48, 70}, Precision::bf16, Norm::none, Activation::relu, hopper},
   };
   for (const Case& c : cases) everything(c);
   return 0;

@@ -1,21 +1,21 @@
-"""The CUDA engine, emulated, under the sanitizers of the C++ compiler: races of a block, memory out of bounds, addresses that
-a GPU would refuse. tests/cuda_stress.cpp calls every entry point.
+"""The CUDA engine, emulated: accesses that nothing orders (emulator/races.hpp), and what the C++ compiler's sanitizers find,
+memory out of bounds, undefined behaviour, addresses that a GPU would refuse. tests/cuda_stress.cpp calls every entry point.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import emulator
 import pytest
 
-STRESS = emulator.ROOT / "tests/cuda_stress.cpp"
+STRESS, CASES = (emulator.ROOT / "tests" / name for name in ("cuda_stress.cpp", "cuda_races.cpp"))
+FOUND = 66  # exit status of a program with a race
 
 
-def build(folder: Path, options: list[str], besides: dict[str, list[str]]) -> list[str]:
-    """The command that runs tests/cuda_stress.cpp, compiled with `options`, or those of its name in `besides`."""
+def check(folder: Path, options: list[str]) -> None:
+    """Skip where no program can be built with `options`."""
     if emulator.compiler() is None:
         pytest.skip("no C++ compiler was found (set CXX)")
     probe = folder / "probe.cpp"
@@ -24,30 +24,49 @@ def build(folder: Path, options: list[str], besides: dict[str, list[str]]) -> li
         emulator.run([emulator.compiler(), *options, str(probe), "-o", str(folder / "probe")])
     except RuntimeError:
         pytest.skip(f"the C++ compiler does not link {' '.join(options)}")
-    program = emulator.link(
-        folder / "cuda_stress", [*emulator.ENGINE, STRESS], lambda source: besides.get(source.name, options), options
-    )
-    setarch = shutil.which("setarch")  # ThreadSanitizer does not take every layout of memory
-    return [*([setarch, "-R"] if setarch else []), str(program)]
 
 
-def run(command: list[str], *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*command, *arguments], check=False, capture_output=True, text=True)
+def run(*command: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run([str(part) for part in command], check=False, capture_output=True, text=True)
 
 
-def test_no_races_and_no_undefined_behaviour(tmp_path):
-    races = "-DEMULATOR_FIND_RACES"
-    options = ["-fsanitize=thread,undefined", "-fno-sanitize-recover=undefined", races]
-    # what the emulator does behind the threads' backs is nobody's access
-    command = build(tmp_path, options, {"emulator.cpp": [races]})
-    found, missed = run(command, "race"), run(command, "no-race")
-    assert found.returncode == 66 and "data race" in found.stderr, found.stderr
-    assert missed.returncode == 0, missed.stderr
-    done = run(command)
+@pytest.fixture(scope="session")
+def finding_races(once) -> Path:
+    """The folder with the programs of both sources; undefined behaviour ends them, too."""
+    undefined = ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+
+    def options(source: Path) -> list[str]:
+        own = source.name in ("emulator.cpp", "races.cpp")  # what the emulator does is nobody's access
+        return ["-DEMULATOR_FIND_RACES", "-g1", *undefined, *([] if own else ["-fsanitize=thread"])]
+
+    def make(folder: Path) -> None:
+        check(folder, undefined)
+        engine = emulator.compiled(folder, emulator.ENGINE, options)
+        for source in (STRESS, CASES):
+            emulator.link(folder / source.stem, [source], options, [*undefined, *engine])
+
+    return once("races", make)
+
+
+def test_races_are_told_from_what_is_right(finding_races):
+    program = finding_races / CASES.stem
+    cases = run(program).stdout.split()
+    assert len(cases) == 11
+    for case in cases:
+        wrong, right = run(program, case, "wrong"), run(program, case, "right")
+        assert wrong.returncode == FOUND and "race: " in wrong.stderr, case
+        assert right.returncode == 0, f"{case}: {right.stderr}"
+
+
+@pytest.mark.parametrize("part", ["general", "tiles"])
+def test_no_races_and_no_undefined_behaviour(finding_races, part):
+    done = run(finding_races / STRESS.stem, *(["tiles"] if part == "tiles" else []))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_memory_out_of_bounds(tmp_path):
-    command = build(tmp_path, ["-fsanitize=address"], {})
-    for done in (run(command), run(command, "tiles")):
+    options = ["-fsanitize=address"]
+    check(tmp_path, options)
+    program = emulator.link(tmp_path / "cuda_stress", [*emulator.ENGINE, STRESS], lambda source: options, options)
+    for done in (run(program), run(program, "tiles")):
         assert done.returncode == 0, done.stdout + done.stderr

@@ -35,7 +35,6 @@ enum class State { fresh, ready, at_barrier, at_cluster, in_warp, waiting, done 
 
 struct Fiber : Thread {
   State state = State::fresh;
-  void* identity = races::create();
   int barrier = 0;  // where it is at_barrier
   std::function<bool()> may_go_on;  // while waiting
   jmp_buf place;
@@ -46,9 +45,11 @@ struct Fiber : Thread {
 
 // An mbarrier: a phase ends when nothing is pending.
 struct Phases {
-  int arrivals, pending, bytes = 0;
+  const Block* block = nullptr;
+  int arrivals = 0, pending = 0, bytes = 0;
   unsigned ended = 0;  // phases
   char points[2];      // for races.hpp, of phases in turns
+  const void* point() const { return &points[ended % 2]; }
   bool settle() {
     if (pending > 0 || bytes != 0) return false;
     ended++;
@@ -70,8 +71,6 @@ std::vector<Fiber> fibers;
 std::map<void*, Phases> barriers;
 std::deque<Bulk> bulk_copies;  // late ones, under way
 jmp_buf scheduler;
-void* host = nullptr;
-char beginning_of_block, end_of_block;
 int threads = 0, met_cluster = 0;
 Barrier at_cluster;
 const std::function<void()>* kernel = nullptr;
@@ -79,13 +78,13 @@ std::exception_ptr failure;  // of a fiber
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
 
-void touch(const Copy& copy) {
-  races::read(copy.from, kCopy);
-  races::written(copy.to, kCopy);
+void touch(const Copy& copy, const void* code) {
+  races::read(copy.from, kCopy, code);
+  races::written(copy.to, kCopy, code);
 }
 
 void back_to_scheduler() {
-  races::switch_to(host);
+  races::run_as(-1);
   _longjmp(scheduler, 1);
 }
 
@@ -96,21 +95,20 @@ void wait() {
 }
 
 void enter() {
-  races::after(&beginning_of_block);
   try {
     (*kernel)();
   } catch (...) {
     failure = std::current_exception();
   }
-  races::before(&end_of_block);
   self().state = State::done;
+  self().block->done++;
   back_to_scheduler();
 }
 
 void resume(Fiber& fiber) {
   current = &fiber;
   if (_setjmp(scheduler) != 0) return;
-  races::switch_to(fiber.identity);
+  races::run_as(static_cast<int>(&fiber - fibers.data()));
   if (fiber.state == State::fresh) {
     fiber.state = State::ready;
     getcontext(&fiber.beginning);
@@ -126,14 +124,13 @@ void resume(Fiber& fiber) {
 Phases& phases(void* barrier) {
   const auto found = barriers.find(barrier);
   if (found == barriers.end()) throw std::runtime_error("emulator: an mbarrier is used that was not initialised");
+  if (found->second.block->done == threads) throw std::runtime_error("emulator: an mbarrier of a block that has ended");
   return found->second;
 }
 
 // Whether a phase ended with it.
 bool finish(const Bulk& copy) {
-  races::begin_ignoring();
   std::memcpy(copy.to, copy.from ? copy.from : copy.stored.data(), copy.bytes);
-  races::end_ignoring();
   Phases& p = phases(copy.barrier);
   p.bytes -= copy.bytes;
   return p.settle();
@@ -158,6 +155,7 @@ void run_cluster(const std::vector<int>& order) {
   barriers.clear();
   bulk_copies.clear();
   for (Block& block : cluster) {
+    block.done = 0;
     block.arrived.fill(0);
     block.met_warp.assign((threads + kWarp - 1) / kWarp, 0);
     block.of_warp.resize(block.met_warp.size());
@@ -172,7 +170,6 @@ void run_cluster(const std::vector<int>& order) {
       fiber.products_done = 0;
     }
   }
-  races::before(&beginning_of_block);
   for (bool progress = true; progress;) {
     progress = false;
     for (const int i : order) {
@@ -185,7 +182,6 @@ void run_cluster(const std::vector<int>& order) {
     }
     if (!progress) progress = finish_copies();
   }
-  races::after(&end_of_block);
   for (const Fiber& fiber : fibers)
     if (fiber.state != State::done) throw std::runtime_error("emulator: threads wait for each other at different places");
 }
@@ -242,7 +238,7 @@ void start_copy(void* to, const void* from) {
   const std::uintptr_t places = reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from);
   if (places % kCopy) throw std::runtime_error("emulator: cp.async of 16 bytes is not aligned");
   const Copy copy{to, from};
-  touch(copy);
+  touch(copy, __builtin_return_address(0));
   if (!copies_are_late) std::memcpy(to, from, kCopy);
   self().copies.back().push_back(copy);
 }
@@ -251,7 +247,7 @@ void wait_copies(int pending) {
   auto& groups = self().copies;  // the last one is open
   while (static_cast<int>(groups.size()) > pending + 1) {
     for (const Copy& copy : groups.front()) {
-      touch(copy);
+      touch(copy, __builtin_return_address(0));
       if (copies_are_late) std::memcpy(copy.to, copy.from, kCopy);
     }
     groups.erase(groups.begin());
@@ -282,19 +278,23 @@ void pause() {
   wait();
 }
 
-void begin_barrier(void* barrier, int arrivals) { barriers[barrier] = {arrivals, arrivals, 0, 0, {}}; }
+void begin_barrier(void* barrier, int arrivals) {
+  Phases& p = barriers[barrier] = {};
+  p.block = self().block;
+  p.arrivals = p.pending = arrivals;
+}
 
 void expect_bytes(void* barrier, int bytes) { phases(barrier).bytes += bytes; }
 
-void arrive(void* barrier) {
+void arrive(void* barrier, races::Scope scope) {
   Phases& p = phases(barrier);
   if (p.pending == 0) throw std::runtime_error("emulator: more arrivals at an mbarrier than a phase has");
-  races::before(&p.points[p.ended % 2]);
+  races::arrive(p.point(), p.block == self().block, scope);
   p.pending--;
   p.settle();
 }
 
-void wait_for(void* barrier, unsigned parity) {
+void wait_for(void* barrier, unsigned parity, races::Scope scope) {
   // the phase before the current one has the other parity
   const auto ended = [barrier, parity] { return phases(barrier).ended % 2 != parity; };
   while (!ended()) {
@@ -302,10 +302,12 @@ void wait_for(void* barrier, unsigned parity) {
     self().state = State::waiting;
     wait();
   }
-  races::after(&phases(barrier).points[parity]);
+  races::wait(&phases(barrier).points[parity], scope);
 }
 
 void copy_telling(void* to, const void* from, int bytes, void* barrier) {
+  const Phases& p = phases(barrier);
+  races::copied(to, from, bytes, {barrier, p.point(), p.ended}, __builtin_return_address(0));
   const Bulk copy{to, from, bytes, barrier, {}};
   if (copies_are_late)
     bulk_copies.push_back(copy);
@@ -315,17 +317,14 @@ void copy_telling(void* to, const void* from, int bytes, void* barrier) {
 
 void store_telling(void* to, const void* what, int bytes, void* barrier) {
   if (reinterpret_cast<std::uintptr_t>(to) % bytes) throw std::runtime_error("emulator: st.async is not aligned");
-  Phases& p = phases(barrier);
-  races::written(to, bytes);
-  races::before(&p.points[p.ended % 2]);
-  races::begin_ignoring();  // the list of them is the emulator's own
+  const Phases& p = phases(barrier);
+  races::stored(to, bytes, {barrier, p.point(), p.ended}, __builtin_return_address(0));
   Bulk store{to, nullptr, bytes, barrier, {}};
   std::memcpy(store.stored.data(), what, bytes);
   if (copies_are_late)
     bulk_copies.push_back(store);
   else
     finish(store);
-  races::end_ignoring();
 }
 
 void run(const std::function<void()>& what, unsigned width, unsigned height, int count, int shared_bytes,
@@ -334,7 +333,7 @@ void run(const std::function<void()>& what, unsigned width, unsigned height, int
   const std::lock_guard<std::mutex> lock(one_at_a_time);
   if (width % cluster_blocks != 0) throw std::runtime_error("emulator: a grid that is not made of whole clusters");
   kernel = &what;
-  host = races::current();
+  races::begin_launch();
   blocks_x = width;
   threads = count;
   fibers.resize(threads * cluster_blocks);
@@ -358,6 +357,9 @@ void run(const std::function<void()>& what, unsigned width, unsigned height, int
         const auto base = reinterpret_cast<std::uintptr_t>(block.memory.data());
         block.shared = reinterpret_cast<unsigned char*>((base + kAlignment - 1) / kAlignment * kAlignment);
       }
+      std::vector<unsigned char*> memory;
+      for (const Block& block : cluster) memory.push_back(block.shared);
+      races::begin_cluster(static_cast<int>(fibers.size()), memory, shared_bytes);
       run_cluster(order);
       for (const Block& block : cluster)
         for (int i = 0; i < kGuard; i++)

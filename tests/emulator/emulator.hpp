@@ -5,11 +5,10 @@
 // What it can show: results, barriers that are missing (fibers run in an order that a seed decides, so a value that is
 // used too early differs from order to order or is poison), copies and products not waited for (done at the last moment
 // allowed, or at once, by the seed), threads that disagree at a barrier, arrivals and bytes that an mbarrier waits for in
-// vain, and operands of a product that change while a warp of its warpgroup still needs them. Under ThreadSanitizer
-// (races.hpp), for kernels without wgmma and bulk copies, every two accesses of a cluster that no barrier orders, in shared
-// and global memory; under the other sanitizers memory out of bounds and addresses that the device would not take. What it
-// cannot: timing, bank conflicts, races between blocks, missing fences between ordinary accesses and those of copies and
-// products.
+// vain, operands of a product that change while a warp of its warpgroup still needs them, and arrivals at blocks that have
+// ended. With races.hpp, every two accesses that nothing orders, in shared and global memory, copies and products and the
+// fences before them included; under the compiler's sanitizers memory out of bounds and addresses that the device would not
+// take. What it cannot: timing, bank conflicts, registers of a product that are touched too early.
 #pragma once
 
 #include <array>
@@ -22,6 +21,8 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include "races.hpp"
 
 #define __device__
 #define __global__
@@ -48,6 +49,9 @@ struct Product {
   bool half = true;   // of bfloat16, else of tf32
   bool first = false;  // of a sum: adds to nothing
   std::optional<std::array<std::uint32_t, 4>> rows = {};  // this thread's numbers of A, where it is in registers
+  races::View view = {};        // when it was issued
+  bool done = false;
+  std::uint32_t reads = 0;  // for races.hpp
 };
 
 // Where threads meet, for races.hpp. Its points take turns: who comes to the next one may be ahead of who has yet to leave
@@ -60,6 +64,7 @@ struct Barrier {
 struct Block {
   unsigned x, rank;  // in the grid, in its cluster
   unsigned char* shared;
+  int done;  // threads
   std::array<int, kBarriers> arrived;      // at each barrier
   std::array<Barrier, kBarriers> barriers;
   std::vector<Barrier> of_warp;
@@ -100,8 +105,8 @@ void pause();
 // mbarriers, by the address in shared memory
 void begin_barrier(void* barrier, int arrivals);
 void expect_bytes(void* barrier, int bytes);
-void arrive(void* barrier);
-void wait_for(void* barrier, unsigned parity);
+void arrive(void* barrier, races::Scope = races::Scope::block);
+void wait_for(void* barrier, unsigned parity, races::Scope = races::Scope::block);
 // A bulk copy that tells a barrier of its bytes.
 void copy_telling(void* to, const void* from, int bytes, void* barrier);
 // A store of up to 16 bytes, likewise.

@@ -1,55 +1,103 @@
-// What ThreadSanitizer is told, so that it takes every emulated thread for a thread and knows only of the order that the
-// device keeps: barriers of the warp, of the block and of the cluster, and mbarriers. Shuffles, votes and matrix operations
-// order no memory; a copy is at work from its start until it is waited for. Clusters follow each other. Nothing without
-// EMULATOR_FIND_RACES, which goes with -fsanitize=thread for all but emulator.cpp.
+// Which two accesses of a cluster nothing orders. The compiler's -fsanitize=thread reports every load and store, races.cpp
+// takes it from there, in the place of ThreadSanitizer's own run time, which knows neither of the asynchronous proxy nor of
+// what an mbarrier hands on. Nothing without EMULATOR_FIND_RACES, which goes with -fsanitize=thread for all but the emulator's
+// own sources.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace emulator::races {
+
+// How an arrival hands on what its thread has done, and how a wait takes it over. PTX ISA, "Memory Consistency Model": scopes.
+enum class Scope { block, cluster };
+enum class Space { shared, global };
+// Where something completes: a phase of an mbarrier, and what stands for it.
+struct Completion {
+  const void *barrier, *point;
+  unsigned phase;
+};
 
 #ifdef EMULATOR_FIND_RACES
-extern "C" {
-void* __tsan_get_current_fiber();
-void* __tsan_create_fiber(unsigned);
-void __tsan_switch_to_fiber(void*, unsigned);
-void __tsan_acquire(void*);
-void __tsan_release(void*);
-void __tsan_read_range(void*, unsigned long);
-void __tsan_write_range(void*, unsigned long);
-void AnnotateIgnoreReadsBegin(const char*, int);
-void AnnotateIgnoreReadsEnd(const char*, int);
-void AnnotateIgnoreWritesBegin(const char*, int);
-void AnnotateIgnoreWritesEnd(const char*, int);
-}
 
-namespace emulator::races {
-inline void* current() { return __tsan_get_current_fiber(); }
-inline void* create() { return __tsan_create_fiber(0); }
-inline void switch_to(void* thread) { __tsan_switch_to_fiber(thread, 1); }  // 1: which orders nothing
+constexpr bool kFind = true;
+
+using Times = std::shared_ptr<const std::vector<std::uint32_t>>;  // of every agent, up to when it is known
+
+// What a thread knew when it began what goes on without it.
+struct View {
+  int agent = 0;
+  std::uint32_t shown = 0, code = 0;
+  Times written, written_and_shown;
+  // But for what either has done itself, which the other knows least of.
+  bool operator==(const View& other) const {
+    return written == other.written && written_and_shown == other.written_and_shown;
+  }
+};
+
+void begin_launch();
+// Threads are numbered through the cluster. `memory`: the blocks' shared memory, of so many bytes each.
+void begin_cluster(int threads, const std::vector<unsigned char*>& memory, std::size_t bytes);
+void run_as(int thread);  // from here on; -1: the emulator
+// Memory of the device, until it is freed.
+void watch(const void* begin, std::size_t bytes);
+void forget(const void* begin);
+
 // What comes before `before(point)` in one thread comes before what is after `after(point)` in another.
-inline void before(void* point) { __tsan_release(point); }
-inline void after(void* point) { __tsan_acquire(point); }
-inline void read(const void* from, std::size_t bytes) { __tsan_read_range(const_cast<void*>(from), bytes); }
-inline void written(void* to, std::size_t bytes) { __tsan_write_range(to, bytes); }
+void before(const void* point);
+void after(const void* point);
+// The same of an mbarrier, `point` being that of the phase.
+void arrive(const void* point, bool own_block, Scope);
+void wait(const void* point, Scope);
+
+// Accesses of the current thread; of the asynchronous proxy, those that complete in a phase of an mbarrier.
+void read(const void* from, std::size_t bytes, const void* code = __builtin_return_address(0));
+void written(void* to, std::size_t bytes, const void* code = __builtin_return_address(0));
+void copied(void* to, const void* from, std::size_t bytes, const Completion&, const void* code);
+void stored(void* to, std::size_t bytes, const Completion&, const void* code);
+// fence.proxy.async
+void show(Space);
+
+// What a warp's product reads, from when its lanes issued it until one of them has waited for it.
+View view();
+std::uint32_t begin_product();
+void read_by_product(const void* from, std::size_t bytes, std::uint32_t product, const View& lane);
+void end_product(std::uint32_t product);
+
 // What the emulator itself does on behalf of other threads.
-inline void begin_ignoring() {
-  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
-  AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
-}
-inline void end_ignoring() {
-  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
-  AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
-}
-}  // namespace emulator::races
+void begin_ignoring();
+void end_ignoring();
+
 #else
-namespace emulator::races {
-inline void* current() { return nullptr; }
-inline void* create() { return nullptr; }
-inline void switch_to(void*) {}
-inline void before(void*) {}
-inline void after(void*) {}
-inline void read(const void*, std::size_t) {}
-inline void written(void*, std::size_t) {}
+
+constexpr bool kFind = false;
+
+struct View {
+  bool operator==(const View&) const { return true; }
+};
+inline void begin_launch() {}
+inline void begin_cluster(int, const std::vector<unsigned char*>&, std::size_t) {}
+inline void run_as(int) {}
+inline void watch(const void*, std::size_t) {}
+inline void forget(const void*) {}
+inline void before(const void*) {}
+inline void after(const void*) {}
+inline void arrive(const void*, bool, Scope) {}
+inline void wait(const void*, Scope) {}
+inline void read(const void*, std::size_t, const void* = nullptr) {}
+inline void written(void*, std::size_t, const void* = nullptr) {}
+inline void copied(void*, const void*, std::size_t, const Completion&, const void*) {}
+inline void stored(void*, std::size_t, const Completion&, const void*) {}
+inline void show(Space) {}
+inline View view() { return {}; }
+inline std::uint32_t begin_product() { return 0; }
+inline void read_by_product(const void*, std::size_t, std::uint32_t, const View&) {}
+inline void end_product(std::uint32_t) {}
 inline void begin_ignoring() {}
 inline void end_ignoring() {}
-}  // namespace emulator::races
+
 #endif
+
+}  // namespace emulator::races

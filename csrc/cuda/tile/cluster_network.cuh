@@ -168,6 +168,7 @@ class ClusterNetwork {
 
   // Sums of this block's columns to all blocks of the team: the threads of a row take a block each.
   __device__ void send_sums(float a, float b) const {
+    ptx::sync_warp();  // what all threads of a row have read of the area is read
     if (unit < p.team)
       sums.send(row_sums + row * kMostTeam + rank, {{ptx::as_bits(a), ptx::as_bits(b)}}, first_of_team + unit);
   }

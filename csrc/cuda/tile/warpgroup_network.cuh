@@ -201,6 +201,7 @@ class WarpgroupNetwork {
         for (int i = 0; i < kGroup / 2; i++) sum[group * kGroup / 2 + i] += term[i];
       }
       ptx::show_to_products();  // what was read of the rows is read before a tape is copied there
+      ptx::sync_warp();
       Weights::release(mate, at);
     }
   }

@@ -24,8 +24,12 @@ inline void arrive_expecting(Barrier* barrier, int bytes) {
 }
 using Remote = Barrier*;
 inline void arrive_at(Remote barriers, int which) { emulator::arrive(barriers + which); }
-inline void arrive_releasing(Barrier* barrier, unsigned rank) { emulator::arrive(in_block(barrier, rank)); }
-inline void wait_acquiring(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
+inline void arrive_releasing(Barrier* barrier, unsigned rank) {
+  emulator::arrive(in_block(barrier, rank), emulator::races::Scope::cluster);
+}
+inline void wait_acquiring(Barrier* barrier, unsigned parity) {
+  emulator::wait_for(barrier, parity, emulator::races::Scope::cluster);
+}
 inline void arrive(Barrier* barrier) { emulator::arrive(barrier); }
 inline void wait_for(Barrier* barrier, unsigned parity) { emulator::wait_for(barrier, parity); }
 

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "../races.hpp"
 #include "async.cuh"
 #include "thread.cuh"
 

@@ -20,34 +20,58 @@ inline std::uint32_t shared_address(const void* shared) {
          static_cast<std::uint32_t>(static_cast<const unsigned char*>(shared) - emulator::current->block->shared);
 }
 
-// `rows` rows of a K-major operand: 16 numbers of bfloat16 each, or 8 of tf32.
-inline std::vector<double> numbers_of(std::uint64_t descriptor, int rows, bool half) {
+// Of a K-major operand, f(address) of 16-byte unit `unit`, of two, of every row.
+template <class F>
+void for_units(std::uint64_t descriptor, int rows, F f) {
   const auto field = [&](int from, int bits) { return descriptor >> from & ((std::uint64_t{1} << bits) - 1); };
   const std::uint64_t start = field(0, 14) << 4, stride = field(32, 14) << 4;
   if (field(49, 3) != 0) throw std::runtime_error("emulator: a descriptor with a base offset");
   const int mode = static_cast<int>(field(62, 2));
   if (mode == 0) throw std::runtime_error("emulator: operands without swizzle are not emulated");
   const int width = mode == 1 ? 128 : mode == 2 ? 64 : 32;  // bytes of a row
-  const unsigned char* shared = emulator::current->block->shared;
+  for (int row = 0; row < rows; row++)
+    for (int unit = 0; unit < 2; unit++) {
+      std::uint64_t address = start + row / 8 * stride + row % 8 * width + unit * 16;
+      // unit number ^ number of the 128-byte line, as many bits as a row has units for
+      address ^= (address >> 7 & (width / 16 - 1)) << 4;
+      f(emulator::current->block->shared + (address - kSharedBase));
+    }
+}
+
+// `rows` rows of it: 16 numbers of bfloat16 each, or 8 of tf32.
+inline std::vector<double> numbers_of(std::uint64_t descriptor, int rows, bool half) {
   const int bytes = half ? 2 : 4;
   std::vector<double> numbers;
   numbers.reserve(rows * 32 / bytes);
-  for (int row = 0; row < rows; row++)
-    for (int k = 0; k < 32; k += bytes) {
-      std::uint64_t address = start + row / 8 * stride + row % 8 * width + k;
-      // rows of 16-byte units: unit number ^ number of the 128-byte line, as many bits as a row has units for
-      address ^= (address >> 7 & (width / 16 - 1)) << 4;
+  for_units(descriptor, rows, [&](const unsigned char* unit) {
+    for (int at = 0; at < 16; at += bytes) {
       std::uint32_t bits = 0;
-      std::memcpy(&bits, shared + (address - kSharedBase), bytes);
+      std::memcpy(&bits, unit + at, bytes);
       numbers.push_back(as_float(half ? bits << 16 : bits & ~0x1fffu));
     }
+  });
   return numbers;
+}
+
+// For races.hpp: what a warp reads, by what each of its lanes knew.
+inline void note_reads(emulator::Product* const (&of)[32]) {
+  if (!emulator::races::kFind) return;
+  const emulator::Product& first = *of[0];
+  const std::uint32_t reads = emulator::races::begin_product();
+  for (int lane = 0; lane < 32; lane++) {
+    emulator::Product* const product = of[lane];
+    product->reads = reads;
+    if (lane > 0 && product->view == of[lane - 1]->view) continue;
+    const auto note = [&](const unsigned char* unit) { emulator::races::read_by_product(unit, 16, reads, product->view); };
+    if (!first.rows) for_units(first.a, 64, note);
+    for_units(first.b, first.columns, note);
+  }
 }
 
 // A warp's 16 rows of a product. Every warp must find the operands as the first one did: which of their rows a warp reads is
 // not said anywhere, so none may change before all four are done.
 template <int Depth>
-inline void multiply_now(const emulator::Product* const (&of)[32]) {
+inline void multiply_now(emulator::Product* const (&of)[32]) {
   const emulator::Product& first = *of[0];
   const int columns = first.columns, warp = emulator::current->index / 32 % 4;
   const std::vector<double> a = first.rows ? std::vector<double>() : numbers_of(first.a, 64, first.half);
@@ -80,13 +104,14 @@ inline void multiply_now(const emulator::Product* const (&of)[32]) {
 }
 
 // The lanes of a warp bring theirs.
-inline void multiply_together(const emulator::Product& mine) {
-  emulator::Product product = mine;
-  emulator::meet(&product, [](void* const* all) {
-    const emulator::Product* each[32];
-    for (int lane = 0; lane < 32; lane++) each[lane] = static_cast<const emulator::Product*>(all[lane]);
+inline void multiply_together(emulator::Product& mine) {
+  emulator::meet(&mine, [](void* const* all) {
+    emulator::Product* each[32];
+    for (int lane = 0; lane < 32; lane++) each[lane] = static_cast<emulator::Product*>(all[lane]);
+    note_reads(each);
     each[0]->half ? multiply_now<16>(each) : multiply_now<8>(each);
   });
+  mine.done = true;
   emulator::current->products_done++;
 }
 
@@ -94,15 +119,18 @@ inline std::uint32_t operand(const void* shared) { return wgmma_descriptor_low(s
 inline void begin_products() {}
 template <int Count>
 inline void hold(float (&)[Count]) {}
-inline void show_to_products() {}
-inline void show_to_copies() {}
+inline void show_to_products() { emulator::races::show(emulator::races::Space::shared); }
+inline void show_to_copies() { emulator::races::show(emulator::races::Space::global); }
 inline void commit_products() { emulator::current->products.emplace_back(); }
 template <int Pending>
 inline void wait_products() {
   auto& groups = emulator::current->products;  // the last one is open
   while (groups.size() > Pending + 1) {
     if (!groups.front().empty()) emulator::pause();
-    for (const emulator::Product& product : groups.front()) multiply_together(product);
+    for (emulator::Product& product : groups.front()) {
+      if (!product.done) multiply_together(product);
+      emulator::races::end_product(product.reads);
+    }
     groups.erase(groups.begin());
   }
 }
@@ -113,11 +141,10 @@ template <int Count>
 inline void give_registers() {}
 
 // At once or when it is waited for.
-inline void issue(const emulator::Product& mine) {
-  if (emulator::products_are_late)
-    emulator::current->products.back().push_back(mine);
-  else
-    multiply_together(mine);
+inline void issue(emulator::Product mine) {
+  mine.view = emulator::races::view();
+  if (!emulator::products_are_late) multiply_together(mine);
+  emulator::current->products.back().push_back(mine);
 }
 inline std::uint64_t whole(std::uint64_t low) { return std::uint64_t{kDescriptorHigh} << 32 | low; }
 
