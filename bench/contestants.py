@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from children import reap
-from peers import MODULES, Absent
+from peers import MODULES, ON_GPU_ALONE, Absent
 
 WORKER = Path(__file__).with_name("worker.py")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -36,7 +37,11 @@ class Contestant:
 def contestants_of(device: str, precision: str) -> list[Contestant]:
     """Ours first. On a CPU, JAX stays in fp32 where the others take bf16: XLA's bf16 is slower there."""
     jax = "fp32" if device == "cpu" else precision
-    return [Contestant(name, jax if name.startswith("jax") else precision) for name in MODULES]
+    return [
+        Contestant(name, jax if name.startswith("jax") else precision)
+        for name in MODULES
+        if device != "cpu" or name not in ON_GPU_ALONE
+    ]
 
 
 def machine_cpu_seconds() -> float:
@@ -59,6 +64,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=os.environ | environment,
+            start_new_session=True,  # so that the compilers it starts end with it
         )
 
     def ask(self, command: str, argument: Any = None, patience: float | None = None) -> Any:
@@ -70,7 +76,7 @@ class Process:
             pickle.dump((command, argument), self._process.stdin)
             self._process.stdin.flush()
             if not select.select([self._process.stdout], [], [], patience)[0]:
-                self._process.kill()
+                self._kill()
                 raise Silent(f"{self.contestant}, {command}: no answer within {patience:.0f} s")
             status, result = pickle.load(self._process.stdout)
         except (EOFError, OSError):
@@ -94,10 +100,14 @@ class Process:
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self._kill()
             reap(self._process)
         self._process.stdout.close()
         self._log.close()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _tail(self) -> str:
         self._log.seek(0)

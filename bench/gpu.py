@@ -38,16 +38,18 @@ sys.path[:] = [str(HERE), *elsewhere, str(ROOT)]
 import gpu_times
 from children import Stopped, records
 from contestants import Absent, Contestant, Process
-from machine import describe_machine, slug
+from machine import describe_machine, slug, versions
 
 import vgf_kernels
 
 # Parts of the time, in order: ten minutes of thirty for the checks, and so on.
-SHARES = {"checks": 10 / 30, "limits": 1 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
+SHARES = {"limits": 1 / 30, "checks": 10 / 30, "times": 14 / 30, "sanitizer": 5 / 30}
 # Seconds that a check may take: its process's start, the reference, and Triton's compilation.
-SILENCE = {"cuda": 60, "triton": 180, "cpu": 60}
+SILENCE = {"cuda": 120, "triton": 180, "cpu": 60}
+LEAST = 60  # seconds for the limits, whatever their share: all shares of a rate hang on them
 MOST_ENDS = 8  # of the process of an engine's checks in one precision
-DEFAULTS = {"VGF_TRITON_AUTOTUNE": "0"}  # what is right does not hang on tuning, which takes long
+# What is right does not hang on tuning, which takes long; and the references of several checks run at once.
+DEFAULTS = {"VGF_TRITON_AUTOTUNE": "0", "OPENBLAS_NUM_THREADS": "2"}
 TOOLS = ("memcheck", "racecheck", "synccheck")
 
 
@@ -68,6 +70,7 @@ class Session:
             "device": device,
             "engines": {name: str(engine) for name, engine in engines.items()},
             "machine": describe_machine(),
+            "versions": versions("torch", "triton", "jax", "jaxlib"),
             "parts": {},
             "limits": {},
             "checks": [],
@@ -100,7 +103,7 @@ class Session:
     def limits(self, deadline: float) -> None:
         process = Process(Contestant("torch", "fp32"), self.options.device)
         try:
-            self.record["limits"] = process.ask("limits", patience=max(1, deadline - time.monotonic()))
+            self.record["limits"] = process.ask("limits", patience=max(LEAST, deadline - time.monotonic()))
         except Absent as reason:
             raise RuntimeError(str(reason)) from None
         finally:
@@ -133,6 +136,9 @@ class Session:
                 with self._writing:
                     self.record["parts"][name] = {"state": "time was up", "checked": skip}
                 return None
+            if stopped and "passed" in check and skip == ends == 0:  # of the process's start, once
+                ends = 1
+                continue
             if stopped and "passed" in check:
                 return f"{engine} in {precision}: {stopped}"
             if stopped:
@@ -191,6 +197,8 @@ class Session:
         tools = [s for s in self.record["sanitizer"] if not s["passed"]]
         parts = self.record["parts"]
         undone = [{"part": n, **parts[n]} for n in ("limits", "checks", "times") if parts[n]["state"] != "done"]
+        if not any("hot" in t for t in self.record["times"]):
+            undone.append({"part": "times", "state": "nothing was timed"})
         return [" ".join(str(v) for v in found.values()) for found in (*checks, *times, *tools, *undone)]
 
 

@@ -6,6 +6,7 @@ verified and timed.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import statistics
@@ -25,7 +26,9 @@ KINDS = ("cold", "hot", "graph")
 LONGEST = {"load": 240, "turn": 60, "train": 60, "graph": 60}
 CUDA_LOAD = 90
 LOADING = 0.6  # of the time that is left: who is not ready then is left out, so that the others are timed
-PEERS = ("torch", "torch.compile", "jax", "jax-unrolled")
+AT_ONCE = ("torch", "vgf cuda", "vgf cpu")  # who compiles nothing
+LAST = ("torch.compile",)  # who takes longest to compile
+PEERS = ("torch", "torch.compile-graphs", "jax", "jax-unrolled", "torch.compile")
 # As many particles in states of 1,000 and of 10: what the second takes less is the pairwise part's.
 PAIRS = [
     Case("flow-N1000", "flow", states=256, batch=256, flow_steps=1, particles=1000),
@@ -74,41 +77,58 @@ def run(
 
     Contestants compile at once and are then timed alone. Whoever has not answered once is not asked again in that precision.
     """
-    silent = set()
+    silent: dict = {}  # a contestant and precision: the command that it did not answer
     for jobs in _groups(_jobs(engines, precisions, quick)):
-        if time.monotonic() > deadline:
-            for job in jobs:
-                about = {"case": job.case.name, "precision": job.precision, "contestant": "all"}
-                yield about | {"absent": "time was up"}
-            continue
-        asked = [(job, entry) for job in jobs for entry in job.entries if (entry, job.precision) not in silent]
-        now = time.monotonic()
-        until = now + LOADING * (deadline - now)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            loaded = list(pool.map(lambda pair: _load(*pair, device, until), asked))
-        try:
-            yield from _time_all(jobs, loaded, silent, limits, deadline)
-        finally:
-            for one in loaded:
-                one.process.close()
+        for asked in _waves(jobs):
+            yield from _wave(asked, silent, device, limits, deadline)
 
 
-def _time_all(jobs: list[Job], loaded: list[Loaded], silent: set, limits: dict, deadline: float) -> Iterator[dict]:
-    """The records of jobs whose contestants have loaded; adds to `silent` who does not answer."""
-    ready = {(one.job.case.name, one.entry): one for one in loaded}
-    for job in jobs:
-        data = make_data(job.case)
-        truth = evaluate(job.case, data, np.float64)
-        plain = float32_error(job.case, data, truth, ORDERS if job.precision == "fp32" else 1)
-        for entry in job.entries:
+def _waves(jobs: list[Job]) -> Iterator[list[tuple[Job, Entry]]]:
+    """Who loads beside each other: first who compiles nothing, so that these times are there whatever compiling takes, and who
+    tunes longest last; of a large case each alone, since what its call needs stays its process's."""
+    pairs = [(job, entry) for job in jobs for entry in job.entries]
+    if jobs[0].case.large:
+        yield from ([pair] for pair in pairs)
+        return
+    turn = {name: 0 for name in AT_ONCE} | {name: 2 for name in LAST}
+    for now in range(3):
+        yield [(job, entry) for job, entry in pairs if turn.get(str(entry), 1) == now]
+
+
+def _wave(asked: list, silent: dict, device: str, limits: dict, deadline: float) -> Iterator[dict]:
+    """Load, then time; adds to `silent` who does not answer."""
+    now = time.monotonic()
+    until = now + LOADING * (deadline - now)
+    loaded: dict = {}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        if now < deadline:
+            for job, entry in asked:
+                if (entry, job.precision) not in silent:
+                    loaded[job.case.name, entry] = pool.submit(_load, job, entry, device, until)
+            for job in {id(job): job for job, _ in asked}.values():  # in the meantime
+                _truth(job.case, job.precision)
+    try:
+        for job, entry in asked:
             about = {"case": job.case.name, "contestant": str(entry), "precision": job.precision}
-            if (entry, job.precision) in silent:
-                yield about | {"absent": "it did not answer before"}
+            one = loaded.get((job.case.name, entry))
+            if one is None or silent.get((entry, job.precision), "load") != "load":
+                why = "it did not answer before" if (entry, job.precision) in silent else "time was up"
+                yield about | {"absent": why}
                 continue
-            result = _time(ready[job.case.name, entry], truth, plain, limits, deadline)
+            result = _time(one.result(), *_truth(job.case, job.precision), limits, deadline)
             if "silent" in result:
-                silent.add((entry, job.precision))
+                silent[entry, job.precision] = result["silent"]
             yield about | result
+    finally:
+        for one in loaded.values():
+            one.result().process.close()
+
+
+@functools.lru_cache(maxsize=8)
+def _truth(case: Case, precision: str) -> tuple[np.ndarray, Error]:
+    data = make_data(case)
+    truth = evaluate(case, data, np.float64)
+    return truth, float32_error(case, data, truth, ORDERS if precision == "fp32" else 1)
 
 
 def _groups(jobs: list[Job]) -> Iterator[list[Job]]:
@@ -130,7 +150,7 @@ def _jobs(engines: list[str], precisions: list[str], quick: bool) -> list[Job]:
     """What decides in every precision, then the rest; in each, the large ones last."""
     ours = [Entry("vgf", engine) for engine in engines]
     # eager torch first: its error is the bar
-    everyone = [Entry("torch"), *ours, *map(Entry, PEERS[1:])]
+    everyone = [Entry("torch"), *ours, *map(Entry, PEERS[1:]), *([Entry("vgf-jax")] if "cuda" in engines else [])]
     if quick:
         small = [replace(case, states=16, batch=16) for case in CASES if not case.large][:2]
         return [Job(case, precision, [Entry("torch"), *ours]) for precision in precisions for case in small]

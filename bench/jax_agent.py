@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -24,6 +26,8 @@ from alternate import PAUSE, ratios
 from cases import ACTIONS, OBS
 from machine import describe_machine, slug
 from report import RESULTS
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the contestants' processes share a GPU
 
 EXAMPLES = Path(__file__).parents[1] / "python" / "examples"
 BATCH, UPDATES = 256, 3  # states of an update; updates before the parameters are compared
@@ -96,26 +100,26 @@ def serve(pipe, contestant: Contestant, options: dict) -> None:
         pipe.send(statistics.median(seconds))
 
 
-def measure(options: dict, rounds: int) -> dict[str, dict[Contestant, list[float]]]:
-    """Seconds by row and contestant, one for each round."""
+def measure(options: dict, rounds: int) -> Iterator[tuple[str, dict[Contestant, list[float]]]]:
+    """Every row as soon as it is measured: seconds by contestant, one for each round."""
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for contestant in CONTESTANTS:
         pipes[contestant], theirs = context.Pipe()
         context.Process(target=serve, args=(theirs, contestant, options), daemon=True).start()
+        theirs.close()  # so that recv ends where the process does
     check({contestant: pipe.recv() for contestant, pipe in pipes.items()})
     offered = {contestant: pipe.recv() for contestant, pipe in pipes.items()}
-    times: dict[str, dict[Contestant, list[float]]] = {}
     for row in CALLS:
-        times[row] = {contestant: [] for contestant, rows in offered.items() if row in rows}
+        times: dict[Contestant, list[float]] = {contestant: [] for contestant, rows in offered.items() if row in rows}
         for _ in range(rounds):
-            for contestant, seconds in times[row].items():
+            for contestant, seconds in times.items():
                 time.sleep(PAUSE)
                 pipes[contestant].send(row)
                 seconds.append(pipes[contestant].recv())
+        yield row, times
     for pipe in pipes.values():
         pipe.send(None)
-    return times
 
 
 def check(trained: dict[Contestant, list[np.ndarray]]) -> None:
@@ -127,19 +131,18 @@ def check(trained: dict[Contestant, list[np.ndarray]]) -> None:
         assert apart <= APART[contestant.precision], f"{contestant}: {apart:.1e} of the way from plain JAX"
 
 
-def lines(times: dict[str, dict[Contestant, list[float]]]):
-    """Median milliseconds, and how many times as long plain JAX takes, with quartiles."""
-    for row, by_contestant in times.items():
-        plain = times[row.partition(",")[0]].get(CONTESTANTS[0])
-        for contestant, seconds in by_contestant.items():
-            line = f"{row:<16} {contestant!s:<12} {1e3 * statistics.median(seconds):8.2f} ms"
-            if plain and plain is not seconds:
-                ratio = ratios(seconds, plain)
-                line += f"   plain takes {ratio['median']:.2f}x [{ratio['low']:.2f} {ratio['high']:.2f}]"
-            yield line
+def lines(row: str, times: dict[str, dict[Contestant, list[float]]]) -> Iterator[str]:
+    """Of a row: median milliseconds, and how many times as long plain JAX takes, with quartiles."""
+    plain = times[row.partition(",")[0]].get(CONTESTANTS[0])
+    for contestant, seconds in times[row].items():
+        line = f"{row:<16} {contestant!s:<12} {1e3 * statistics.median(seconds):8.2f} ms"
+        if plain and plain is not seconds:
+            ratio = ratios(seconds, plain)
+            line += f"   plain takes {ratio['median']:.2f}x [{ratio['low']:.2f} {ratio['high']:.2f}]"
+        yield line
 
 
-def save(options: dict, times: dict[str, dict[Contestant, list[float]]]) -> Path:
+def save(folder: Path, options: dict, times: dict[str, dict[Contestant, list[float]]]) -> Path:
     import jax
 
     import vgf_kernels
@@ -160,7 +163,8 @@ def save(options: dict, times: dict[str, dict[Contestant, list[float]]]) -> Path
         f"k{options['euler_steps']}-l{options['flow_steps']}{'-amortized' if options['amortized'] else ''}"
     )
     name = slug(f"{machine['cpu']} {machine['usable_cores']} cores")
-    path = RESULTS / f"{now:%Y-%m-%d}-{name}-jax-agent-{steps}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{now:%Y-%m-%d}-{name}-jax-agent-{steps}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
     return path
 
@@ -174,14 +178,19 @@ def main() -> None:
     parser.add_argument("--amortized", action="store_true", help="along a learned score")
     parser.add_argument("--rounds", type=int, default=12, help="turns of every contestant")
     parser.add_argument(
-        "--save-results", action="store_true", help="write bench/results/<date>-<machine>-...json"
-    )
+        "--save-results", nargs="?", type=Path, const=RESULTS, metavar="FOLDER",
+        help="write <date>-<machine>-...json there, without FOLDER in bench/results",
+    )  # fmt: skip
     arguments = vars(parser.parse_args())
-    rounds, saving = arguments.pop("rounds"), arguments.pop("save_results")
-    times = measure(arguments, rounds)
-    print(*lines(times), sep="\n")
-    if saving:
-        print("written:", save(arguments, times))
+    rounds, folder = arguments.pop("rounds"), arguments.pop("save_results")
+    times = {}
+    for row, measured in measure(arguments, rounds):
+        times[row] = measured
+        print(*lines(row, times), sep="\n", flush=True)
+        if folder:  # of what is there, should the rest not come
+            path = save(folder, arguments, times)
+    if folder:
+        print("written:", path)
 
 
 if __name__ == "__main__":

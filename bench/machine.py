@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -28,6 +30,15 @@ def describe_machine() -> dict:
         "commit": _commit(),
         "settings": {k: v for k, v in os.environ.items() if re.match(r"(VGF|OMP|MKL|KMP|XLA)_", k)},
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def slug(text: str) -> str:

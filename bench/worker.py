@@ -12,6 +12,7 @@ import gc
 import importlib
 import os
 import pickle
+import statistics
 import sys
 import time
 import traceback
@@ -20,6 +21,8 @@ import numpy as np
 from cases import Case, make_data
 from memory import peak_growth
 from peers import MODULES, Absent
+
+TRAINS = 5
 
 
 class Worker:
@@ -61,8 +64,8 @@ class Worker:
         return {"inputs": inputs, "outputs": data.arrays["particles"].nbytes, "growth": growth}
 
     def turn(self, count: int) -> list[float]:
-        """Seconds of each of `count` calls. An untimed one goes first, unless a call takes seconds anyway."""
-        if not self.case.large:
+        """Seconds of each of `count` calls. An untimed one goes first, unless a call takes seconds: of a large case on a CPU."""
+        if not (self.case.large and self.device == "cpu"):
             self.peer.wait(self.calls[0]())
         seconds = []
         for i in range(count):
@@ -84,12 +87,16 @@ class Worker:
         return self._train(self.peer.capture(self.calls[0]), count)
 
     def _train(self, call, count: int) -> float:
+        """The median of several trains; of a large case, whose calls take long, of one."""
         self.peer.wait(call())
-        start = time.perf_counter()
-        for _ in range(count):
-            output = call()
-        self.peer.wait(output)
-        return (time.perf_counter() - start) / count
+        trains = []
+        for _ in range(1 if self.case.large else TRAINS):
+            start = time.perf_counter()
+            for _ in range(count):
+                output = call()
+            self.peer.wait(output)
+            trains.append((time.perf_counter() - start) / count)
+        return statistics.median(trains)
 
     def drop(self, _) -> None:
         """Forget the case."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 # Before NumPy is imported: its threads and the engine's would slow each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-if "PYTEST_XDIST_WORKER" in os.environ:  # threads and a GPU are shared with the other workers
+if "PYTEST_XDIST_WORKER" in os.environ:  # CPUs are shared with the other workers
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch lives on the same GPU
 MOST_WORKERS = 8  # of 1 to 2 GB of memory each
 
 import pytest

@@ -222,3 +222,41 @@ def test_a_contestant_that_does_not_answer_is_killed(bench):
             process.ask("describe", patience=0.01)
     finally:
         process.close()
+
+
+def test_who_compiles_nothing_is_timed_first_and_large_cases_alone(bench):
+    times = bench("gpu_times")
+    jobs = times._jobs(["cuda", "triton"], ["bf16"], quick=False)
+    small, large = (next(group for group in times._groups(jobs) if group[0].case.large == is_large) for is_large in (False, True))
+    names = [{str(entry) for _, entry in wave} for wave in times._waves(small)]
+    assert names == [
+        {"torch", "vgf cuda"},
+        {"vgf triton", "torch.compile-graphs", "jax", "jax-unrolled", "vgf-jax"},
+        {"torch.compile"},
+    ]
+    assert sum(map(len, times._waves(small))) == sum(len(job.entries) for job in small)
+    alone = list(times._waves(large))
+    assert [len(wave) for wave in alone] == [1] * len(large[0].entries) and alone[0][0][1] == times.Entry("torch")
+
+
+def test_a_silent_load_takes_no_other_result_with_it(bench, monkeypatch):
+    times = bench("gpu_times")
+    first, second = times._jobs(["cpu"], ["fp32"], quick=True)
+    entry = times.Entry("vgf", "cpu")
+
+    class Process:
+        def close(self):
+            pass
+
+    def load(job, entry, device, until):
+        silent = {"silent": "load", "absent": "no answer"} if job is first else {}
+        return times.Loaded(job, entry, Process(), None if silent else np.zeros(1), silent)
+
+    monkeypatch.setattr(times, "_load", load)
+    monkeypatch.setattr(times, "_truth", lambda case, precision: (None, None))
+    monkeypatch.setattr(times, "_time", lambda one, *rest: one.record or {"hot": 1.0})
+    silent = {}
+    got = list(times._wave([(first, entry), (second, entry)], silent, "cpu", {}, time.monotonic() + 60))
+    assert "absent" in got[0] and got[1]["hot"] == 1.0
+    (later,) = times._wave([(second, entry)], silent, "cpu", {}, time.monotonic() + 60)
+    assert later["absent"] == "it did not answer before"

@@ -13,9 +13,11 @@ MODULES = {
     "vgf-jax": "vgf_jax_peer",
     "torch": "torch_peer",
     "torch.compile": "torch_peer",
+    "torch.compile-graphs": "torch_peer",
     "jax": "jax_peer",
     "jax-unrolled": "jax_peer",
 }  # contestant -> the module of its Peer
+ON_GPU_ALONE = ("torch.compile-graphs",)
 
 EVICT_BYTES = 512 << 20  # several times the L2 cache of any current GPU
 

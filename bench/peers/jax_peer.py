@@ -16,9 +16,11 @@ from cases import ALPHA, CLIP, DISCOUNT, LEARNING_RATE, NORM_EPS, Case, Data, La
 
 from . import EVICT_BYTES, Absent
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the other contestants live on the same GPU
+# The other contestants live on the same GPU; read when JAX first looks for devices.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")  # the most it may take, of what is asked for
 
-import jax  # reads the variable above when it is imported
+import jax
 import jax.numpy as jnp
 
 # ---- the algorithm. Networks are lists of layers; a critic ensemble has a leading axis E on every array.
@@ -28,10 +30,12 @@ def mlp(layers, x, activation=jax.nn.relu):
     for i, layer in enumerate(layers):
         x = x @ layer["W"] + layer["b"]
         if "scale" in layer:
-            mean = x.mean(axis=-1, keepdims=True)
-            squares = (x * x).mean(axis=-1, keepdims=True)
-            variance = jnp.maximum(squares - mean * mean, 0)  # as flax's LayerNorm
-            x = (x - mean) * (jax.lax.rsqrt(variance + NORM_EPS) * layer["scale"]) + layer["bias"]
+            y = x.astype(jnp.float32)  # as flax's LayerNorm, whatever the precision
+            mean = y.mean(axis=-1, keepdims=True)
+            squares = (y * y).mean(axis=-1, keepdims=True)
+            variance = jnp.maximum(squares - mean * mean, 0)
+            y = (y - mean) * (jax.lax.rsqrt(variance + NORM_EPS) * layer["scale"]) + layer["bias"]
+            x = y.astype(x.dtype)
         if i + 1 < len(layers):
             x = activation(x)
     return x

@@ -166,11 +166,16 @@ class TorchDevice:
 class Peer(TorchDevice):
     def __init__(self, name: str, device: str, precision: str) -> None:
         super().__init__(device, precision)
-        self.compile = name == "torch.compile"
+        if name == "torch":
+            self.mode = None
+        elif name == "torch.compile-graphs":
+            self.mode = "reduce-overhead"  # CUDA graphs, without what max-autotune takes to compile
+        else:
+            self.mode = "max-autotune" if device == "cuda" else "default"  # no faster on a CPU
 
     def capture(self, call):
-        if self.compile:
-            raise Absent("mode max-autotune captures graphs itself")
+        if self.mode:
+            raise Absent(f"mode {self.mode} captures graphs itself")
         return super().capture(call)
 
     def prepare(self, case: Case, data: Data, slices: list[slice]) -> list:
@@ -189,9 +194,8 @@ class Peer(TorchDevice):
                 return act(critics, policy, a["obs"], a["noise"], *steps)
             return td_target(critics, targets, policy, a["obs"], a["noise"], a["reward"], a["mask"], *steps)
 
-        if self.compile:
+        if self.mode:
             torch.compiler.reset()
-            mode = "max-autotune" if self.device == "cuda" else "default"  # no faster on a CPU
-            run = torch.compile(run, fullgraph=True, dynamic=False, mode=mode)
+            run = torch.compile(run, fullgraph=True, dynamic=False, mode=self.mode)
         inputs = [self.tensors(data, states) for states in slices]
         return [lambda a=a: run(a) for a in inputs]
