@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cfenv>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <limits>
@@ -37,25 +38,94 @@ bool crowded(int threads) {
   return threads > cpus;
 }
 
+// The CPU of this thread; -1: not known.
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Where a worker may run. The system likes to wake a thread on the CPU of the one that wakes it, and moves it only after
+// milliseconds, while both wait for each other.
+class Home {
+ public:
+  Home() {
+#if defined(__linux__)
+    known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
+#endif
+  }
+  // Off the caller's CPU, from now on, where this thread is on it and may be elsewhere.
+  void leave(int cpu) const {
+#if defined(__linux__)
+    if (!known_ || cpu < 0 || current_cpu() != cpu) return;
+    cpu_set_t others = allowed_;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+#else
+    (void)cpu;
+#endif
+  }
+
+ private:
+#if defined(__linux__)
+  cpu_set_t allowed_;
+  bool known_;
+#endif
+};
+
+using Clock = std::chrono::steady_clock;
+
 // Spins for some microseconds, unless there are more threads than CPUs, then gives the core away at every look: the other
-// may be waiting for it.
+// may be waiting for it. How long that took; a moment counts as nothing.
 template <class Done>
-void spin_until(int threads, Done done) {
+Clock::duration spin_until(int threads, Done done) {
+  constexpr int moment = 64;
   const int spins = crowded(threads) ? 0 : 4096;
+  Clock::time_point start;
   for (int i = 0; !done(); i++) {
+    if (i == moment) start = Clock::now();
     if (i < spins)
       pause();
     else
       std::this_thread::yield();
+    if (i >= moment && done()) return Clock::now() - start;
   }
+  return {};
 }
+
+// Whether teams are worth while. Where something else wants the CPUs, members wait for each other for whole time slices, and
+// their caller alone would be done sooner: then the next calls are its alone, and more of them every time that a team is not
+// better.
+class Trial {
+ public:
+  // Whether the next call should have a team.
+  bool wants() {
+    if (alone_ == 0) return true;
+    alone_--;
+    return false;
+  }
+  // Its caller's time, `waited` of it for the others. Alone it would have taken `threads` times what it worked.
+  void learn(int threads, Clock::duration total, Clock::duration waited) {
+    const bool failed = waited > kSlice && threads * (total - waited) < total;
+    failures_ = failed ? std::min(failures_ + 1, kMostFailures) : 0;
+    alone_ = failures_ > 1 ? 1 << failures_ : 0;  // one alone may be chance
+  }
+
+ private:
+  static constexpr std::chrono::microseconds kSlice{200};  // shorter than any slice, longer than it takes to wake a thread
+  static constexpr int kMostFailures = 7;
+  int failures_ = 0, alone_ = 0;
+};
 
 class Pool {
  public:
   // False where workers are busy, or the system gives no more.
   bool try_run(int threads, const TeamWork& fn) {
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
-    if (!turn.owns_lock()) return false;
+    if (!turn.owns_lock() || !trial_.wants()) return false;
+    const Clock::time_point start = Clock::now();
     Barrier barrier(threads);
     Team team(&fn, &barrier);
     {
@@ -70,7 +140,9 @@ class Pool {
     }
     wake_.notify_all();
     call({0, threads, &barrier}, team);
-    finish(team, threads);
+    const Clock::duration waited = barrier.first_waited() + finish(team, threads);
+    trial_.learn(threads, Clock::now() - start, waited);
+    if (team.error) std::rethrow_exception(team.error);
     return true;
   }
 
@@ -89,6 +161,7 @@ class Pool {
       shared_.erase(std::find(shared_.begin(), shared_.end(), &shared));
     }
     finish(shared, threads);
+    if (shared.error) std::rethrow_exception(shared.error);
   }
 
  private:
@@ -97,6 +170,7 @@ class Pool {
     std::fenv_t floats;  // the caller's: how it rounds and what denormal numbers are, for all who work for it
     std::atomic<int> running{0};  // on how many workers
     std::exception_ptr error;
+    const int cpu = current_cpu();  // the caller's
 
     explicit Work(const TeamWork* f) : fn(f) { std::fegetenv(&floats); }
   };
@@ -128,14 +202,14 @@ class Pool {
       if (!work.error) work.error = std::current_exception();
     }
   }
-  void help(const Member& member, Work& work) {
+  void help(const Member& member, Work& work, const Home& home) {
+    home.leave(work.cpu);
     std::fesetenv(&work.floats);
     call(member, work);
   }
 
-  void finish(Work& work, int threads) {
-    spin_until(threads, [&] { return work.running.load(std::memory_order_acquire) == 0; });
-    if (work.error) std::rethrow_exception(work.error);
+  Clock::duration finish(Work& work, int threads) {
+    return spin_until(threads, [&] { return work.running.load(std::memory_order_acquire) == 0; });
   }
 
   Shared* joinable() {
@@ -154,6 +228,7 @@ class Pool {
   }
 
   void work(int rank, std::uint64_t seen) {
+    const Home home;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       if (round_ == seen && !joinable()) linger(lock);
@@ -164,7 +239,7 @@ class Pool {
         Team* const team = team_;
         const Member member{rank, team_threads_, team->barrier};
         lock.unlock();
-        help(member, *team);
+        help(member, *team, home);
         team->running.fetch_sub(1, std::memory_order_release);  // it may be gone now
         lock.lock();
       } else if (Shared* const shared = joinable()) {
@@ -172,7 +247,7 @@ class Pool {
         shared->running.fetch_add(1, std::memory_order_relaxed);
         helping_++;
         lock.unlock();
-        help({}, *shared);
+        help({}, *shared, home);
         lock.lock();
         helping_--;  // before its caller can go on, who may want a team
         shared->running.fetch_sub(1, std::memory_order_release);  // it may be gone now
@@ -181,6 +256,7 @@ class Pool {
   }
 
   std::mutex turn_, mutex_;
+  Trial trial_;  // guarded by turn_
   std::condition_variable wake_;
   int workers_ = 0, helping_ = 0;
   std::uint64_t round_ = 0;
@@ -206,14 +282,16 @@ Pool& pool() {
 
 }  // namespace
 
-void Barrier::wait() {
+void Barrier::wait(bool first) {
   const std::uint32_t generation = generation_.load(std::memory_order_acquire);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
     arrived_.store(0, std::memory_order_relaxed);
     generation_.store(generation + 1, std::memory_order_release);
     return;
   }
-  spin_until(size_, [&] { return generation_.load(std::memory_order_acquire) != generation; });
+  const Clock::duration waited =
+      spin_until(size_, [&] { return generation_.load(std::memory_order_acquire) != generation; });
+  if (first) first_waited_ += waited;
 }
 
 void run_team_work(int threads, TeamWork fn) {

@@ -2,11 +2,13 @@
 // `run_team` calls fn on several threads at once (SPMD); members meet at sync().
 //
 // One pool of parked workers serves the process, which concurrent callers share: it never grows with their number. A
-// team that finds workers busy, or too few because the system starts no more threads, is its caller alone. Workers round, and
+// team that finds workers busy, or too few because the system starts no more threads, or that was slower than its caller alone the
+// last times, is its caller alone. Workers round, and
 // take denormal numbers, as their caller does. A forked child starts with a new, empty pool.
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 
 namespace vgf::cpu {
@@ -14,10 +16,14 @@ namespace vgf::cpu {
 class Barrier {
  public:
   explicit Barrier(int size) : size_(size) {}
-  void wait();
+  // first: by rank 0.
+  void wait(bool first);
+  // How long that has waited here.
+  std::chrono::steady_clock::duration first_waited() const { return first_waited_; }
 
  private:
   const int size_;
+  std::chrono::steady_clock::duration first_waited_{};
   std::atomic<int> arrived_{0};
   std::atomic<std::uint32_t> generation_{0};
 };
@@ -26,7 +32,7 @@ struct Member {
   int rank = 0, size = 1;
   Barrier* barrier = nullptr;
   void sync() const {
-    if (barrier) barrier->wait();
+    if (barrier) barrier->wait(rank == 0);
   }
   // Calls f(i) for this member's share of [0, count).
   template <class F>
