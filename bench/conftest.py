@@ -27,13 +27,14 @@ def pytest_configure(config) -> None:
 
 
 def pytest_generate_tests(metafunc) -> None:
-    if {"case", "contestant"} <= set(metafunc.fixturenames):
+    if "contestant" in metafunc.fixturenames:
         contestants = contestants_of(metafunc.config.option.device, metafunc.config.option.precision)
+        metafunc.parametrize("contestant", contestants, ids=[c.name for c in contestants])
+    if "case" in metafunc.fixturenames:
         trained = metafunc.config.option.trained
         every = [*CASES, trained_case(trained)] if trained else CASES
         cases = [pytest.param(c, id=c.name, marks=[pytest.mark.large] if c.large else []) for c in every]
         metafunc.parametrize("case", cases)
-        metafunc.parametrize("contestant", contestants, ids=[c.name for c in contestants])
 
 
 @pytest.fixture(scope="session")

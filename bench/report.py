@@ -33,7 +33,7 @@ def lines(run: Run, contestants: list[Contestant]) -> Iterator[str]:
         yield from _notes(case.name, outcome)
     for name, seconds in run.latencies.items():
         p50, p99 = (1e3 * np.quantile(seconds, q) for q in (0.5, 0.99))
-        yield f"{name}: {len(seconds):,} calls of {ours}: p50 {p50:.3f} ms, p99 {p99:.3f} ms"
+        yield f"{name}: {len(seconds):,} calls, p50 {p50:.3f} ms, p99 {p99:.3f} ms"
     if run.limits:
         for size, rates in run.limits["gemm_tflops"].items():
             yield f"torch's own {size}: " + ", ".join(f"{p} {rate:.3g} TFLOP/s" for p, rate in rates.items())

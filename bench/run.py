@@ -42,7 +42,7 @@ class Run:
         self.device, self.precision, self.rounds = device, precision, rounds
         self.outcomes: dict[Case, Outcome] = {}
         self.descriptions: dict[Contestant, dict] = {}
-        self.latencies: dict[str, list[float]] = {}  # seconds of each call, by case
+        self.latencies: dict[str, list[float]] = {}  # seconds of each call, by case, contestant and pause
         self.limits: dict | None = None  # what the machine itself reaches, measured by `close`
         self._progress = progress
         self._processes: dict[Contestant, Process] = {}
@@ -65,14 +65,16 @@ class Run:
             self._progress("")
         return self.outcomes[case]
 
-    def latencies_of(self, case: Case, contestant: Contestant, calls: int) -> list[float]:
-        """Seconds of each of `calls` calls of one contestant, one after the other. Raises Absent."""
-        self._progress(f"{case.name}: {calls:,} calls of {contestant}")
+    def latencies_of(self, case: Case, contestant: Contestant, calls: int, pause: float = 0) -> list[float]:
+        """Seconds of each of `calls` calls of one contestant, with `pause` seconds between them. Raises Absent."""
+        name = f"{case.name} of {contestant}" + (f", {1e3 * pause:.0f} ms between calls" if pause else "")
+        self._progress(f"{calls:,} calls: {name}")
         process = self._start(contestant)
         process.ask("load", case)
-        self.latencies[case.name] = process.ask("turn", calls)
+        self.latencies[name] = process.ask("paced", (calls, pause)) if pause else process.ask("turn", calls)
+        process.ask("drop")
         self._progress("")
-        return self.latencies[case.name]
+        return self.latencies[name]
 
     def close(self) -> None:
         """Measure what the machine itself reaches, then end the processes."""

@@ -67,10 +67,18 @@ class Worker:
         """Seconds of each of `count` calls. An untimed one goes first, unless a call takes seconds: of a large case on a CPU."""
         if not (self.case.large and self.device == "cpu"):
             self.peer.wait(self.calls[0]())
+        return self._each(count, 0)
+
+    def paced(self, paces: tuple[int, float]) -> list[float]:
+        """Seconds of each of (count, pause) calls, that begin `pause` seconds after the last one's end."""
+        return self._each(*paces)
+
+    def _each(self, count: int, pause: float) -> list[float]:
         seconds = []
         for i in range(count):
             call = self.calls[i % len(self.calls)]
             self.peer.evict()
+            time.sleep(pause)
             start = time.perf_counter()
             self.peer.wait(call())
             seconds.append(time.perf_counter() - start)
