@@ -348,7 +348,7 @@ def test_a_workspace_grows_with_particles_not_with_pairs(emulator):
         size(2**30 + 1)
 
 
-def test_a_driver_that_is_too_old_is_named():
+def test_devices_that_cannot_be_asked_are_asked_again(monkeypatch):
     from vgf_kernels import cuda
 
     class Module:
@@ -356,10 +356,16 @@ def test_a_driver_that_is_too_old_is_named():
             return 12040
 
         def devices(self):
-            raise RuntimeError("vgf cuda engine: cudaGetDeviceCount: CUDA driver version is insufficient")
+            if not ready:
+                raise RuntimeError("vgf cuda engine: cudaGetDeviceCount: CUDA driver version is insufficient")
+            return [("a GPU", 9, 0)]
 
-    reason = cuda._without_device(Module())
-    assert reason.endswith("CUDA driver version is insufficient (the driver is for CUDA 12.4)")
+    ready = False
+    monkeypatch.setattr(cuda, "_cuda", Module(), raising=False)
+    monkeypatch.setattr(cuda, "_absent", None)
+    assert cuda.missing().endswith("CUDA driver version is insufficient (the driver is for CUDA 12.4)")
+    ready = True
+    assert cuda.missing() is None
 
 
 def test_too_small_a_workspace_is_refused(emulated, monkeypatch):

@@ -400,3 +400,18 @@ def test_weights_on_another_device_are_refused():
         ValueError, match=r"weights: member 0, layer 0, W: expected the device of the arrays, cuda:0"
     ):
         OnDevice().value(critic, p.obs, p.particles)
+
+
+def test_a_frozen_network_first_used_in_the_graphs_of_torch_compile():
+    """Whose first run allocates in a graph's memory: what is kept must not be there."""
+    p = make_problem(B=20, N=6)
+    obs, particles = (torch.tensor(a, device="cuda") for a in (p.obs, p.particles))
+    settings = {"backend": "cuda", "precision": "fp32"}
+    wanted = vgf.flow(p.critic.freeze(), obs, particles, CONFIG, **settings)
+    frozen = p.critic.freeze()
+    fast = torch.compile(
+        lambda obs, x: vgf.flow(frozen, obs, x, CONFIG, **settings) + 0, fullgraph=True, mode="reduce-overhead"
+    )
+    for _ in range(4):
+        torch.compiler.cudagraph_mark_step_begin()
+        assert torch.equal(fast(obs, particles), wanted)

@@ -155,6 +155,20 @@ def test_under_torch_compile():
     torch.testing.assert_close(fast(a), target(critic, policy, a).tanh())
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_in_the_graphs_of_torch_compile(freeze):
+    """Whose first run allocates in a graph's memory: what the engine keeps must not be there."""
+    modules, module, a = networks()
+    critic, policy = MLP.from_torch(modules), MLP.from_torch(module)
+    if freeze:
+        critic, policy = critic.freeze(), policy.freeze()
+    wanted = target(*(m.freeze() for m in (critic, policy)), a).tanh()
+    fast = torch.compile(lambda a: target(critic, policy, a).tanh(), fullgraph=True, mode="reduce-overhead")
+    for _ in range(4):
+        torch.compiler.cudagraph_mark_step_begin()
+        torch.testing.assert_close(fast(a), wanted)
+
+
 def test_a_million_particles():
     modules, _, a = networks()
     critic = MLP.from_torch(modules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import weakref
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("triton")
 from triton.runtime.errors import OutOfResources, PTXASError
 
 from vgf_kernels import MLP
+from vgf_kernels.torch.arrays import outlasting
 from vgf_kernels.triton import launch, packed
 from vgf_kernels.triton.launch import Options
 
@@ -137,3 +139,17 @@ def test_a_captured_table_outlives_the_parameters_it_names():
             parameter.data = parameter.data.clone()
         packed._table(critic, cpu, False)
         assert (table() is not None) == survives
+
+
+def test_what_is_kept_is_allocated_by_another_thread(monkeypatch):
+    """torch routes what the current thread allocates to the memory of its graph."""
+    waited = []
+
+    class Stream:
+        def synchronize(self):
+            waited.append(threading.get_ident())
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
+    assert outlasting(threading.get_ident, torch.device("cpu")) == threading.get_ident() and not waited
+    other = outlasting(threading.get_ident, GPU)
+    assert other != threading.get_ident() and waited == [other]

@@ -22,24 +22,25 @@ DEVICE = "cuda"
 DTYPES = ("float32",)
 PRECISIONS = ("fp32", "tf32", "bf16")
 OLDEST = (8, 0)  # compute capability
+DEFAULT_STREAM = 0
 
 
 def missing() -> str | None:
     """Why the engine cannot run here."""
     if _absent is not None:
         return _absent
-    return _without_device(_cuda)
+    try:
+        return _without_device(_cuda)
+    except RuntimeError as error:  # which may pass, so it is asked again
+        driver = _cuda.driver_version()
+        return f"{error} (the driver is for CUDA {driver // 1000}.{driver % 1000 // 10})"
 
 
 @functools.cache  # asking for the devices' properties at every call would cost more than the call
 def _without_device(module: Any) -> str | None:
-    driver = module.driver_version()
-    if not driver:
+    if not module.driver_version():
         return "no CUDA driver was found; install one, or give this container a GPU"
-    try:
-        devices = module.devices()
-    except RuntimeError as error:
-        return f"{error} (the driver is for CUDA {driver // 1000}.{driver % 1000 // 10})"
+    devices = module.devices()
     if not devices:
         return "the CUDA driver shows no device; look at nvidia-smi and at CUDA_VISIBLE_DEVICES"
     if all((major, minor) < OLDEST for _, major, minor in devices):
@@ -203,13 +204,14 @@ class _Call:
                 mlp.widths, mlp.ensemble, mlp.activation, mlp.norm, mlp.norm_eps,
                 observations, role == "critic", gradient, precision,
             )  # fmt: skip
-            memory = self._bytes(network.nbytes)
-            kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory, self._stream
-            if mlp.frozen and not _capturing(self._like.device):
+            keeps = mlp.frozen and not _capturing(self._like.device)
+            memory = self._kept_bytes(network.nbytes) if keeps else self._bytes(network.nbytes)
+            kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory
+            if keeps:
                 _finish(self._like.device)  # once, so that other streams may use it too
                 mlp.packed[key] = kept
-        network, memory, packed_on = kept
-        if packed_on != self._stream:
+        network, memory = kept
+        if mlp.frozen and self._stream != DEFAULT_STREAM:
             _record(memory)
         self._hold(memory)
         return network
@@ -250,6 +252,11 @@ class _Call:
         import torch
 
         return torch.empty(count, dtype=torch.uint8, device=self._like.device)
+
+    def _kept_bytes(self, count: int):
+        from .torch.arrays import outlasting
+
+        return outlasting(lambda: self._bytes(count), self._like.device)
 
     def _address(self, tensor) -> int:
         """Where a tensor is that is kept until the work is enqueued."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 Array = torch.Tensor
+T = TypeVar("T")
 
 
 def threads() -> int:
@@ -20,6 +25,24 @@ def empty(shape: tuple[int, ...]) -> torch.Tensor:
 def contiguous(array: torch.Tensor) -> torch.Tensor:
     array = array.resolve_neg()  # of a view that is negative, memory does not say so
     return array if array.is_contiguous() else array.detach().contiguous()
+
+
+def outlasting(make: Callable[[], T], device: torch.device) -> T:
+    """make(), whose tensors are kept after the call; their stream is the device's default stream, which has done its work.
+
+    torch.compile(mode="reduce-overhead") runs a call once with all that its thread allocates in the memory of a CUDA graph,
+    where nothing may stay. So on a GPU it is another thread that allocates.
+    """
+    if device.type == "cpu":
+        return make()
+
+    def made() -> T:
+        result = make()
+        torch.cuda.current_stream(device).synchronize()
+        return result
+
+    with ThreadPoolExecutor(1) as another:
+        return another.submit(made).result()
 
 
 NO_TRANSFORMS = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..mlp import MLP
-from ..torch.arrays import address
+from ..torch.arrays import address, outlasting
 from .launch import Options, is_capturing, launch
 from .pack import pack
 from .shape import ALIGNED, round_up
@@ -92,11 +92,13 @@ def up_to_date(
     if packed is not None and mlp.frozen:
         return packed
     table = _table(mlp, device, capturing)
-    if stream is not None:  # the table may be replaced, and its memory used again, while this stream reads it
-        table.entries.record_stream(stream)
-        table.widths.record_stream(stream)
-    if packed is None or capturing:
+    if capturing:
         packed = _allocate(mlp, actions, timed, precision, device, table)
+    elif packed is None:
+        packed = outlasting(lambda: _allocate(mlp, actions, timed, precision, device, table), device)
+    if stream is not None:  # it is another stream's memory, and must not be used again while this one still reads it
+        for tensor in (table.entries, *table.held.values(), *packed.arrays):
+            tensor.record_stream(stream)
     stride, first, depth, _ = packed.sizes
     tiles = max(-(-inner // TILE) * -(-outer // TILE) for inner, outer in zip(mlp.widths, mlp.widths[1:]))
     launch(
@@ -157,6 +159,11 @@ def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
             "a network's parameters have moved since the last call, or there was none: their addresses cannot be "
             "copied to the GPU while a CUDA graph is captured; call the function once before capturing it"
         )
+    made = mlp.packed[key] = outlasting(lambda: _make_table(mlp, identity, device), device)
+    return made
+
+
+def _make_table(mlp: MLP, identity: list, device: torch.device) -> Table:
     parameters = {address for address, *_ in identity}
     held: dict[tuple, Tensor] = {}
     entries = []
@@ -168,14 +175,12 @@ def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
             )
             b, scale, bias = (0 if vector is None else vector.data_ptr() for vector in vectors)
             entries.append([W.data_ptr(), *W.stride(), b, scale, bias, *W.shape])
-    made = Table(
+    return Table(
         torch.tensor(entries, dtype=torch.int64).to(device),
         torch.tensor([*mlp.widths[1:-1], 0], dtype=torch.int32).to(device),
         identity,
         held,
     )
-    mlp.packed[key] = made
-    return made
 
 
 def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, held: dict) -> Tensor | None:
