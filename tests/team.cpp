@@ -2,6 +2,7 @@
 // ten seconds.
 #include "cpu/team.hpp"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <cfenv>
@@ -132,6 +133,27 @@ void a_team_that_keeps_its_caller_waiting_is_not_tried_for_a_while() {
   run_whole_team([](const Member& member) { member.sync(); });
 }
 
+void a_worker_leaves_its_callers_cpu() {
+  cpu_set_t all, one;
+  sched_getaffinity(0, sizeof all, &all);
+  if (CPU_COUNT(&all) < 2) return;
+  const int cpu = sched_getcpu();
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  std::thread caller([&] {  // which stays where it is
+    sched_setaffinity(0, sizeof one, &one);
+    run_whole_team([&](const Member& member) {
+      if (member.rank == 0) return;
+      sched_setaffinity(0, sizeof one, &one);
+      sched_setaffinity(0, sizeof all, &all);
+    });
+    run_whole_team([&](const Member& member) {
+      if (member.rank == 1) expect(sched_getcpu() != cpu, "a worker is not where its caller is");
+    });
+  });
+  caller.join();
+}
+
 // More threads than the address space has room for.
 void work_is_done_without_the_threads_that_the_system_refuses() {
   rlimit before;
@@ -157,5 +179,6 @@ int main() {
   the_first_exception_comes_back();
   workers_compute_as_their_caller_does();
   a_team_that_keeps_its_caller_waiting_is_not_tried_for_a_while();
+  a_worker_leaves_its_callers_cpu();
   work_is_done_without_the_threads_that_the_system_refuses();
 }

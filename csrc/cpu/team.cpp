@@ -47,22 +47,19 @@ int current_cpu() {
 #endif
 }
 
-// Where a worker may run. The system likes to wake a thread on the CPU of the one that wakes it, and moves it only after
+// Where a worker runs. The system likes to wake a thread on the CPU of the one that wakes it, and moves it only after
 // milliseconds, while both wait for each other.
 class Home {
  public:
-  Home() {
-#if defined(__linux__)
-    known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0;
-#endif
-  }
   // Off the caller's CPU, from now on, where this thread is on it and may be elsewhere.
-  void leave(int cpu) const {
+  void leave(int cpu) {
 #if defined(__linux__)
-    if (!known_ || cpu < 0 || current_cpu() != cpu) return;
-    cpu_set_t others = allowed_;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) > 0) sched_setaffinity(0, sizeof others, &others);
+    cpu_set_t now;
+    if (cpu < 0 || current_cpu() != cpu || sched_getaffinity(0, sizeof now, &now) != 0) return;
+    if (!CPU_EQUAL(&now, &chosen_)) allowed_ = now;  // which is not from here
+    chosen_ = allowed_;
+    CPU_CLR(cpu, &chosen_);
+    if (CPU_COUNT(&chosen_) > 0) sched_setaffinity(0, sizeof chosen_, &chosen_);
 #else
     (void)cpu;
 #endif
@@ -70,8 +67,7 @@ class Home {
 
  private:
 #if defined(__linux__)
-  cpu_set_t allowed_;
-  bool known_;
+  cpu_set_t allowed_{}, chosen_{};
 #endif
 };
 
@@ -202,7 +198,7 @@ class Pool {
       if (!work.error) work.error = std::current_exception();
     }
   }
-  void help(const Member& member, Work& work, const Home& home) {
+  void help(const Member& member, Work& work, Home& home) {
     home.leave(work.cpu);
     std::fesetenv(&work.floats);
     call(member, work);
@@ -228,7 +224,7 @@ class Pool {
   }
 
   void work(int rank, std::uint64_t seen) {
-    const Home home;
+    Home home;
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       if (round_ == seen && !joinable()) linger(lock);
@@ -272,6 +268,7 @@ Pool* the_pool = nullptr;
 
 Pool& pool() {
   static const bool once = [] {
+    crowded(1);  // counts the CPUs of a caller, not those of a worker that has left one
     the_pool = new Pool;
     pthread_atfork(nullptr, nullptr, [] { the_pool = new Pool; });
     return true;
