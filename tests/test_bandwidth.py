@@ -31,6 +31,11 @@ def two_clusters(rng, n):
     return rng.normal(size=(n, A)) * 1e-3 + np.where(np.arange(n) < n // 2, -1.0, 1.0)[:, None]
 
 
+def two_points(rng, n):
+    """Half of the particles on each: no number lies between the distances in the middle."""
+    return np.where(np.arange(n) < n // 2, -1.0, 1.0)[:, None] * np.ones(A)
+
+
 def grid(rng, n):
     """Few different distances, each many times."""
     return rng.integers(0, 3, size=(n, A)).astype(float)
@@ -77,17 +82,17 @@ def check_by_one_and_two(engine, x, bandwidth_grad, monkeypatch):
     np.testing.assert_array_equal(check(engine, x[None], bandwidth_grad), alone)
 
 
-ARRANGEMENTS = [spread, identical, many_equal, two_clusters, grid, ordered, outliers, integers]
-EXACTLY_ORDERED = [identical, grid, integers]
+ARRANGEMENTS = [spread, identical, many_equal, two_clusters, two_points, grid, ordered, outliers, integers]
+EXACTLY_ORDERED = [identical, two_points, grid, integers]
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
-@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 301, 700])
+@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 130, 301, 700])
 def test_the_median(cpu_numpy, arrange, n, monkeypatch):
     check_by_one_and_two(cpu_numpy, arrange(np.random.default_rng(n), n), False, monkeypatch)
 
 
 @pytest.mark.parametrize("arrange", EXACTLY_ORDERED)
-@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 301, 700])
+@pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 130, 301, 700])
 def test_the_entries_in_the_middle(cpu_numpy, arrange, n, monkeypatch):
     check_by_one_and_two(cpu_numpy, arrange(np.random.default_rng(n), n), True, monkeypatch)

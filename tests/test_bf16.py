@@ -9,10 +9,10 @@ import plain_torch
 import pytest
 import torch
 from accuracy import Expected, relative_error
-from problems import make_problem
+from problems import layers_of, make_problem
 from test_independence import results
 
-from vgf_kernels import FlowConfig, reference
+from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 CONFIG = FlowConfig(num_steps=3, learning_rate=0.1, alpha=0.3)
@@ -99,6 +99,34 @@ def test_a_non_finite_input_stays_in_its_state(bf16, bad):
     others = np.array([0, 1, 3, 4, 5])
     for wanted, got in zip(results(bf16, p), results(bf16, poisoned)):
         np.testing.assert_array_equal(got[others], wanted[others])
+
+
+@pytest.mark.parametrize("of", ["weights", "activations"])
+@pytest.mark.parametrize(("tie", "wanted"), [(1 + 2**-8, 1), (1 + 3 * 2**-8, 1 + 2**-6)])
+def test_ties_round_to_even(bf16, tie, wanted, of):
+    """Each lies halfway between two numbers of bfloat16."""
+    weights = ((2, 1), (1, tie if of == "weights" else 1), (1, 1))
+    layers = [{"W": np.full((i, 1), w, np.float32), "b": np.zeros(1, np.float32)} for i, w in weights]
+    obs = np.full((1, 1), 1 if of == "weights" else tie, np.float32)
+    q = bf16.value(MLP.from_layers(layers), obs, np.zeros((1, 1, 1), np.float32))
+    assert q.item() == wanted
+
+
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000])
+@pytest.mark.parametrize("where", ["obs", "weights"])
+def test_a_nan_of_any_bits_stays_one(bf16, where, bits):
+    """Where rounding up would carry into the exponent and the sign."""
+    nan = np.uint32(bits).view(np.float32)
+    p = make_problem(B=4, N=5, norm="none")
+    members = layers_of(p.critic)
+    if where == "obs":
+        p.obs[2, 1] = nan
+    else:
+        members[1][1]["W"] = np.full_like(members[1][1]["W"], nan)
+    q = bf16.value(MLP.from_layers(members), p.obs, p.particles)
+    wanted = np.zeros_like(q, bool)
+    wanted[(slice(None), 2) if where == "obs" else 1] = True
+    np.testing.assert_array_equal(np.isnan(q), wanted)
 
 
 def test_the_number_of_threads_changes_no_bit(cpu_numpy, monkeypatch):

@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
+from problems import make_problem
 from test_mlp_torch import check_reads, inputs, sequential
 from torch import nn
 
 import vgf_kernels.torch
 from vgf_kernels import MLP
+from vgf_kernels.mlp import NORMS
 
 
 def optimizer_step(module):
@@ -57,6 +59,14 @@ def the_last_bias(module):
         module[-1].bias += 1.0
 
 
+def the_last_bias_by_data(module):
+    module[-1].bias.data += 1.0
+
+
+def two_signs(module):
+    module[0].weight.data.view(-1)[[1, 17]] *= -1.0
+
+
 def through_numpy(module):
     module[3].weight.detach().numpy()[0, 0] += 1.0
 
@@ -89,8 +99,8 @@ def inference_mode(module):
 
 CHANGES = [
     optimizer_step, fused_optimizer_step, load_state_dict, load_state_dict_by_assignment, data_copy, polyak,
-    one_element, one_bias_of_a_norm, the_last_bias, through_numpy, replaced_parameter, replaced_data,
-    two_elements_swapped, transposed_data, inference_mode,
+    one_element, one_bias_of_a_norm, the_last_bias, the_last_bias_by_data, two_signs, through_numpy,
+    replaced_parameter, replaced_data, two_elements_swapped, transposed_data, inference_mode,
 ]  # fmt: skip
 
 
@@ -119,13 +129,23 @@ def test_a_change_is_noticed_by_the_gradient(change):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_frozen_copy_does_not_change(change):
+    """It holds weights of its own from the start, not from when it is first read."""
     module = sequential(norm="pre")
     frozen = MLP.from_torch(module).freeze()
     assert frozen.frozen
     before = copy.deepcopy(module)
-    check_reads(frozen, [before])
     change(module)
     check_reads(frozen, [before])
+
+
+@pytest.mark.parametrize("make", [lambda: make_problem().critic, lambda: MLP.from_torch(sequential(norm="pre"))])
+def test_weights_that_do_not_change_are_packed_once(make):
+    mlp = make()
+    vgf_kernels.torch.value_and_grad(mlp, *inputs())
+    kept = dict(mlp.packed)
+    for function in (vgf_kernels.torch.value, vgf_kernels.torch.value_and_grad):
+        function(mlp, *inputs())
+    assert kept and all(mlp.packed[engine] is packing for engine, packing in kept.items())
 
 
 def test_a_copied_agent_notices_another_module_of_its_own():
@@ -191,6 +211,58 @@ def test_weights_cast_to_another_dtype():
         vgf_kernels.torch.value(mlp, *inputs(), backend="cpu")
     module.float()
     check_reads(mlp, [module])
+
+
+def test_a_parameter_transposed_where_it_lies():
+    """At the same address, with the same shape and the same bytes, in another order."""
+    module = sequential(widths=(8, 8, 8, 1))
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    module[0].weight.data = module[0].weight.data.t()
+    check_reads(mlp, [module])
+
+
+def strided(module):
+    """Every parameter as every second number of something larger, along every axis."""
+    for p in module.parameters():
+        larger = torch.full([2 * size for size in p.shape], torch.nan)
+        p.data = larger[tuple(slice(None, None, 2) for _ in p.shape)].copy_(p.data)
+    assert not module[0].weight.is_contiguous()
+    return module
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_strided_parameters(norm):
+    module = strided(sequential("gelu", norm))
+    check_reads(MLP.from_torch(module), [module])
+
+
+@pytest.mark.parametrize("place", [0, 1, 3, -1])
+def test_the_last_number_of_a_strided_parameter(place):
+    module = strided(sequential(norm="pre"))
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    module[place].weight.data[..., -1] += 1.0
+    check_reads(mlp, [module])
+
+
+def test_parameters_made_in_inference_mode():
+    """They count no writes."""
+    with torch.inference_mode():
+        module = sequential(norm="pre")
+        mlp = MLP.from_torch(module)
+        check_reads(mlp, [module])
+        module[3].weight.mul_(2)
+        check_reads(mlp, [module])
+
+
+def test_a_parametrization_that_comes_later():
+    module = sequential()
+    mlp = MLP.from_torch(module)
+    check_reads(mlp, [module])
+    nn.utils.parametrizations.weight_norm(module[0])
+    with pytest.raises(ValueError, match="parameters are no longer where they were: .* a parametrization; remove it"):
+        vgf_kernels.torch.value(mlp, *inputs())
 
 
 def test_parameters_cut_where_they_lie():

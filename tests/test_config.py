@@ -80,6 +80,10 @@ def test_eps_of_a_norm_is_a_finite_number(eps):
         MLP.from_layers(layers, norm_eps=eps)
 
 
+def test_the_most_steps():
+    assert FlowConfig(num_steps=2**31 - 1).num_steps == 2**31 - 1
+
+
 def test_replace_checks_again():
     with pytest.raises(ValueError, match="alpha"):
         replace(FlowConfig(), alpha=-1.0)
@@ -97,8 +101,9 @@ def test_frozen_and_hashable():
 
 def test_numpy_numbers_are_numbers():
     config = FlowConfig(
-        num_steps=np.int64(3), learning_rate=np.float32(0.5), alpha=np.float64(1), bandwidth=np.float32(1)
-    )
-    assert config == FlowConfig(num_steps=3, learning_rate=0.5, alpha=1.0, bandwidth=1.0)
-    kept = [config.num_steps, config.learning_rate, config.alpha, config.bandwidth]
-    assert list(map(type, kept)) == [int, float, float, float], "torch.compile takes NumPy's for tensors"
+        num_steps=np.int64(3), learning_rate=np.float32(0.5), alpha=np.float64(1), bandwidth=np.float32(1),
+        clip=(np.float32(-1), 1),
+    )  # fmt: skip
+    assert config == FlowConfig(num_steps=3, learning_rate=0.5, alpha=1.0, bandwidth=1.0, clip=(-1.0, 1.0))
+    kept = [config.num_steps, config.learning_rate, config.alpha, config.bandwidth, *config.clip]
+    assert list(map(type, kept)) == [int, *[float] * 5], "torch.compile takes NumPy's for tensors"

@@ -140,6 +140,11 @@ CASES = {
         r"select_noise: expected shape \[B, N\] = \[3, 4\], got \[3\]; ",
         extra={"select_noise": zeros(B)},
     ),
+    "select_noise that nothing asks for": Bad(
+        {"select": "max"},
+        r"select_noise: expected shape \[B, N\] = \[3, 4\], got \[3\]; ",
+        extra={"select_noise": zeros(B)},
+    ),
     # nothing to do
     "B = 0": Bad(
         {
@@ -153,6 +158,8 @@ CASES = {
         r"expected at least one in every axis of \[B, N, A\], got N ?= ?0; ",
     ),
     "empty q": Bad({"q": zeros(B, 0)}, r"q: expected at least one in every axis, got shape \[3, 0\]; "),
+    "no states in q": Bad({"q": zeros(0, N)}, r"q: expected at least one in every axis, got shape \[0, 4\]; "),
+    "no critics in q": Bad({"q": zeros(0, B, N)}, r"q: expected at least one in every axis, got shape \[0, 3, 4\]; "),
     # kinds of objects
     "a list of lists": Bad({"obs": [[0.0] * O] * B}, r"obs: expected \w+, got list; ", TypeError),
     "no particles": Bad({"particles": None}, r"particles: expected \w+, got NoneType; ", TypeError),
@@ -196,6 +203,10 @@ CASES = {
     "num_steps": Bad({"num_steps": -1}, "num_steps: expected an integer >= 1, got -1; "),
     "clip": Bad({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); "),
     "discount nan": Bad({"discount": float("nan")}, "discount: expected a finite number, got nan; "),
+    "discount inf": Bad({"discount": float("inf")}, "discount: expected a finite number, got inf; "),
+    "discounts by state": Bad(
+        {"discount": zeros(B)}, "discount: expected a finite number, got .*; .*differs by state as discount=1.0, mask="
+    ),
     "backend": Bad(
         {}, "backend: expected one of 'auto', .*'cpu', 'reference', got 'gpu'", extra={"backend": "gpu"}
     ),
@@ -310,31 +321,6 @@ def test_no_steps_are_asked_of_an_engine_that_cannot_run(frontend):
 def test_values_that_are_no_floating_point_numbers(frontend, dtype):
     with pytest.raises(TypeError, match="q: expected floating point numbers, got .*; cast them to float32"):
         call(frontend, "select", {"q": np.ones((2, 3), dtype)})
-
-
-def _generator():
-    import torch
-
-    return torch.Generator()
-
-
-def _key():
-    import jax
-
-    return jax.random.PRNGKey(0)
-
-
-SOURCES_OF_NOISE = {"numpy": np.random.default_rng, "torch": _generator, "jax": _key}
-
-
-@pytest.mark.parametrize("sizes", [(0, 2, 3), (1, -1, 3), (1, 2, None), (1, 2.0, 3), (True, 2, 3)])
-def test_sizes_of_noise(frontend, sizes):
-    source = SOURCES_OF_NOISE[frontend.frontend]()
-    with pytest.raises(ValueError, match="[BNA]: expected an integer >= 1, got .*; noise is .B, N, A."):
-        frontend.module.draw_noise(source, *sizes)
-    if frontend.frontend != "jax":
-        with pytest.raises(TypeError, match="expected a .*Generator, got NoneType; "):
-            frontend.module.draw_noise(None, 1, 2, 3)
 
 
 def test_a_member_that_is_not_there():

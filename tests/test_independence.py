@@ -45,6 +45,15 @@ def test_alone_in_company_or_elsewhere(cpu_numpy, N, norm):
         np.testing.assert_array_equal(whole[order], shuffled)
 
 
+def test_wide_layers_alone_or_in_company(cpu_numpy):
+    """Their sums are taken in spans of 512 units, whichever of these are on."""
+    p = make_problem(B=4, N=3, hidden=(700, 17), norm="none")
+    together = results(cpu_numpy, p)
+    for state in range(4):
+        for whole, alone in zip(together, results(cpu_numpy, p, slice(state, state + 1))):
+            np.testing.assert_array_equal(whole[state], alone[0])
+
+
 def test_a_large_batch(cpu):
     p = make_problem(B=700, N=10, hidden=(17,))
     for whole, part in zip(results(cpu, p), results(cpu, p, slice(333, 340))):

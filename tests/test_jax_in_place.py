@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
-from problems import change_layers, make_mlp, make_problem
+from problems import change_layers, layers_of, make_mlp, make_problem
 
 import vgf_kernels.jax as vgf
 import vgf_kernels.numpy
@@ -117,21 +117,33 @@ def test_weights_that_the_same_computation_makes():
     )
 
 
+def spoil(layers, unit, bad):
+    """Turn a unit off in all rows, and make the weights behind it `bad`."""
+    first, second, *others = layers
+    b = np.where(np.arange(32) == unit, np.float32(-100), first["b"])
+    W = np.where(np.arange(32)[:, None] == unit, np.float32(bad), second["W"])
+    return [{**first, "b": b}, {**second, "W": W}, *others]
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("unit", [0, 3, 31])
 @pytest.mark.parametrize("role", ["critic", "policy"])
-def test_a_weight_that_is_not_finite_is_not_left_out(bad, role):
+def test_a_weight_that_is_not_finite_is_not_left_out(role, unit, bad):
     """Behind a unit that is off in all rows: 0 times it is NaN, so of this member no unit may be skipped."""
     p = make_problem(**FEW, E=1, hidden=(32, 32), norm="none")
-
-    def spoil(layers):
-        layers[0]["b"] = np.where(np.arange(32) == 3, np.float32(-100), layers[0]["b"])
-        layers[1]["W"] = np.where(np.arange(32)[:, None] == 3, np.float32(bad), layers[1]["W"])
-        return layers
-
-    mlp = change_layers(getattr(p, role), spoil)
+    mlp = change_layers(getattr(p, role), lambda layers: spoil(layers, unit, bad))
     call, arguments = ("value", (p.particles,)) if role == "critic" else ("sample", (p.noise, 1))
     assert np.isnan(getattr(vgf_kernels.numpy, call)(mlp, p.obs, *arguments, backend="reference")).all()
     assert np.isnan(getattr(vgf, call)(vgf.Network.from_mlp(mlp), p.obs, *arguments)).all()
+
+
+def test_members_apart_are_finite_apart():
+    p = make_problem(**FEW, E=2, hidden=(32, 32), norm="none")
+    first, second = layers_of(p.critic)
+    network = vgf.Network.from_mlp(vgf.MLP.from_layers([first, spoil(second, 3, np.nan)]))
+    q, _ = jax.vjp(lambda x: vgf.value(network, p.obs, x), p.particles)  # whose gradient is of each member
+    assert np.isfinite(q[0]).all() and np.isnan(q[1]).all()
 
 
 @pytest.mark.parametrize("sizes", [FEW, MANY])

@@ -54,6 +54,13 @@ def test_all_members_have_the_same_number():
         vgf.value(twice, PROBLEM.obs, PROBLEM.particles)
 
 
+def test_what_does_not_fit_is_not_packed():
+    first, *others = NETWORK.layers
+    changed = replace(NETWORK, layers=(first._replace(b=first.b[:, :3]), *others))
+    with pytest.raises(ValueError, match=r"layer 0: expected b \[16\], got shape \(3,\)"):
+        vgf.pack(changed)
+
+
 @pytest.mark.parametrize("setting", [{"activation": ["relu"]}, {"norm": ["pre"]}, {"norm_eps": "1e-6"}])
 def test_settings_of_no_sense(setting):
     (name,) = setting

@@ -343,6 +343,19 @@ def test_the_gradient_of_value():
         assert relative_error(np.asarray(gradient(p.particles)), exact) < 1e-5
 
 
+def test_a_loss_that_does_not_look_at_the_value():
+    """No gradient comes back for it, which is one of zeros."""
+    critic, x = network(PARAMS["critic"]), PROBLEM.particles
+
+    def both(x):
+        return vgf.value(critic, PROBLEM.obs, x), x.sum()
+
+    q, pull = jax.vjp(both, x)
+    np.testing.assert_array_equal(pull((jnp.zeros_like(q[0]), jnp.float32(1)))[0], np.ones_like(x))
+    for loss in (lambda x: both(x)[1], lambda x: 0 * jax.lax.stop_gradient(both(x)[0]).sum() + both(x)[1]):
+        np.testing.assert_array_equal(jax.grad(loss)(x), np.ones_like(x))
+
+
 def test_parameters_are_constants():
     p = PROBLEM
 
@@ -381,15 +394,16 @@ def test_the_reference_makes_no_float32_of_float64():
         vgf.value(critic, PROBLEM.obs.astype(np.float64), wide, backend="reference")
 
 
-def test_float64_is_refused_by_name():
+@pytest.mark.parametrize("backend", ["auto", "cpu"])
+def test_float64_is_refused_by_name(backend):
     """With JAX's x64 mode and without it, in which JAX itself would cast the array silently."""
     critic = network(PARAMS["critic"])
     wide = PROBLEM.particles.astype(np.float64)
     message = "the cpu engine computes float32, got float64 arrays; cast them to float32"
     with pytest.raises(TypeError, match=message):
-        vgf.value(critic, PROBLEM.obs.astype(np.float64), wide, backend="cpu")
+        vgf.value(critic, PROBLEM.obs.astype(np.float64), wide, backend=backend)
     with pytest.raises(TypeError, match="actions: expected the dtype of obs, float32, got float64; cast one"):
-        vgf.value(critic, PROBLEM.obs, wide, backend="cpu")
+        vgf.value(critic, PROBLEM.obs, wide, backend=backend)
 
 
 def test_another_platform_is_refused_when_it_is_compiled_for():
@@ -439,11 +453,3 @@ def test_trees_that_are_no_network():
         vgf.network({**layers, "Dense_1": layers["Dense_0"]})
     with pytest.raises(ValueError, match="activation: expected one of"):
         vgf.network(layers, activation="sine")
-
-
-def test_noise():
-    noise = vgf.draw_noise(jax.random.PRNGKey(0), 50, 20, 3)
-    assert noise.shape == (50, 20, 3)
-    assert noise.dtype == np.float32
-    assert abs(float(noise.mean())) < 0.1
-    assert abs(float(noise.std()) - 1) < 0.1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
-from problems import layers_of, make_layers, make_mlp
+from problems import layers_of, make_layers, make_mlp, make_problem
 
+import vgf_kernels.numpy
 from vgf_kernels import MLP, reference
 from vgf_kernels.mlp import NORMS
 
@@ -44,6 +48,39 @@ def test_the_arrays_are_copied(rng):
     before = layers[0]["W"].copy()
     layers[0]["W"][...] = 0
     np.testing.assert_array_equal(mlp.members[0][0].W, before)
+
+
+def test_weights_cannot_be_written_to(rng):
+    mlp = make_mlp(rng, (5, 8, 1), 1, "relu", "none")
+    with pytest.raises(ValueError, match="read-only"):
+        mlp.members[0][0].W[0, 0] = 1
+
+
+def test_bfloat16_arrays(rng):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    layers = [
+        {key: a.astype(ml_dtypes.bfloat16) for key, a in layer.items()} for layer in make_layers(rng, (5, 8, 1), "none")
+    ]
+    assert MLP.from_layers(layers).dtype == "bfloat16"
+
+
+def test_members_from_the_end(rng):
+    mlp = make_mlp(rng, (5, 8, 1), 3, "relu", "pre")
+    np.testing.assert_array_equal(mlp.member(-1).members[0][0].W, mlp.members[2][0].W)
+    with pytest.raises(IndexError, match="member: expected a number below 3, got -4"):
+        mlp.member(-4)
+
+
+def test_a_network_that_nobody_holds_is_gone():
+    p = make_problem()
+    mlp = make_mlp(np.random.default_rng(0), p.critic.widths, 2, "relu", "pre")
+    vgf_kernels.numpy.value(mlp, p.obs, p.particles)
+    handle, gone = mlp.handle, weakref.ref(mlp)
+    del mlp
+    gc.collect()
+    assert gone() is None
+    with pytest.raises(RuntimeError, match="the MLP of a compiled graph is gone"):
+        MLP.from_handle(handle)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -192,10 +229,18 @@ def test_settings_that_are_refused(rng, settings, message):
         MLP.from_layers(make_layers(rng, (5, 8, 1), "none"), **settings)
 
 
-def test_members_that_differ(rng):
-    members = [make_layers(rng, (5, 8, 1), "none"), make_layers(rng, (5, 9, 1), "none")]
-    with pytest.raises(ValueError, match=r"member 0 has widths \(5, 8, 1\), member 1 has \(5, 9, 1\)"):
+@pytest.mark.parametrize("other", [1, 2])
+def test_members_that_differ(rng, other):
+    members = [make_layers(rng, (5, 9 if member == other else 8, 1), "none") for member in range(3)]
+    with pytest.raises(ValueError, match=rf"member 0 has widths \(5, 8, 1\), member {other} has \(5, 9, 1\)"):
         MLP.from_layers(members)
+
+
+def test_a_norm_behind_the_last_layer(rng):
+    layers = make_layers(rng, (5, 8, 1), "pre")
+    layers[-1] |= {"scale": np.ones(1, np.float32), "bias": np.zeros(1, np.float32)}
+    with pytest.raises(ValueError, match="layer 1: scale was given but the last layer has no norm"):
+        MLP.from_layers(layers, norm="pre")
 
 
 @pytest.mark.parametrize("members", [[], {}, None, [[]], [[1, 2]]])

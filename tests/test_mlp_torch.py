@@ -66,12 +66,7 @@ class TestShapes:
     def test_sequential(self, activation, norm):
         module = sequential(activation, norm)
         mlp = MLP.from_torch(module)
-        assert (mlp.activation, mlp.norm, mlp.widths, mlp.ensemble) == (
-            activation,
-            norm,
-            (O + A, 16, 9, 1),
-            1,
-        )
+        assert (mlp.activation, mlp.norm, mlp.widths, mlp.ensemble) == (activation, norm, (O + A, 16, 9, 1), 1)
         assert (mlp.framework, mlp.dtype, mlp.device, mlp.frozen) == ("torch", "float32", "cpu", False)
         check_reads(mlp, [module])
 
@@ -102,11 +97,7 @@ class TestShapes:
         class Interleaved(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.first, self.first_norm, self.head = (
-                    nn.Linear(O + A, 16),
-                    nn.LayerNorm(16),
-                    nn.Linear(16, 1),
-                )
+                self.first, self.first_norm, self.head = nn.Linear(O + A, 16), nn.LayerNorm(16), nn.Linear(16, 1)
 
             def forward(self, x):
                 return self.head(torch.relu(self.first_norm(self.first(x))))
@@ -138,9 +129,15 @@ class TestShapes:
         assert (mlp.widths, mlp.norm) == ((8, 8, 8, 1), "pre")
         check_reads(mlp, [module])
 
+    @pytest.mark.filterwarnings("error::UserWarning")
     def test_what_torch_compile_has_wrapped(self):
+        """It is read, and tried, without being compiled."""
+
+        def refuse(graph, example):
+            raise AssertionError("compiled")
+
         module = sequential("silu", "post")
-        check_reads(MLP.from_torch(torch.compile(module)), [module])
+        check_reads(MLP.from_torch(torch.compile(module, backend=refuse)), [module])
 
     def test_reading_leaves_the_module_and_the_random_state_alone(self):
         class Counting(nn.Module):
@@ -182,6 +179,7 @@ class TestShapes:
         module = Critic(expected)
         check_reads(MLP.from_torch(module), [module.net])
 
+    @pytest.mark.filterwarnings("error::UserWarning")  # that it was not tried
     def test_a_velocity_field_that_needs_the_widths_of_its_arguments(self):
         class Velocity(Critic):
             def forward(self, obs, x, t):
@@ -339,6 +337,10 @@ REFUSED = {
         lambda: nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)),
         r"expected one activation and one eps, got \['relu', 'tanh'\]",
     ),
+    "norms of two eps": (
+        lambda: nn.Sequential(*sequential(norm="pre")[:4], nn.LayerNorm(9, eps=1e-6), nn.ReLU(), nn.Linear(9, 1)),
+        r"expected one activation and one eps, got \['relu'\], \[1e-06, 1e-05\]",
+    ),
     "a norm on the input": (
         lambda: nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1)),
         "LayerNorm '0' does not follow a Linear of its width",
@@ -430,7 +432,7 @@ class TestBack:
     @pytest.mark.parametrize("norm", NORMS)
     @pytest.mark.parametrize("activation", ACTIVATIONS)
     def test_to_torch(self, activation, norm):
-        module = sequential(activation, norm)
+        module = sequential(activation, norm, eps=0.1)
         back = MLP.from_torch(module).to_torch()
         assert isinstance(back, nn.Sequential)
         x = torch.randn(7, O + A)
@@ -467,6 +469,14 @@ class TestBack:
             module[0].weight.zero_()
         check_reads(twin, [before])
         check_reads(mlp, [module])
+
+
+    def test_a_module_that_cannot_be_pickled(self):
+        class Local(nn.Sequential):
+            """Which pickle would not find by its name."""
+
+        module = nn.Sequential(Local(*sequential()))
+        check_reads(pickle.loads(pickle.dumps(MLP.from_torch(module))), [module])
 
 
 def test_numpy_arrays_and_torch_weights():

@@ -67,9 +67,9 @@ def test_transport_does_not_write_to_its_input(frontend, num_steps):
     np.testing.assert_array_equal(np.asarray(particles), PROBLEM.particles)
 
 
-@pytest.mark.parametrize("spread", [1e-6, 1e-3])
+@pytest.mark.parametrize("spread", [1e-6, 2e-6, 1e-3])
 def test_a_bandwidth_at_its_floor_is_constant(engine, spread):
-    """Below the floor of sigma^2 the median has no derivative to follow, above it has."""
+    """Below the floor of sigma^2, between the first two, the median has no derivative to follow, above it has."""
     x = (PROBLEM.particles * spread).astype(np.float32)
     fixed, through = (
         engine.direction(PROBLEM.critic, PROBLEM.obs, x, replace(CONFIG, bandwidth_grad=grad)) for grad in (False, True)
@@ -161,16 +161,18 @@ def test_the_inputs_are_not_written_to(engine):
         np.testing.assert_array_equal(array, copy)
 
 
+@pytest.mark.parametrize("mask", [0, 1])
 @pytest.mark.parametrize("bad", [0, 5])
-def test_a_particle_that_is_nan_is_the_largest(engine, bad):
-    """As it is for NumPy's max and argmax: it decides its state, and no other."""
+def test_a_particle_that_is_nan_is_the_largest(engine, bad, mask):
+    """As it is for NumPy's max and argmax: it decides its state, and no other. No mask hides it: 0 times NaN is NaN."""
     p, noise = PROBLEM, PROBLEM.noise.copy()
     noise[1, bad] = np.nan
     config = replace(CONFIG, kernel=None)
     action = engine.act(p.critic, p.policy, p.obs, noise, 2, config)
     assert np.isnan(action[1]).all() and np.isfinite(action[[0, 2]]).all()
     target = engine.td_target(
-        p.critic, p.target_critic, p.policy, p.obs, noise, p.reward, np.ones_like(p.mask), 0.9, 2, config, reduce="max"
+        p.critic, p.target_critic, p.policy, p.obs, noise, p.reward, np.full_like(p.mask, mask), 0.9, 2, config,
+        reduce="max",
     )  # fmt: skip
     np.testing.assert_array_equal(np.isnan(target), [False, True, False])
 

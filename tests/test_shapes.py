@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from accuracy import expect
+from accuracy import expect, expect_all
 from problems import make_problem
 
 from vgf_kernels import FlowConfig
@@ -65,6 +65,24 @@ def test_particle_counts_that_stack_many_states(cpu_numpy, N):
 @pytest.mark.parametrize("O", [0, 1, 3, 16, 40])
 def test_actions_and_observations(cpu_numpy, A, O):
     check_all(cpu_numpy, A=A, O=O)
+
+
+@pytest.mark.parametrize("hidden", [(5,), (5, 3)])
+@pytest.mark.parametrize("O", [0, 15])
+def test_more_actions_than_units(cpu_numpy, O, hidden):
+    check_all(cpu_numpy, A=40, O=O, hidden=hidden)
+
+
+@pytest.mark.parametrize("norm", ["pre", "none"])
+def test_more_columns_than_a_plan_holds(cpu_numpy, norm):
+    """A plan of which columns are needed has room for 128 vectors of them, of at most 16 numbers."""
+    problem = make_problem(B=2, N=3, E=1, hidden=(2200, 2200), norm=norm)
+
+    def run(functions, p):
+        return functions.value_and_grad(p.critic, p.obs, p.particles)
+
+    for expected, got in zip(expect_all(run, problem), run(cpu_numpy, problem)):
+        expected.check(got)
 
 
 @pytest.mark.parametrize("E", [1, 2, 3, 10, 13])

@@ -6,10 +6,10 @@ import numpy as np
 import processes
 import pytest
 from engines import Engine
-from problems import change_layers, make_problem
+from problems import layers_of, make_problem
 from test_bf16 import Bf16
 
-from vgf_kernels import _native, reference
+from vgf_kernels import MLP, _native, reference
 
 PRINT_DIGEST = """
 import hashlib, sys
@@ -74,22 +74,23 @@ def test_a_setting_that_is_no_setting():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("norm", ["pre", "none"])
+@pytest.mark.parametrize(("E", "member"), [(1, 0), (2, 1)])
 @pytest.mark.parametrize(
     "frontend",
     [Engine("numpy", "cpu"), Bf16(Engine("numpy", "cpu")), Engine("jax", "cpu")],
     ids=["numpy", "bf16", "jax"],
 )
-def test_a_weight_that_is_not_finite_is_not_left_out(frontend, norm, bad):
-    """0 times infinity or NaN is NaN: a unit that is off does not hide that the critic has diverged."""
-    p = make_problem(B=6, N=3, E=1, hidden=(40, 24), norm=norm)
-
-    def spoil(layers):
-        W = layers[1]["W"].copy()
-        W[::8, 5] = bad
-        return [layers[0], {**layers[1], "W": W}, *layers[2:]]
-
-    critic = change_layers(p.critic, spoil)
+def test_a_weight_that_is_not_finite_is_not_left_out(frontend, E, member, norm, bad):
+    """0 times infinity or NaN is NaN: a unit that is off in all rows does not hide that the critic has diverged."""
+    p = make_problem(B=6, N=3, E=E, hidden=(32, 32), norm=norm)
+    members, off = layers_of(p.critic), np.arange(32) == 3
+    first, second, _ = members[member]
+    shift = "b" if norm == "none" else "bias"
+    first[shift] = np.where(off, np.float32(-100), first[shift])
+    second["W"] = np.where(off[:, None], np.float32(bad), second["W"])
+    critic = MLP.from_layers(members, norm=norm, norm_eps=p.critic.norm_eps)
     with np.errstate(invalid="ignore"):
         wanted = reference.value_and_grad(critic, p.obs, p.particles)
+    assert np.isnan(wanted[0][member]).all()
     for got, exact in zip(frontend.value_and_grad(critic, p.obs, p.particles), wanted):
         np.testing.assert_array_equal(np.isnan(got), np.isnan(exact))

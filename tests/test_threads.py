@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import emulator
+import jax
 import numpy as np
 import processes
 import pytest
@@ -16,6 +17,7 @@ import torch
 from problems import make_problem
 from test_independence import results
 
+import vgf_kernels.jax
 import vgf_kernels.torch
 from vgf_kernels import FlowConfig
 from vgf_kernels.numpy import arrays
@@ -51,32 +53,55 @@ def test_the_number_of_threads_changes_no_bit(cpu, B, N, torch_threads, monkeypa
 
 COUNT = """
 import os, sys
-import numpy as np
 from engines import Engine
 from problems import make_problem
 from vgf_kernels import FlowConfig
 
-def tasks():
-    return len(os.listdir("/proc/self/task"))
+engine, p, config = Engine(sys.argv[1], "cpu"), make_problem(B=64, N=20), FlowConfig(num_steps=2)
+states, drawn = (p.obs, p.particles), (p.obs, p.noise)
+calls = {
+    "value": lambda: engine.value(p.critic, *states),
+    "value_and_grad": lambda: engine.value_and_grad(p.critic, *states),
+    "direction": lambda: engine.direction(p.critic, *states, config),
+    "flow": lambda: engine.flow(p.critic, *states, config),
+    "sample": lambda: engine.sample(p.policy, *drawn, 2),
+    "act": lambda: engine.act(p.critic, p.policy, *drawn, 2, config),
+    "td_target": lambda: engine.td_target(
+        p.critic, p.target_critic, p.policy, *drawn, p.reward, p.mask, 0.9, 2, config
+    ),
+    "transport": lambda: engine.transport(lambda x: x, p.particles, config),
+}
 
-engine = Engine(sys.argv[1], "cpu")
-p = make_problem(B=64, N=10)
-if engine.frontend == "torch":
-    import torch
-    torch.set_num_threads(int(os.environ["THREADS"]))
-before = tasks()
-engine.flow(p.critic, p.obs, p.particles, FlowConfig(num_steps=2))
-print(tasks() - before)
+def started(function, count):
+    "How many threads the call starts."
+    if engine.frontend == "torch":
+        import torch
+        torch.set_num_threads(count)
+    else:
+        os.environ["VGF_NUM_THREADS"] = str(count)
+    before = len(os.listdir("/proc/self/task"))
+    calls[function]()
+    return len(os.listdir("/proc/self/task")) - before
+
+print(started(sys.argv[2], 1), started(sys.argv[2], 3))
 """
+FUNCTIONS = ("value", "value_and_grad", "direction", "flow", "sample", "act", "td_target", "transport")
 
 
-@pytest.mark.parametrize("count", ["1", "3"])
-@pytest.mark.parametrize("frontend", ["numpy", "torch"])
-def test_threads_follow_the_frontends_setting(frontend, count):
-    """The calling thread is one of them."""
-    done = processes.python("-c", COUNT, frontend, THREADS=count, VGF_NUM_THREADS=count)
+@pytest.mark.parametrize(("frontend", "function"), [*(("numpy", name) for name in FUNCTIONS), ("torch", "flow")])
+def test_threads_follow_the_frontends_setting(frontend, function):
+    """The calling thread is one of them. Of the second call weights are packed already, which takes threads too."""
+    done = processes.python("-c", COUNT, frontend, function)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == int(count) - 1
+    assert done.stdout.split() == ["0", "2"]
+
+
+def test_threads_of_jax_follow_the_setting(monkeypatch):
+    """They are written into what is compiled."""
+    monkeypatch.setenv("VGF_NUM_THREADS", "3")
+    p = make_problem()
+    flow = jax.jit(lambda x: vgf_kernels.jax.flow(p.critic, p.obs, x, CONFIG))
+    assert "threads = 3" in flow.lower(p.particles).as_text()
 
 
 @pytest.mark.parametrize("setting", ["0", "-1", "two", "1.5", "5000", "9999999999"])
@@ -95,7 +120,8 @@ def test_a_thread_count_that_is_none(cpu_numpy, setting, monkeypatch):
         ({}, len(os.sched_getaffinity(0))),
     ],
 )
-def test_what_sets_the_number_of_threads(settings, count, monkeypatch):
+def test_what_sets_the_number_of_threads(settings, count, monkeypatch, tmp_path):
+    monkeypatch.setattr(arrays, "CONTAINER_SHARE", tmp_path / "none")
     for name in ("VGF_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, settings.get(name, ""))
     assert arrays.threads() == count

@@ -145,6 +145,14 @@ def test_a_score_that_stands_for_another(problem):
         vgf.transport(lambda x: Wrapped(torch.zeros_like(x)), noise, CONFIG, backend="cpu")
 
 
+def test_a_tensor_whose_memory_was_given_back(problem):
+    p, obs, noise = problem
+    noise = noise.clone()
+    noise.untyped_storage().resize_(0)
+    with pytest.raises(TypeError, match="expected tensors in memory, got a Tensor without memory of its own"):
+        vgf.value(p.critic, obs, noise, backend="cpu")
+
+
 def test_constants_within_a_transform():
     """A target, though constant, is made of weights that belong to the transform's level."""
     module = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
@@ -157,10 +165,3 @@ def test_constants_within_a_transform():
     with pytest.raises(RuntimeError, match="expected tensors in memory.*torch.func's vmap, grad and jvp cannot pass"):
         torch.func.grad(loss)(torch.ones(()))
     vgf.value(critic, torch.zeros(2, 2), x, backend="cpu")
-
-
-def test_noise_is_drawn_from_a_generator():
-    first, again = (vgf.draw_noise(torch.Generator().manual_seed(3), 50, 20, 3) for _ in range(2))
-    assert first.shape == (50, 20, 3) and first.dtype == torch.float32
-    assert torch.equal(first, again)
-    assert abs(first.mean()) < 0.1 and abs(first.std() - 1) < 0.1
