@@ -45,9 +45,11 @@ def test_alone_in_company_or_elsewhere(cpu_numpy, N, norm):
         np.testing.assert_array_equal(whole[order], shuffled)
 
 
-def test_wide_layers_alone_or_in_company(cpu_numpy):
-    """Their sums are taken in spans of 512 units, whichever of these are on."""
-    p = make_problem(B=4, N=3, hidden=(700, 17), norm="none")
+@pytest.mark.parametrize("width", [700, 800, 900, 1100])
+@pytest.mark.parametrize("N", [3, 10])
+def test_wide_layers_alone_or_in_company(cpu_numpy, N, width):
+    """Their sums are taken in spans of units by their number, whichever of these are on."""
+    p = make_problem(B=4, N=N, hidden=(width, 17), norm="none")
     together = results(cpu_numpy, p)
     for state in range(4):
         for whole, alone in zip(together, results(cpu_numpy, p, slice(state, state + 1))):

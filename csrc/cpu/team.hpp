@@ -2,9 +2,9 @@
 // `run_team` calls fn on several threads at once (SPMD); members meet at sync().
 //
 // One pool of parked workers serves the process, which concurrent callers share: it never grows with their number. A
-// team that finds workers busy, or too few because the system starts no more threads, or that was slower than its caller alone the
-// last times, is its caller alone. Workers round, and
-// take denormal numbers, as their caller does. A forked child starts with a new, empty pool.
+// team that finds workers busy, or too few because the system starts no more threads, or that was slower than its caller
+// alone the last times, is its caller alone. Workers round, and take denormal numbers, as their caller does. A forked child
+// starts with a new, empty pool.
 #pragma once
 
 #include <atomic>
