@@ -86,9 +86,8 @@ Clock::duration spin_until(int threads, Done done) {
       pause();
     else
       std::this_thread::yield();
-    if (i >= moment && done()) return Clock::now() - start;
   }
-  return {};
+  return start == Clock::time_point{} ? Clock::duration{} : Clock::now() - start;
 }
 
 // Whether teams are worth while. Where something else wants the CPUs, members wait for each other for whole time slices, and
@@ -138,7 +137,6 @@ class Pool {
     call({0, threads, &barrier}, team);
     const Clock::duration waited = barrier.first_waited() + finish(team, threads);
     trial_.learn(threads, Clock::now() - start, waited);
-    if (team.error) std::rethrow_exception(team.error);
     return true;
   }
 
@@ -157,7 +155,6 @@ class Pool {
       shared_.erase(std::find(shared_.begin(), shared_.end(), &shared));
     }
     finish(shared, threads);
-    if (shared.error) std::rethrow_exception(shared.error);
   }
 
  private:
@@ -204,8 +201,12 @@ class Pool {
     call(member, work);
   }
 
+  // How long the caller waited for the others.
   Clock::duration finish(Work& work, int threads) {
-    return spin_until(threads, [&] { return work.running.load(std::memory_order_acquire) == 0; });
+    const Clock::duration waited =
+        spin_until(threads, [&] { return work.running.load(std::memory_order_acquire) == 0; });
+    if (work.error) std::rethrow_exception(work.error);
+    return waited;
   }
 
   Shared* joinable() {

@@ -14,7 +14,6 @@
 #include <deque>
 #include <map>
 #include <set>
-#include <string>
 #include <unordered_map>
 #include <utility>
 
@@ -185,11 +184,14 @@ int needed(bool write, Kind before, Kind mine, bool in_shared) {
   return (in_shared ? 0 : kOfSpace) + (crossing ? written_shown : 0) + (write ? written_ : read_);
 }
 
+// Whether an access of this kind may follow `before`, a write or a read.
+bool follows(const Agent& agent, Kind mine, const Epoch& before, bool write, bool in_shared) {
+  if (before.kind == Kind::none || (before.kind == Kind::atomic && mine == Kind::atomic)) return true;
+  return knows(agent, current, needed(write, before.kind, mine, in_shared), before);
+}
+
 void note_read(Cell& cell, bool in_shared, const void* at, const Epoch& mine, const Agent& agent) {
-  const Epoch& w = cell.write;
-  if (w.kind != Kind::none && !(w.kind == Kind::atomic && mine.kind == Kind::atomic) &&
-      !knows(agent, current, needed(true, w.kind, mine.kind, in_shared), w))
-    report(at, "read", mine, "write", w);
+  if (!follows(agent, mine.kind, cell.write, true, in_shared)) report(at, "read", mine, "write", cell.write);
   if (!cell.reads.empty() && cell.reads.back().agent == mine.agent && cell.reads.back().kind == mine.kind &&
       cell.reads.back().cluster == mine.cluster && mine.kind != Kind::product) {
     cell.reads.back() = mine;
@@ -206,14 +208,10 @@ void note_read(Cell& cell, bool in_shared, const void* at, const Epoch& mine, co
   cell.reads.erase(std::remove_if(cell.reads.begin(), cell.reads.end() - 1, covered), cell.reads.end() - 1);
 }
 
-void note_write(Cell& cell, bool in_shared, const void* at, const Epoch& mine, const Agent& agent, Kind how) {
-  const Epoch& w = cell.write;
-  const bool both_atomic = w.kind == Kind::atomic && how == Kind::atomic;
-  if (w.kind != Kind::none && !both_atomic && !knows(agent, current, needed(true, w.kind, how, in_shared), w))
-    report(at, "write", mine, "write", w);
+void note_write(Cell& cell, bool in_shared, const void* at, const Epoch& mine, const Agent& agent) {
+  if (!follows(agent, mine.kind, cell.write, true, in_shared)) report(at, "write", mine, "write", cell.write);
   for (const Epoch& r : cell.reads)
-    if (!(r.kind == Kind::atomic && how == Kind::atomic) && !knows(agent, current, needed(false, r.kind, how, in_shared), r))
-      report(at, "write", mine, "read", r);
+    if (!follows(agent, mine.kind, r, false, in_shared)) report(at, "write", mine, "read", r);
   cell.write = mine;
   cell.reads.clear();
 }
@@ -223,7 +221,7 @@ void access(const void* at, std::size_t bytes, bool write, Kind kind, const void
   const Agent& agent = agents[current];
   const Epoch mine{agent.now, code_at(caller), static_cast<std::uint16_t>(current), cluster, kind};
   for_cells(at, bytes, [&](Cell& cell, bool in_shared, const void* address) {
-    write ? note_write(cell, in_shared, address, mine, agent, kind) : note_read(cell, in_shared, address, mine, agent);
+    write ? note_write(cell, in_shared, address, mine, agent) : note_read(cell, in_shared, address, mine, agent);
   });
 }
 
@@ -312,7 +310,7 @@ void copied(void* to, const void* from, std::size_t bytes, const Completion& end
     note_read(cell, in_shared, at, mine, agents[current]);
   });
   for_cells(to, bytes, [&](Cell& cell, bool in_shared, const void* at) {
-    note_write(cell, in_shared, at, mine, agents[current], Kind::copy);
+    note_write(cell, in_shared, at, mine, agents[current]);
   });
   complete(end.point, agent, end.phase);
 }
@@ -320,7 +318,7 @@ void stored(void* to, std::size_t bytes, const Completion& end, const void* code
   const int agent = agent_of(end.barrier);
   const Epoch mine{end.phase + 1, code_at(code), static_cast<std::uint16_t>(agent), cluster, Kind::ordinary};
   for_cells(to, bytes, [&](Cell& cell, bool in_shared, const void* at) {
-    note_write(cell, in_shared, at, mine, agents[current], Kind::ordinary);
+    note_write(cell, in_shared, at, mine, agents[current]);
   });
   complete(end.point, agent, end.phase);
   hand_on_weakly(points[end.point].in_block);
