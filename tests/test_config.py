@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import re
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import numpy as np
 import pytest
 
 from vgf_kernels import MLP, FlowConfig
+from vgf_kernels.config import from_bits
 
 NAN, INF = float("nan"), float("inf")
 
@@ -97,6 +99,15 @@ def test_frozen_and_hashable():
     assert pickle.loads(pickle.dumps(config)) == config
     with pytest.raises(FrozenInstanceError):
         config.alpha = 2.0
+
+
+def test_copies():
+    """Its numbers' bits, by which it enters a compiled graph, go with it, but are no field."""
+    config = FlowConfig(num_steps=3, alpha=0.3, bandwidth=0.7)
+    assert FlowConfig(**vars(config)) == FlowConfig(**asdict(config)) == config
+    for made in (copy.copy(config), copy.deepcopy(config), pickle.loads(pickle.dumps(config)), replace(config)):
+        assert made == config
+        assert [from_bits(bits) for bits in made.bits] == [0.1, 0.3, 0.7]
 
 
 def test_numpy_numbers_are_numbers():

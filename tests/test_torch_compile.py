@@ -180,6 +180,36 @@ def test_another_number_of_steps_compiles_nothing_anew():
             assert torch.equal(fast(obs, x, config), function(obs, x, config))
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("field", ["alpha", "learning_rate", "bandwidth"])
+def test_another_number_in_a_config_compiles_nothing_anew(field, backend):
+    """A sweep of more values than a function may be compiled anew for."""
+
+    def function(obs, x, config):
+        return vgf.flow(PROBLEM.critic, obs, x, config) + 0
+
+    fast = compiled(function, backend)
+    obs, x = TENSORS["obs"], TENSORS["particles"]
+    equal = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.1)
+    for number in (0.1, 0.25):
+        fast(obs, x, replace(equal, **{field: number}))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for number in (0.2, 1 / 3, 1e-30, 2.0, 1e30):
+            config = replace(equal, **{field: number})
+            assert torch.equal(fast(obs, x, config), function(obs, x, config)), number
+
+
+def test_a_config_made_in_the_graph():
+    def function(obs, x, alpha):
+        made = replace(FlowConfig(num_steps=3, alpha=alpha, bandwidth=0.5), learning_rate=0.3)
+        return vgf.flow(PROBLEM.critic, obs, x, made) + 0
+
+    fast = compiled(function, "inductor")
+    for alpha in (0.1, 0.25, 0.7):
+        arguments = (TENSORS["obs"], TENSORS["particles"], alpha)
+        assert torch.equal(fast(*arguments), function(*arguments))
+
+
 def test_another_batch_size():
     def function(obs, x):
         return vgf.flow(PROBLEM.critic, obs, x, CONFIG)

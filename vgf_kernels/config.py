@@ -5,16 +5,26 @@ from __future__ import annotations
 import functools
 import math
 import numbers
+import struct
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 MOST_STEPS = 2**31 - 1  # the engines count in 32 bits
 LEAST = 1e-37  # of what must be positive in float32
 
+in_a_graph: Callable[[], bool] = lambda: False  # whether a compiler is reading this code; vgf_kernels.torch knows
+
+
+class _Bits:
+    """What a FlowConfig has beside its fields, and not among them: what vars() and asdict() give makes another one."""
+
+    __slots__ = ("bits",)
+
 
 @dataclass(frozen=True)
-class FlowConfig:
+class FlowConfig(_Bits):
     """Settings of the discrete value gradient flow (VGF, arXiv 2604.14265). Frozen and hashable.
 
     Attributes:
@@ -68,6 +78,21 @@ class FlowConfig:
                 'use bandwidth="median" or bandwidth_grad=False'
             )
         set_field("clip", check_clip(self.clip))
+        sigma = 0.0 if isinstance(self.bandwidth, str) else self.bandwidth
+        set_field("bits", None if in_a_graph() else tuple(map(to_bits, (self.learning_rate, self.alpha, sigma))))
+
+    def __reduce__(self) -> tuple:  # pickle would assign to the slot, which is frozen
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+
+def to_bits(number: float) -> int:
+    """The 64 bits of a float, as an integer."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]
+
+
+def from_bits(bits: int) -> float:
+    """The float of to_bits."""
+    return struct.unpack("<d", struct.pack("<q", bits))[0]
 
 
 def check_limit(name: str, steps: int) -> None:

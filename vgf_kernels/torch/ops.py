@@ -1,7 +1,9 @@
 """The torch.library operators "vgf::...", by which compiled graphs and autograd reach the engines.
 
 A graph holds numbers, strings and tensors, so an MLP travels as its handle and its parameters (`tensors()`);
-the parameters make the order of reads and writes visible to the compiler. A FlowConfig travels as its fields.
+the parameters make the order of reads and writes visible to the compiler. A FlowConfig travels as its fields, its
+floats as the integers of their bits: a compiled graph takes another integer as it comes, where Inductor compiles anew
+for another float. A FlowConfig made inside of the graph has no such integers.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import config as flow_config
 from .. import engines
-from ..config import FlowConfig
+from ..config import FlowConfig, from_bits
 from ..mlp import MLP
 from . import arrays
 
 LIBRARY = torch.library.Library("vgf", "DEF")
+flow_config.in_a_graph = torch.compiler.is_compiling
 
 CONFIG = (
-    "SymInt num_steps, float learning_rate, float alpha, str config_aggregate, str? kernel, "
-    "str? bandwidth_rule, float bandwidth, bool bandwidth_grad, str optimizer, float[]? clip"
+    "SymInt num_steps, Scalar learning_rate, Scalar alpha, str config_aggregate, str? kernel, "
+    "str? bandwidth_rule, Scalar bandwidth, bool bandwidth_grad, str optimizer, float[]? clip"
 )
 ENGINE = "str backend, str? precision"
 
@@ -42,9 +46,11 @@ def _define(name: str, arguments: str, returns: str, fake: Callable) -> Callable
 def pack_config(config: FlowConfig) -> tuple:
     """A FlowConfig as the arguments of CONFIG."""
     median = isinstance(config.bandwidth, str)
+    sigma = 0.0 if median else config.bandwidth
+    learning_rate, alpha, sigma = config.bits or (config.learning_rate, config.alpha, sigma)
     return (
-        config.num_steps, config.learning_rate, config.alpha, config.aggregate, config.kernel,
-        config.bandwidth if median else None, 0.0 if median else config.bandwidth,
+        config.num_steps, learning_rate, alpha, config.aggregate, config.kernel,
+        config.bandwidth if median else None, sigma,
         config.bandwidth_grad, config.optimizer, None if config.clip is None else list(config.clip),
     )  # fmt: skip
 
@@ -63,8 +69,11 @@ def _config(
     num_steps, learning_rate, alpha, aggregate, kernel, rule, bandwidth, bandwidth_grad, optimizer, clip
 ):
     clip = None if clip is None else tuple(clip)
+    learning_rate, alpha, sigma = (
+        from_bits(number) if isinstance(number, int) else number for number in (learning_rate, alpha, bandwidth)
+    )
     return _config_of(
-        num_steps, learning_rate, alpha, aggregate, kernel, rule or bandwidth, bandwidth_grad, optimizer, clip
+        num_steps, learning_rate, alpha, aggregate, kernel, rule or sigma, bandwidth_grad, optimizer, clip
     )
 
 
