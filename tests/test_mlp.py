@@ -80,7 +80,7 @@ def test_a_network_that_nobody_holds_is_gone():
     gc.collect()
     assert gone() is None
     with pytest.raises(RuntimeError, match="the MLP of a compiled graph is gone"):
-        MLP.from_handle(handle)
+        MLP.from_graph([], handle, "")
 
 
 @pytest.mark.parametrize("norm", NORMS)

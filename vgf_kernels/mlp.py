@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import json
+import secrets
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,6 +14,7 @@ from .config import check_choice, is_finite, remedy_for
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")
+HERE = secrets.token_hex(8)  # this process, where frozen weights are
 _handles = itertools.count(2)
 _by_handle: weakref.WeakValueDictionary[int, MLP] = weakref.WeakValueDictionary()
 
@@ -72,19 +76,33 @@ class MLP(Described):
 
     def _register(self) -> None:
         self.packed: dict[str, Any] = {}  # engine name -> its own packed copy of the weights
-        self.handle = next(_handles)  # stands for this MLP where only numbers may pass
+        self.handle = next(_handles)  # stands for this MLP in a graph, where only numbers, strings and tensors may pass
+        self.description = HERE if self.frozen else self._describe()  # in a process to which the graph is exported
         _by_handle[self.handle] = self
 
     @staticmethod
-    def from_handle(handle: int) -> MLP:
-        """The living MLP with this `handle`. Raises RuntimeError where it lives no more."""
+    def from_graph(tensors: Sequence[Any], handle: int, description: str) -> MLP:
+        """The MLP that put its `tensors()`, `handle` and `description` into a graph, or, in a process to which the graph
+        was exported, one like it that reads these tensors. A frozen one in a graph that is not exported needs no
+        description. Raises RuntimeError where a frozen one lives no more, or never did in this process.
+        """
         mlp = _by_handle.get(handle)
-        if mlp is None:
+        if tensors:
+            if mlp is None or mlp.description != description:
+                mlp = _described(handle, description)
+            mlp.check()
+            return mlp.with_tensors(tensors)
+        if description not in ("", HERE):
             raise RuntimeError(
-                "the MLP of a compiled graph is gone; keep it for as long as the graph is called"
+                "the graph has a frozen MLP of another process: expected one made by MLP.from_torch, whose weights are "
+                "exported with the graph; export with MLP.from_torch(mlp.to_torch())"
             )
-        mlp.check()
+        if mlp is None:
+            raise RuntimeError("the MLP of a compiled graph is gone; keep it for as long as the graph is called")
         return mlp
+
+    def _describe(self) -> str:
+        return json.dumps([self.activation, self.norm, self.norm_eps, self.widths, self._source.layout()])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__:
@@ -94,7 +112,7 @@ class MLP(Described):
         super().__setattr__(name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("packed", "handle")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("packed", "handle", "description")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -266,6 +284,16 @@ class MLP(Described):
         chain = " -> ".join(str(w) for w in self.widths)
         settings = f"{self.activation}, norm={self.norm!r}, {self.dtype}, {self.framework}"
         return f"MLP({self.ensemble} x [{chain}], {settings})"
+
+
+@functools.lru_cache(maxsize=256)
+def _described(handle: int, description: str) -> MLP:
+    """An MLP without weights for an exported graph's `handle`: its packed copies serve from call to call."""
+    from .torch_source import TorchSource
+
+    activation, norm, norm_eps, widths, layout = json.loads(description)
+    source = TorchSource.from_layout(layout, widths, activation, norm, norm_eps)
+    return MLP(source, activation=activation, norm=norm, norm_eps=norm_eps)
 
 
 def check_eps(eps: Any) -> None:

@@ -68,6 +68,36 @@ class TorchSource:
         ]
         return source
 
+    @classmethod
+    def from_layout(cls, layout: list[list[str]], widths, activation, norm, norm_eps) -> TorchSource:
+        """Layers of these widths with the parameters that `layout()` says, which have shapes but no memory."""
+        import torch
+
+        def table(letters: str, *shape: int) -> dict[str, Any]:
+            shapes = {"weight": shape, "bias": shape[:1]}
+            return {
+                key: None if letter == "-" else torch.empty(shapes[key], device="meta")
+                for key, letter in zip(shapes, letters)
+            }
+
+        def layer(letters: str, inner: int, outer: int) -> tuple:
+            return table(letters[:2], outer, inner), table(letters[2:], outer) if letters[2:] else None
+
+        chains = [[layer(*of) for of in zip(member, widths[:-1], widths[1:], strict=True)] for member in layout]
+        return cls(chains, activation, norm, norm_eps)
+
+    def layout(self) -> list[list[str]]:
+        """Which parameters there are: of every member's layers weight and bias of the Linear, then of a LayerNorm, each
+        a letter, or "-" where it is absent.
+        """
+
+        def letters(table: dict[str, Any] | None, names: str) -> str:
+            if table is None:
+                return ""
+            return "".join("-" if table[key] is None else name for key, name in zip(("weight", "bias"), names))
+
+        return [[letters(linear, "Wb") + letters(norm, "sh") for linear, norm in chain] for chain in self._chains]
+
     def check(self) -> None:
         """Raise ValueError where a module that was read is no longer part of what it was read from."""
         for modules, name, module in self._places:

@@ -55,9 +55,8 @@ def value_and_grad(
         dq = (each_dq * _share(q.detach(), aggregate)[..., None]).sum(0)
         return q, ops.first_order(dq, actions)
     if _traced(obs, actions):
-        weights, handle = ops.pack_mlp(critic)
         return ops.value_and_grad(
-            weights, handle, critic.ensemble, obs, actions, aggregate, backend, precision
+            *ops.pack_mlp(critic), critic.ensemble, obs, actions, aggregate, backend, precision
         )
     return _call("value_and_grad", actions, backend, precision, critic, obs, actions, aggregate)
 

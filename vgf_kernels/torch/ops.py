@@ -1,9 +1,10 @@
 """The torch.library operators "vgf::...", by which compiled graphs and autograd reach the engines.
 
-A graph holds numbers, strings and tensors, so an MLP travels as its handle and its parameters (`tensors()`);
-the parameters make the order of reads and writes visible to the compiler. A FlowConfig travels as its fields, its
-floats as the integers of their bits: a compiled graph takes another integer as it comes, where Inductor compiles anew
-for another float. A FlowConfig made inside of the graph has no such integers.
+A graph holds numbers, strings and tensors, so an MLP travels as its parameters (`tensors()`), handle and description;
+the parameters make the order of reads and writes visible to the compiler, and the description serves a process to which
+the graph was exported. A FlowConfig travels as its fields, its floats as the integers of their bits: a compiled graph
+takes another integer as it comes, where Inductor compiles anew for another float. A FlowConfig made inside of the graph
+has no such integers.
 """
 
 from __future__ import annotations
@@ -55,14 +56,27 @@ def pack_config(config: FlowConfig) -> tuple:
     )  # fmt: skip
 
 
-def pack_mlp(mlp: MLP) -> tuple[list[Tensor], int]:
-    """An MLP as the arguments (Tensor[] weights, SymInt handle). The weights are constants to autograd."""
-    return [tensor.detach() for tensor in mlp.tensors()], mlp.handle
+def _network(role: str) -> str:
+    """An MLP among an operator's arguments."""
+    return f"Tensor[] {role}_weights, SymInt {role}, str {role}_description"
 
 
-def _mlp(weights: list[Tensor], handle: int) -> MLP:
-    mlp = MLP.from_handle(handle)
-    return mlp.with_tensors(weights) if weights else mlp
+CRITIC, POLICY = _network("critic"), _network("policy")
+
+
+def pack_mlp(mlp: MLP) -> tuple[list[Tensor], int, str]:
+    """An MLP as the arguments of _network. The weights are constants to autograd."""
+    # The name of this process would keep what was compiled in another out of Inductor's cache.
+    description = "" if mlp.frozen and _stays_here() else mlp.description
+    return [tensor.detach() for tensor in mlp.tensors()], mlp.handle, description
+
+
+def _stays_here() -> bool:
+    """Whether torch.compile reads this, whose graphs are not exported."""
+    return torch.compiler.is_dynamo_compiling() and not _is_exporting()
+
+
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 and newer
 
 
 def _config(
@@ -91,59 +105,60 @@ def _like(tensor: Tensor, *shape: int) -> Tensor:
 # ---- the operators, each after what it returns to a tracer
 
 
-def _value_fake(weights, critic, ensemble, obs, actions, *engine):
+def _value_fake(weights, handle, description, ensemble, obs, actions, *engine):
     return _like(actions, ensemble, *actions.shape[:2])
 
 
 @_define(
     "value",
-    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
+    f"{CRITIC}, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
     "Tensor",
     _value_fake,
 )
-def value(weights, critic, ensemble, obs, actions, *engine):
-    return _call("value", actions, engine, _mlp(weights, critic), obs, actions)
+def value(weights, handle, description, ensemble, obs, actions, *engine):
+    return _call("value", actions, engine, MLP.from_graph(weights, handle, description), obs, actions)
 
 
-def _value_and_grad_fake(weights, critic, ensemble, obs, actions, *rest):
+def _value_and_grad_fake(weights, handle, description, ensemble, obs, actions, *rest):
     return _like(actions, ensemble, *actions.shape[:2]), _like(actions, *actions.shape)
 
 
 @_define(
     "value_and_grad",
-    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, str aggregate, {ENGINE}",
+    f"{CRITIC}, SymInt ensemble, Tensor obs, Tensor actions, str aggregate, {ENGINE}",
     "(Tensor, Tensor)",
     _value_and_grad_fake,
 )
-def value_and_grad(weights, critic, ensemble, obs, actions, aggregate, *engine):
-    return _call("value_and_grad", actions, engine, _mlp(weights, critic), obs, actions, aggregate)
+def value_and_grad(weights, handle, description, ensemble, obs, actions, aggregate, *engine):
+    mlp = MLP.from_graph(weights, handle, description)
+    return _call("value_and_grad", actions, engine, mlp, obs, actions, aggregate)
 
 
-def _jacobian_fake(weights, critic, ensemble, obs, actions, *engine):
+def _jacobian_fake(weights, handle, description, ensemble, obs, actions, *engine):
     return _like(actions, ensemble, *actions.shape[:2]), _like(actions, ensemble, *actions.shape)
 
 
 @_define(
     "jacobian",
-    f"Tensor[] weights, SymInt critic, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
+    f"{CRITIC}, SymInt ensemble, Tensor obs, Tensor actions, {ENGINE}",
     "(Tensor, Tensor)",
     _jacobian_fake,
 )
-def jacobian(weights, critic, ensemble, obs, actions, *engine):
-    return _call("jacobian", actions, engine, _mlp(weights, critic), obs, actions)
+def jacobian(weights, handle, description, ensemble, obs, actions, *engine):
+    return _call("jacobian", actions, engine, MLP.from_graph(weights, handle, description), obs, actions)
 
 
 def _jacobian_context(ctx, inputs, output) -> None:
     ctx.weights = len(inputs[0])
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1], inputs[4])
+    ctx.save_for_backward(output[1], inputs[5])
 
 
 def _jacobian_backward(ctx, grad_q, _):
     dq, actions = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph=True
         dq = first_order(dq, actions)
-    return [None] * ctx.weights, None, None, None, (grad_q[..., None] * dq).sum(0), None, None
+    return [None] * ctx.weights, None, None, None, None, (grad_q[..., None] * dq).sum(0), None, None
 
 
 torch.library.register_autograd(
@@ -186,99 +201,95 @@ torch.library.register_autograd(
 )
 
 
-def _direction_fake(weights, critic, obs, particles, *rest):
+def _direction_fake(weights, handle, description, obs, particles, *rest):
     return _like(particles, *particles.shape)
 
 
 @_define(
     "direction",
-    f"Tensor[] weights, SymInt critic, Tensor obs, Tensor particles, {CONFIG}, {ENGINE}",
+    f"{CRITIC}, Tensor obs, Tensor particles, {CONFIG}, {ENGINE}",
     "Tensor",
     _direction_fake,
 )
-def direction(weights, critic, obs, particles, *rest):
+def direction(weights, handle, description, obs, particles, *rest):
     *config, backend, precision = rest
-    return _call(
-        "direction", particles, (backend, precision), _mlp(weights, critic), obs, particles, _config(*config)
-    )
+    mlp, settings = MLP.from_graph(weights, handle, description), _config(*config)
+    return _call("direction", particles, (backend, precision), mlp, obs, particles, settings)
 
 
-def _flow_fake(weights, critic, obs, particles, trajectory, num_steps, *rest):
+def _flow_fake(weights, handle, description, obs, particles, trajectory, num_steps, *rest):
     return _like(particles, *((num_steps + 1,) if trajectory else ()), *particles.shape)
 
 
 @_define(
     "flow",
-    f"Tensor[] weights, SymInt critic, Tensor obs, Tensor particles, bool trajectory, {CONFIG}, {ENGINE}",
+    f"{CRITIC}, Tensor obs, Tensor particles, bool trajectory, {CONFIG}, {ENGINE}",
     "Tensor",
     _flow_fake,
 )
-def flow(weights, critic, obs, particles, trajectory, *rest):
+def flow(weights, handle, description, obs, particles, trajectory, *rest):
     *config, backend, precision = rest
-    mlp, settings = _mlp(weights, critic), _config(*config)
+    mlp, settings = MLP.from_graph(weights, handle, description), _config(*config)
     return _call("flow", particles, (backend, precision), mlp, obs, particles, settings, trajectory)
 
 
-def _sample_fake(weights, policy, obs, noise, *rest):
+def _sample_fake(weights, handle, description, obs, noise, *rest):
     return _like(noise, *noise.shape)
 
 
 @_define(
     "sample",
-    f"Tensor[] weights, SymInt policy, Tensor obs, Tensor noise, SymInt num_steps, float[]? clip, {ENGINE}",
+    f"{POLICY}, Tensor obs, Tensor noise, SymInt num_steps, float[]? clip, {ENGINE}",
     "Tensor",
     _sample_fake,
 )
-def sample(weights, policy, obs, noise, num_steps, clip, *engine):
-    clip = None if clip is None else tuple(clip)
-    return _call("sample", noise, engine, _mlp(weights, policy), obs, noise, num_steps, clip)
+def sample(weights, handle, description, obs, noise, num_steps, clip, *engine):
+    mlp, clip = MLP.from_graph(weights, handle, description), None if clip is None else tuple(clip)
+    return _call("sample", noise, engine, mlp, obs, noise, num_steps, clip)
 
 
-def _act_fake(critic_weights, critic, policy_weights, policy, obs, noise, *rest):
+def _act_fake(*arguments):
+    _, noise, *_ = arguments[6:]
     return _like(noise, noise.shape[0], noise.shape[2])
 
 
 @_define(
     "act",
-    "Tensor[] critic_weights, SymInt critic, Tensor[] policy_weights, SymInt policy, Tensor obs, "
-    "Tensor noise, SymInt euler_steps, str select, str aggregate, float temperature, Tensor? select_noise, "
+    f"{CRITIC}, {POLICY}, Tensor obs, Tensor noise, "
+    "SymInt euler_steps, str select, str aggregate, float temperature, Tensor? select_noise, "
     f"{CONFIG}, {ENGINE}",
     "Tensor",
     _act_fake,
 )
-def act(
-    critic_weights, critic, policy_weights, policy, obs, noise,
-    euler_steps, select, aggregate, temperature, select_noise, *rest,
-):  # fmt: skip
+def act(*arguments):
+    critic, policy = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3))
+    obs, noise, euler_steps, select, aggregate, temperature, select_noise, *rest = arguments[6:]
     *config, backend, precision = rest
     return _call(
-        "act", noise, (backend, precision), _mlp(critic_weights, critic), _mlp(policy_weights, policy),
-        obs, noise, euler_steps, _config(*config), select, aggregate, temperature, select_noise,
+        "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps,
+        _config(*config), select, aggregate, temperature, select_noise,
     )  # fmt: skip
 
 
-def _td_target_fake(
-    critic_weights, critic, target_weights, target, policy_weights, policy, next_obs, noise, *rest
-):
+def _td_target_fake(*arguments):
+    _, noise, *_ = arguments[9:]
     return _like(noise, noise.shape[0])
 
 
 @_define(
     "td_target",
-    "Tensor[] critic_weights, SymInt critic, Tensor[] target_weights, SymInt target, "
-    "Tensor[] policy_weights, SymInt policy, Tensor next_obs, Tensor noise, Tensor reward, Tensor mask, "
+    f"{CRITIC}, {_network('target')}, {POLICY}, "
+    "Tensor next_obs, Tensor noise, Tensor reward, Tensor mask, "
     f"float discount, SymInt euler_steps, str aggregate, str reduce, {CONFIG}, {ENGINE}",
     "Tensor",
     _td_target_fake,
 )
-def td_target(
-    critic_weights, critic, target_weights, target, policy_weights, policy, next_obs, noise, reward, mask,
-    discount, euler_steps, aggregate, reduce, *rest,
-):  # fmt: skip
+def td_target(*arguments):
+    networks = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3, 6))
+    next_obs, noise, reward, mask, discount, euler_steps, aggregate, reduce, *rest = arguments[9:]
     *config, backend, precision = rest
     return _call(
-        "td_target", noise, (backend, precision),
-        _mlp(critic_weights, critic), _mlp(target_weights, target), _mlp(policy_weights, policy),
+        "td_target", noise, (backend, precision), *networks,
         next_obs, noise, reward, mask, discount, euler_steps, _config(*config), aggregate, reduce,
     )  # fmt: skip
 

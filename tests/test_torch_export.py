@@ -1,0 +1,99 @@
+"""A program that torch.export has written computes the same in another process, whatever networks that one has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from processes import python, run
+
+AGENT = """
+import sys
+import torch
+from torch import nn
+from test_mlp_torch import sequential
+import vgf_kernels.torch as vgf
+
+A, O = 2, 3
+CONFIG = vgf.FlowConfig(num_steps=3, learning_rate=0.2, alpha=0.3)
+
+class Agent(nn.Module):
+    def __init__(self, activation, seed):
+        super().__init__()
+        critics = [sequential(activation, "pre", (O + A, 16, 9, 1), seed + e, eps=1e-3, bias=False) for e in range(2)]
+        for critic in critics:
+            critic[0].bias = None
+        self.critics, self.velocity = nn.ModuleList(critics), sequential(activation, "none", (O + A + 1, 12, A), seed)
+        self.critic, self.policy = vgf.MLP.from_torch(self.critics), vgf.MLP.from_torch(self.velocity)
+
+    def forward(self, obs, noise):
+        x = vgf.sample(self.policy, obs, noise, 4)
+        q, dq = vgf.value_and_grad(self.critic, obs, x)
+        return vgf.act(self.critic, self.policy, obs, noise, 4, CONFIG), dq, vgf.flow(self.critic, obs, x, CONFIG)
+
+def states(B):
+    generator = torch.Generator().manual_seed(B)
+    return torch.randn(B, O, generator=generator), torch.randn(B, 5, A, generator=generator)
+"""
+WRITE = """
+class Frozen(nn.Module):
+    def forward(self, obs, x):
+        return vgf.value(frozen, obs, x)
+
+agent = Agent("silu", 0)
+frozen = agent.critic.freeze()
+batch = torch.export.Dim("batch", min=2)
+for strict in (False, True):
+    export = lambda f: torch.export.export(f, states(6), dynamic_shapes=({0: batch}, {0: batch}), strict=strict)
+    torch.export.save(export(agent), f"{sys.argv[1]}/agent{strict}.pt2")
+    value = export(Frozen())
+    assert torch.equal(value.module()(*states(9)), Frozen()(*states(9)))
+    torch.export.save(value, f"{sys.argv[1]}/frozen{strict}.pt2")
+torch.save(agent(*states(9)), sys.argv[1] + "/wanted.pt")
+"""
+READ = """
+others = [Agent(activation, 7) for activation in ("gelu", "silu", "relu")]  # by handles the writer's networks, too
+others += [other.critic.freeze() for other in others]
+load = lambda name: torch.export.load(f"{sys.argv[1]}/{name}.pt2").module()
+wanted = torch.load(sys.argv[1] + "/wanted.pt")
+for strict in (False, True):
+    program = load(f"agent{strict}")
+    for _ in range(2):
+        for got, expected in zip(program(*states(9)), wanted, strict=True):
+            assert torch.equal(got, expected)
+    with torch.no_grad():
+        next(program.parameters()).mul_(2)
+    assert not torch.equal(program(*states(9))[0], wanted[0])
+    try:
+        load(f"frozen{strict}")(*states(9))
+        raise SystemExit("a network of another process was found")
+    except RuntimeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch before 2.7 does not say that it exports")
+def test_networks_of_modules_go_with_the_program_and_frozen_ones_say_that_they_do_not(tmp_path):
+    for code in (WRITE, READ):
+        done = python("-c", AGENT + code, str(tmp_path))
+        assert done.returncode == 0, done.stderr
+    refused = "the graph has a frozen MLP of another process: expected one made by MLP.from_torch"
+    assert done.stdout.count(refused) == 2
+
+
+def test_compiled_code_is_found_again_by_another_process(tmp_path):
+    """Inductor's cache on disk, of a graph with a network of either kind."""
+    code = """
+import torch
+from torch._dynamo.utils import counters
+from problems import make_problem
+from test_mlp_torch import inputs, sequential
+import vgf_kernels.torch as vgf
+
+p = make_problem()
+live = vgf.MLP.from_torch(sequential())
+states = [torch.from_numpy(a) for a in (p.obs, p.particles)]
+for critic, (obs, x) in ((p.critic, states), (live, inputs())):
+    torch.compile(lambda obs, x: vgf.value(critic, obs, x) + 1, fullgraph=True)(obs, x)
+print(counters["inductor"]["fxgraph_cache_hit"], counters["inductor"]["fxgraph_cache_miss"])
+"""
+    assert [run(code, TORCHINDUCTOR_CACHE_DIR=str(tmp_path), TORCHINDUCTOR_FX_GRAPH_CACHE="1") for _ in range(2)] == ["0 2\n", "2 0\n"]
