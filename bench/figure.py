@@ -1,0 +1,81 @@
+"""A picture of records: how many times as long as this library the others take, case by case.
+
+    python bench/figure.py RECORD.json [RECORD.json ...] --out speed.png
+
+A record is what `pytest bench/ --benchmark-only --save-results` writes; each gets a panel. Bars are medians over the
+rounds, whiskers quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+CASES = {
+    "flow-L3": "flow of 3 steps",
+    "flow-L3-all-on": "the same, every unit on",
+    "flow-L3-gelu": "the same, gelu",
+    "sample-K10": "sample, 10 Euler steps",
+    "td_target-K10-L3": "td_target, 10 and 3",
+    "act-B1-K10-L3": "act, one state, 10 and 3",
+}
+PEERS = {
+    "torch": ("eager torch", "#c9792b"),
+    "torch.compile": ("torch.compile", "#e8b877"),
+    "jax": ("JAX, as the official agent", "#3b6fa0"),
+    "jax-unrolled": ("JAX, critics unrolled", "#9bbcd8"),
+}
+
+
+def draw(axes: Axes, record: dict) -> None:
+    """One record's cases from top to bottom, a bar for every peer that was timed."""
+    cases = [name for name in CASES if name in record["cases"]]
+    height = 0.8 / len(PEERS)
+    for row, name in enumerate(cases):
+        results = {key.split()[0]: result for key, result in record["cases"][name]["results"].items()}
+        for place, (peer, (label, color)) in enumerate(PEERS.items()):
+            if peer not in results:
+                continue
+            ratio, y = results[peer]["ratio"], row + (place - (len(PEERS) - 1) / 2) * height
+            spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
+            axes.barh(y, ratio["median"], 0.9 * height, color=color, label=label if row == 0 else None)
+            axes.errorbar(ratio["median"], y, xerr=spread, color="0.25", linewidth=1)
+            label_at = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+            axes.annotate(f"{ratio['median']:.1f}", (ratio["high"], y), **label_at)
+    axes.axvline(1, color="0.25", linewidth=1)
+    axes.set_yticks(np.arange(len(cases)), [f"{CASES[name]}\n{_milliseconds(record, name)}" for name in cases])
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    precision, machine = record["precision"], record["machine"]
+    others = "" if precision == "fp32" else ", JAX in fp32"
+    title = f"vgf-kernels {precision} = 1{others}\n{machine['cpu']}, {machine['usable_cores']} cores"
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("times as long")
+
+
+def _milliseconds(record: dict, name: str) -> str:
+    ours = next(result for key, result in record["cases"][name]["results"].items() if key.split()[0] == "vgf")
+    return f"({1e3 * ours['median_s']:.3g} ms)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("records", type=Path, nargs="+", help="results/*.json")
+    parser.add_argument("--out", type=Path, default=Path("speed.png"), help="where to, speed.png unless told")
+    arguments = parser.parse_args()
+    figure = Figure(figsize=(5.5 * len(arguments.records), 5.2), layout="constrained")
+    panels = figure.subplots(1, len(arguments.records), squeeze=False)[0]
+    for axes, path in zip(panels, arguments.records):
+        draw(axes, json.loads(path.read_text()))
+    panels[-1].legend(loc="best", fontsize=8, frameon=False)
+    figure.savefig(arguments.out, dpi=110)
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
