@@ -7,7 +7,10 @@
 namespace vgf::cpu {
 namespace {
 
-constexpr long kSliceFloats = 64 * 1024;  // 256 KB of weights: a quarter of the smallest L2 of servers today
+constexpr long kSliceFloats = 64 * 1024;  // 256 KB of weights: a quarter of the L2 of most servers today
+// Where L2 has room for few tiles, weights come from L3 so often that more tiles than fit take less time: 8, if they are not
+// large (4 MB of them).
+constexpr long kFewTiles = 4, kMoreTiles = 8, kMoreFloats = 1024 * 1024;
 
 // The product `g` for some of its panels.
 Gemm slice(Gemm g, int begin, int end) {
@@ -31,7 +34,8 @@ Gemm rows_of(Gemm g, const Group::Part& part) {
 int Group::tiles_in_cache(const Call& call, int rows) {
   const long a = call.max_width * rows, row_major = (call.max_hidden + 1L) * rows * call.row_stride;
   const long room = cache_bytes() / static_cast<long>(sizeof(float)) - kSliceFloats;
-  return static_cast<int>(std::clamp(room / std::max(a + row_major, 1L), 1L, long{kGroupTiles}));
+  const long tile = std::max(a + row_major, 1L), fit = std::clamp(room / tile, 1L, long{kGroupTiles});
+  return static_cast<int>(fit >= kFewTiles ? fit : std::max(fit, std::min(kMoreFloats / tile, kMoreTiles)));
 }
 
 Group::Group(const Call& call, const Member& member, Carver& own, float* together, bool touch)
@@ -132,6 +136,13 @@ void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int pane
     std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.end * panel_width * sizeof(float));
 }
 
+// What the product after the forward one of layer l reads, panel after panel.
+Panels Group::after(const Net& net, int e, int l) const {
+  if (l + 1 < net.mlp->spec().hidden()) return net.mlp->layer(e, l + 1).forward;
+  const PackedLayer& last = net.mlp->layer(e, l);
+  return l > 0 && pulls(last) ? Panels{} : last.backward;
+}
+
 void Group::forward(const Net& net, int e, int count, int states, int inputs, bool together) {
   const MlpSpec& spec = net.mlp->spec();
   const bool several_states = call_.states_per_tile > 1;
@@ -170,7 +181,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
     if (together)
       share(passengers_[0], product(passengers_[0]), run, layer.forward.width());
     else
-      products(count, run, product, l + 1 < spec.hidden() ? net.mlp->layer(e, l + 1).forward : layer.backward);
+      products(count, run, product, after(net, e, l));
     const Operand form = l + 1 < spec.hidden() ? operand(*net.mlp, e, net.mlp->layer(e, l + 1)) : Operand::single;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
@@ -202,6 +213,20 @@ void Group::head(const Net& net, int e, int i, float* q) {
   kernels_.head(passengers_[i].a, passengers_[i].tile.rows(), last.in, last.head, last.b[0], q);
 }
 
+// The gradient at a layer's inputs, a slice of the weights at a time; where a layer `below` says so, of its active units.
+void Group::pull(const PackedLayer& layer, int count, int below) {
+  const Gemm forward = layer.forward.product();
+  const int panels = static_cast<int>(padded(layer.in) / kPanel), ks = layer.forward.count();
+  const int step = static_cast<int>(std::max(kSliceFloats / (long{kPanel} * kPanel * ks), 1L));
+  for (int begin = 0; begin < panels; begin += step)
+    for (int i = 0; i < count; i++) {
+      const Passenger& p = passengers_[i];
+      kernels_.pull({p.a, p.tile.rows(), ks, forward.w, forward.panel_stride, forward.k_stride, begin,
+                     std::min(begin + step, panels), below < 0 ? all(layer.in) : p.active[below].whole, p.dy,
+                     call_.row_stride});
+    }
+}
+
 void Group::backward(const Net& net, int e, int count) {
   const MlpSpec& spec = net.mlp->spec();
   const int obs = call_.sizes.O;
@@ -212,9 +237,9 @@ void Group::backward(const Net& net, int e, int count) {
     // The first layer pulls back to the actions only.
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
-    const bool packed = plans;
+    const bool packed = plans, pulls = l > 0 && this->pulls(layer);
     // Nor is a gradient wanted where the layer below is off.
-    plans = l == 0 || (skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    plans = l == 0 || (!pulls && skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
@@ -227,6 +252,10 @@ void Group::backward(const Net& net, int e, int count) {
       // Without a norm the gradient of a unit that is off is zero.
       const bool sparse = skips(*net.mlp, e) && !layer.bf16 && spec.norm == Norm::none;
       whole(p, sparse ? p.active[l].whole : all(layer.backward.rows()), p.a);
+    }
+    if (pulls) {
+      pull(layer, count, skips(*net.mlp, e) ? l - 1 : -1);
+      continue;
     }
     products(count, layer.bf16 ? kernels_.bf16.backward : kernels_.gemm, [&](const Passenger& p) {
       Gemm g = layer.backward.product();

@@ -4,7 +4,8 @@
 // passes; only its first tile waits for L3. Cost model, a 512-wide fp32 layer (1 MB) and a tile of 10 rows: 5.2 MFLOP
 // take 29 us at 178 GFLOP/s; a core that streams 1 MB from L3 for each tile reaches 130 GFLOP/s where it was measured,
 // so of 37 us a group of 8 saves 7. The tiles' own numbers (140 KB for 10 rows and 4 hidden layers) must stay in L2 too:
-// with 16 tiles on a core of 1 MB, norms and activations took twice as long.
+// with 16 tiles on a core of 1 MB, norms and activations took twice as long. But where only two fit (512 KB, Zen 3), whose
+// share of L3 did not hold the weights of two critics either, 8 took 0.78 to 1.04 of the time, 0.9 in the median of ten runs.
 #pragma once
 
 #include "call.hpp"
@@ -22,7 +23,7 @@ class Group {
   // `own`: this member's memory; `together`: two tiles of shared memory
   Group(const Call&, const Member&, Carver& own, float* together, bool touch);
   static long together_floats(const Call& call) { return 2 * kTileRows * call.row_stride; }
-  // Tiles of `rows` whose activations and gradients stay in L2 beside a slice of weights.
+  // Tiles of `rows` whose activations and gradients stay in L2 beside a slice of weights, or more where those would be few.
   static int tiles_in_cache(const Call&, int rows);
 
   // Rows of a tile that a product takes together, and what it takes of them.
@@ -66,11 +67,15 @@ class Group {
     return skipping_ && mlp.finite(e) && spec.activation == Activation::relu && spec.norm != Norm::post;
   }
   bool follows(const PackedLayer&) const;
+  // Whether the gradient goes back by the weights of the forward product.
+  bool pulls(const PackedLayer& layer) const { return kernels_.pull && !layer.bf16; }
+  Panels after(const Net&, int e, int l) const;
   void whole(Passenger&, const Active& k, const float* a) const;
   Operand operand(const PackedMlp&, int e, const PackedLayer&) const;
   void take_active(Passenger&, const ActiveUnits&) const;
   template <class F>
   void products(int count, void (*run)(const Gemm&), F product, const Panels& after);
+  void pull(const PackedLayer&, int count, int below);
   void share(const Passenger&, Gemm, void (*run)(const Gemm&), int panel_width);
 
   const Call& call_;

@@ -71,6 +71,21 @@ struct Gemm {
   const ColumnPlan* plan;  // null, or what to compute of the columns: those whose pack starts in the panels, packed in c
 };
 
+// c[column] = sum over k of a[k] * w[column][k]: the gradient at a layer's inputs, by the weights of its forward product.
+// Each element is summed over lanes of k, then over these: a row's result depends neither on the tile's height nor on its
+// neighbours, nor on what else is wanted.
+struct Pull {
+  const float* a;  // blocked, zero or finite up to whole panels where the row is
+  int rows;
+  int panels;      // of k
+  const float* w;  // element (column, k) at w[k / kPanel * panel_stride + column * column_stride + k % kPanel]
+  long panel_stride, column_stride;
+  int begin, end;  // the panels of columns to compute
+  Active wanted;   // the columns among them; the others become zero
+  float* c;        // row-major [rows][c_stride]
+  long c_stride;
+};
+
 // What a product takes of a tile's activations or gradients, blocked.
 enum class Operand {
   single,        // float32
@@ -175,6 +190,7 @@ struct Bf16Products {
 struct Kernels {
   const char* name;
   void (*gemm)(const Gemm&);
+  void (*pull)(const Pull&);  // null where `gemm` by transposed weights and a plan is as fast
   void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);
   // Packed columns of c to their places, zeros between them.
   void (*unpack_columns)(const ColumnPlan&, int rows, float* c, long c_stride);

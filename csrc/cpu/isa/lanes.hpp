@@ -3,6 +3,7 @@
 
 namespace vgf::cpu::VGF_ISA {
 
+#if !defined(VGF_HAS_SUM_LANES)
 VGF_INLINE float sum_lanes(V x) {
   float lane[V::kWidth];
   x.store(lane);
@@ -12,6 +13,7 @@ VGF_INLINE float sum_lanes(V x) {
     for (int i = 0; i < half; i++) lane[i] += lane[i + half];
   return lane[0];
 }
+#endif
 // Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
 VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
   float lanes[V::kWidth];

@@ -76,6 +76,12 @@ VGF_INLINE V interleave_high(V r, V s) {
 VGF_INLINE V permute(V a, V b, V::Select s) {
   return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a.v, s.lane), _mm256_permutevar8x32_ps(b.v, s.lane), s.high);
 }
+#define VGF_HAS_SUM_LANES
+VGF_INLINE float sum_lanes(V x) {  // in the order of lanes.hpp
+  __m128 sum = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+  return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
+}
 VGF_INLINE V pow2(V n) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23));
@@ -115,7 +121,9 @@ constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 1; }
-constexpr double kPackingPays = 0.7;  // of a layer's column vectors
+// Packing takes two permutations and a blend a vector; see tile/pull.inl.
+#define VGF_PULLS
+constexpr double kPackingPays = 0;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2
 

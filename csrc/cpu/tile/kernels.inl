@@ -6,15 +6,24 @@
 #include "hidden.inl"
 #include "pack.inl"
 #include "pairwise.inl"
+#if defined(VGF_PULLS)
+#include "pull.inl"
+#endif
 
 #define VGF_STRING_(x) #x
 #define VGF_STRING(x) VGF_STRING_(x)
 
 namespace vgf::cpu::VGF_ISA {
 
+#if defined(VGF_PULLS)
+constexpr auto kPull = pull;
+#else
+constexpr void (*kPull)(const Pull&) = nullptr;
+#endif
+
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    VGF_STRING(VGF_ISA), gemm<Lane::single>, plan_columns, unpack_columns, kBf16Products, hidden_forward,
-    hidden_backward,     head,               distances,    bracket,        pairwise,      adam,           pack_panel};
+    VGF_STRING(VGF_ISA), gemm<Lane::single>, kPull,     plan_columns, unpack_columns, kBf16Products, hidden_forward,
+    hidden_backward,     head,               distances, bracket,      pairwise,       adam,          pack_panel};
 
 }  // namespace vgf::cpu::VGF_ISA
