@@ -110,12 +110,28 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
         writable(to.head)[k] = k < to.in ? from.W[k * from.stride_in] : 0.0f;
     }
     *writable(finite_[e]) = looks || gradient_;
+    *writable(finite_[e] + 1) = stamp();
   }
   const auto pack_panel = kernels().pack_panel;
   share_tasks(threads, static_cast<std::int64_t>(tasks.size()),
               [&](std::int64_t i) { tasks[i].finite = pack_panel(tasks[i].panel); });
   for (const Task& task : tasks)
     if (!task.finite) *writable(finite_[task.member]) = 0;
+}
+
+// Differs where panels lie otherwise: in another version, and in bfloat16 for another instruction set.
+float PackedMlp::stamp() const {
+  constexpr int kVersion = 1001;
+  const bool bf16 = std::any_of(layers_.begin(), layers_.end(), [](const PackedLayer& layer) { return layer.bf16; });
+  return static_cast<float>(kVersion + (bf16 ? 1 + static_cast<int>(kernels().bf16.layout) : 0));
+}
+
+void PackedMlp::check() const {
+  for (const float* finite : finite_)
+    if (finite[1] != stamp())
+      throw std::invalid_argument(
+          "packed weights: expected those that this version of vgf-kernels packs on this machine's instruction set, got "
+          "others; pack the network here");
 }
 
 std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
@@ -137,7 +153,9 @@ void pack_into(float* memory, const MlpSpec& spec, const std::vector<LayerWeight
 
 std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec& spec, bool gradient,
                                            Precision precision) {
-  return std::make_shared<const PackedMlp>(spec, gradient, precision, const_cast<float*>(memory));
+  const auto packed = std::make_shared<const PackedMlp>(spec, gradient, precision, const_cast<float*>(memory));
+  packed->check();
+  return packed;
 }
 
 std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,

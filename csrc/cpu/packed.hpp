@@ -2,10 +2,11 @@
 //
 // Panels of layer l    c[columns] += a[k] * panel[k], as PanelLayout says
 // forward              k: in, columns: out
-// backward             of W transposed, k: out, columns: in; all but the last layer
+// backward             of W transposed, k: out, columns: in; all but the last layer. Those of float32 between hidden
+//                      layers are not read where there is Kernels::pull
 // b, scale, bias       padded to whole panels with zeros
 // head                 the last layer's only column, where out = 1
-// finite               1 where all weights of the member are known to be, else 0
+// finite               1 where all weights of the member are known to be, else 0; beside it what `check` looks for
 // In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other.
 #pragma once
 
@@ -60,6 +61,9 @@ class PackedMlp {
   // Looks: also through matrices that are read in place; where it does not, no unit is left out.
   void fill(const std::vector<LayerWeights>&, int threads, bool looks = true);
 
+  // Throws where its memory was filled by another version, or for another instruction set.
+  void check() const;
+
   const MlpSpec& spec() const { return spec_; }
   bool gradient() const { return gradient_; }
   std::size_t bytes() const { return floats_ * sizeof(float); }
@@ -73,6 +77,7 @@ class PackedMlp {
  private:
   // Lays everything out from `base` on; null only counts.
   void lay_out(Precision, const float* base, const std::vector<LayerWeights>* borrowed);
+  float stamp() const;
   float* writable(const float* p) const { return memory_ + (p - memory_); }
 
   MlpSpec spec_;
