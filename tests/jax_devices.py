@@ -105,6 +105,31 @@ def gradient_under_shard_map():
     np.testing.assert_array_equal(got, jax.grad(lambda x: vgf.value(p.critic, p.obs, x).sum())(p.particles))
 
 
+def vmap_and_shard_map():
+    """Either inside the other, over particles, networks and step counts."""
+    p = PROBLEM
+    both = np.stack([p.particles, -p.particles])
+    wanted = np.stack([plain.flow(p.critic, p.obs, x, CONFIG) for x in both])
+    specs = {"mesh": MESH, "in_specs": (P(), P("states"), P("states"), P()), "out_specs": P("states")}
+    pairs = {**specs, "in_specs": (P(), P("states"), P(None, "states"), P()), "out_specs": P(None, "states")}
+
+    def flow(critic, obs, x, n):
+        return vgf.flow(critic, obs, x, CONFIG, num_steps=n)
+
+    over_x = jax.vmap(flow, in_axes=(None, None, 0, None))
+    over_steps = jax.vmap(flow, in_axes=(None, None, None, 0))
+    over_networks = jax.vmap(flow, in_axes=(0, None, None, None))
+    steps, critics = np.array([0, CONFIG.num_steps]), jax.tree.map(lambda a: np.stack([a, a]), CRITIC)
+    outside = jax.vmap(shard_map(flow, **specs), in_axes=(None, None, 0, None))
+    for function, arguments, expected in (
+        (shard_map(over_x, **pairs), (CRITIC, p.obs, both, 2), wanted),
+        (outside, (CRITIC, p.obs, both, 2), wanted),
+        (shard_map(over_steps, **{**specs, "out_specs": P(None, "states")}), (CRITIC, p.obs, p.particles, steps), [p.particles, wanted[0]]),
+        (shard_map(over_networks, **{**specs, "out_specs": P(None, "states")}), (critics, p.obs, p.particles, 2), [wanted[0]] * 2),
+    ):
+        np.testing.assert_array_equal(jax.jit(function)(*arguments), np.stack(expected))
+
+
 def explicit_mesh():
     """Where types say how arrays are cut, those of results and gradients do, too."""
     if not hasattr(jax, "set_mesh"):

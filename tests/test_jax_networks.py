@@ -66,3 +66,36 @@ def test_settings_of_no_sense(setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"{name}: expected"):
         vgf.network(PROBLEM.critic.to_flax(), **setting)
+
+
+def test_packed_weights_that_another_instruction_set_or_version_packed():
+    """Layouts of bfloat16 differ without a difference in size; so may those of versions."""
+    p = make_problem(hidden=(32, 32, 32), norm="pre")
+    packed = vgf.pack(vgf.Network.from_mlp(p.critic), precision="bf16")
+    stamps = np.flatnonzero(np.asarray(packed.weights).view(np.float32) // 10 == 100)
+    for stamp in stamps:
+        other = np.array(packed.weights).view(np.float32)
+        other[stamp] += 1
+        with pytest.raises(Exception, match="packed weights: expected those that this version of vgf-kernels packs"):
+            vgf.value(replace(packed, weights=other.view(np.uint8)), p.obs, p.particles)
+    assert len(stamps) == p.critic.ensemble
+    with pytest.raises(Exception, match="packed weights: expected those"):
+        vgf.value(jax.tree.map(jax.numpy.zeros_like, packed), p.obs, p.particles)
+
+
+def test_one_packed_network_does_not_decide_the_precision_of_another():
+    p = PROBLEM
+    critic, policy = vgf.Network.from_mlp(p.critic), vgf.Network.from_mlp(p.policy)
+    in_bf16 = vgf.pack(policy, role="policy", precision="bf16")
+    arguments = (p.obs, p.noise, 2, vgf.FlowConfig())
+    for other in (critic, vgf.pack(critic)):
+        with pytest.raises(ValueError, match="expected networks packed in the same one, got {'critic': 'fp32', 'policy': 'bf16'}"):
+            vgf.act(other, in_bf16, *arguments)
+    got = vgf.act(critic, in_bf16, *arguments, precision="bf16")
+    np.testing.assert_array_equal(got, vgf.act(critic, policy, *arguments, precision="bf16"))
+
+
+def test_weights_of_a_snapshot_cannot_be_written_through_its_network():
+    network = vgf.Network.from_mlp(PROBLEM.critic)
+    with pytest.raises(ValueError, match="read-only"):
+        network.layers[0].W[...] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import processes
+import pytest
 
 PREAMBLE = """
 import sys
@@ -70,6 +71,30 @@ value(); value()
 print(len(names) == len(set(names)) > 0)
 """)
     assert (before, after) == ("0", "True")
+
+
+def test_an_exported_program_in_another_process(tmp_path):
+    pytest.importorskip("flatbuffers")  # by which JAX writes it
+    path = str(tmp_path / "flow")
+    code = f"""
+from jax import export
+import vgf_kernels.jax as vgf
+import numpy as np
+def flow(obs, x):
+    return vgf.flow(p.critic, obs, x, vgf.FlowConfig(num_steps=2))
+"""
+    write = f"""
+kept = [export.DisabledSafetyCheck.custom_call("vgf_flow")]
+exported = export.export(jax.jit(flow), disabled_checks=kept)(p.obs, p.particles)
+open({path!r}, "wb").write(exported.serialize())
+"""
+    read = f"""
+vgf.register()
+exported = export.deserialize(bytearray(open({path!r}, "rb").read()))
+print(np.array_equal(exported.call(p.obs, p.particles), flow(p.obs, p.particles)))
+"""
+    assert run(code + write) == []
+    assert run(code + read) == ["True"]
 
 
 def test_a_jax_without_ffi():

@@ -8,7 +8,10 @@ import pytest
 
 @pytest.mark.parametrize(
     "case",
-    ["sharded_arrays", "states_on_another_axis", "gradient", "explicit_mesh", "under_shard_map", "gradient_under_shard_map"],
+    [
+        "sharded_arrays", "states_on_another_axis", "gradient", "explicit_mesh", "under_shard_map", "gradient_under_shard_map",
+        "vmap_and_shard_map",
+    ],
 )
 def test_four_devices(case):
     done = processes.python(

@@ -208,6 +208,22 @@ def test_bytes_of_another_network_are_refused():
 # ---- step counts
 
 
+@pytest.mark.parametrize("function", [flow, lambda c, x, **k: vgf.transport(lambda y: flow(c, y, num_steps=0), x, CONFIG, **k)])
+def test_traced_step_counts_of_other_types(function):
+    """Unsigned ones, and with x64 those that int32 does not hold, which are refused where they are negative."""
+    critic, x = network(PARAMS["critic"]), PROBLEM.particles
+    run = jax.jit(lambda n: function(critic, x, num_steps=n))
+    np.testing.assert_array_equal(run(np.uint32(2)), run(2))
+    jax.config.update("jax_enable_x64", True)
+    try:
+        np.testing.assert_array_equal(run(np.int64(2)), run(np.uint64(2)))
+        if function is flow:
+            with pytest.raises(Exception, match="expected at least 0"):
+                run(np.int64(-(2**32) + 3))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_traced_step_counts_compile_once(backend):
     critic, policy = network(PARAMS["critic"]), network(PARAMS["policy"])

@@ -125,3 +125,14 @@ def test_weights_in_any_layout(change):
         vgf_kernels.numpy.value(other, p.obs, p.particles, backend="cpu"),
         vgf_kernels.numpy.value(p.critic, p.obs, p.particles, backend="cpu"),
     )
+
+
+def test_a_score_function_that_writes_into_the_particles():
+    p = make_problem()
+
+    def score(x):
+        x *= 0
+        return x
+
+    with pytest.raises(ValueError, match="read-only"):
+        vgf_kernels.numpy.transport(score, p.particles, CONFIG, backend="cpu")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 
 import numpy as np
@@ -81,6 +83,13 @@ def test_a_network_that_nobody_holds_is_gone():
     assert gone() is None
     with pytest.raises(RuntimeError, match="the MLP of a compiled graph is gone"):
         MLP.from_graph([], handle, "")
+
+
+@pytest.mark.parametrize("remake", [copy.deepcopy, lambda mlp: pickle.loads(pickle.dumps(mlp))])
+def test_weights_of_a_copy_cannot_be_written_either(rng, remake):
+    made = remake(make_mlp(rng, (5, 8, 1), 2, "relu", "pre"))
+    with pytest.raises(ValueError, match="read-only"):
+        made.members[0][0].W[...] = 0
 
 
 @pytest.mark.parametrize("norm", NORMS)

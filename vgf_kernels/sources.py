@@ -27,6 +27,12 @@ class ArraySource:
         self._members = members
         self.framework = "numpy" if isinstance(members[0][0].W, np.ndarray) else "torch"
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for array in (a for member in self._members for layer in member for a in layer):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)  # which NumPy does not pickle
+
     @classmethod
     def from_dicts(cls, members) -> ArraySource:
         if isinstance(members, Mapping) or not isinstance(members, Sequence) or len(members) == 0:

@@ -18,6 +18,7 @@ from .functions import (
     draw_noise,
     flow,
     pack,
+    register,
     sample,
     select,
     td_target,
@@ -29,5 +30,5 @@ from .networks import Network, Packed, network
 
 __all__ = [
     "MLP", "FlowConfig", "Network", "Packed", "act", "direction", "draw_noise", "flow", "network", "pack",
-    "sample", "select", "td_target", "transport", "value", "value_and_grad",
+    "register", "sample", "select", "td_target", "transport", "value", "value_and_grad",
 ]  # fmt: skip

@@ -30,6 +30,17 @@ STEPS = """num_steps, an int or a traced int32 scalar, takes the place of config
     number then compiles nothing anew."""
 
 
+def register() -> None:
+    """Make the engine of the default platform known to XLA, for programs that another process has exported.
+
+    A process that has called any other function has done so.
+
+    Raises:
+        RuntimeError: the engine's module cannot be imported, or this jaxlib does not take it.
+    """
+    platforms.engine_for(None, platforms.default()).handlers()
+
+
 def pack(
     network: Network,
     *,
@@ -327,7 +338,7 @@ def transport(
     state = (start, jnp.zeros_like(start), jnp.zeros_like(start))
     with _span("transport", start):
         if not trajectory:
-            return jax.lax.fori_loop(0, num_steps, move, state)[0]
+            return jax.lax.fori_loop(0, fused.as_count(num_steps), move, state)[0]
 
         def record(state, step):
             state = move(step, state)

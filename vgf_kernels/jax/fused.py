@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,6 +25,12 @@ from .networks import (
 from .platforms import ENGINES, Fused, default, engine_for
 from .precision import precisions
 from .primitive import run
+
+
+def as_count(steps) -> jax.Array:
+    """A number of steps as int32, of a wider traced one the nearest."""
+    steps, held = jnp.asarray(steps), np.iinfo(np.int32)
+    return steps.clip(max(held.min, np.iinfo(steps.dtype).min), min(held.max, np.iinfo(steps.dtype).max)).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -151,12 +158,13 @@ class Engine:
     def _run(self, handler, networks, per_state, steps, results, **settings):
         """networks: by name, each with whether its gradient is needed."""
         terms = self._terms([network for network, _ in networks.values() if isinstance(network, Packed)])
+        self._check_agreement({name: network for name, (network, _) in networks.items()})
         observations = per_state[0].shape[1]
         operands = {
             name: self._operands(name, network, gradient, observations)
             for name, (network, gradient) in networks.items()
         }
-        steps = [jnp.asarray(count, np.int32) for count in steps]
+        steps = [as_count(count) for count in steps]
         return run(terms, handler, operands, per_state, steps, results, **settings)
 
     def _likely(self) -> Fused:
@@ -171,6 +179,20 @@ class Engine:
         backend = self.backend or (layouts[0].engine if layouts else None)
         precision = self.precision or (layouts[0].precision if layouts else None)
         return Terms(backend, precisions(precision), threads())
+
+    def _check_agreement(self, networks: dict[str, Network | Packed]) -> None:
+        """Raise ValueError where networks packed in one precision would silently decide that of others."""
+        if self.precision is not None or not any(isinstance(network, Packed) for network in networks.values()):
+            return
+        held = {
+            name: network.description.layout.precision if isinstance(network, Packed) else self._precision(self._likely())
+            for name, network in networks.items()
+        }
+        if len(set(held.values())) > 1:
+            raise ValueError(
+                f"precision: expected networks packed in the same one, got {held}, where what is not packed has the default; "
+                "pack all of them in one precision, or pass precision="
+            )
 
     def _operands(self, name: str, network: Network | Packed, gradient: bool, observations: int):
         """The description and the arrays of a network; raises where packed ones do not fit the call."""

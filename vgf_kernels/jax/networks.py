@@ -61,9 +61,7 @@ class Network(Described):
             )
         if "jax" not in mlp.packed:  # its weights never change
             members = zip(*mlp.members)
-            layers = tuple(
-                Layer(*(None if a[0] is None else np.stack(a) for a in zip(*layer))) for layer in members
-            )
+            layers = tuple(Layer(*(None if a[0] is None else _stacked(a) for a in zip(*layer))) for layer in members)
             mlp.packed["jax"] = cls(layers, mlp.activation, mlp.norm, mlp.norm_eps)
         return mlp.packed["jax"]
 
@@ -73,6 +71,12 @@ class Network(Described):
     @classmethod
     def tree_unflatten(cls, static, children) -> Network:
         return cls(*children, *static)
+
+
+def _stacked(arrays) -> np.ndarray:
+    stacked = np.stack(arrays)
+    stacked.setflags(write=False)
+    return stacked
 
 
 def network(

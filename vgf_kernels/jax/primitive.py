@@ -34,10 +34,15 @@ vgf_call.multiple_results = True
 
 
 def _bind(call: Call, *operands) -> list[jax.Array]:
-    shapes = tuple((jnp.shape(o), jnp.result_type(o)) for o in operands)
-    results = vgf_call.bind(*operands, call=call, jaxpr=_traced(call, shapes))
+    results = _bind_plain(call, *operands)
     axes = tuple(frozenset().union(*map(_varying, operands)))
     return [_vary(result, axes) for result in results] if axes else results
+
+
+def _bind_plain(call: Call, *operands) -> list[jax.Array]:
+    """Where what surrounds a call says itself along which axes of a shard_map the results vary, as around vmap's."""
+    shapes = tuple((jnp.shape(o), jnp.result_type(o)) for o in operands)
+    return vgf_call.bind(*operands, call=call, jaxpr=_traced(call, shapes))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -118,7 +123,7 @@ def _batched(operands, axes, *, call: Call, jaxpr):
             operand = jnp.broadcast_to(operand, (size, *operand.shape))
         # no -1 here: states may have no observations, and act no noise to select by
         folded.append(operand.reshape(size * operand.shape[1], *operand.shape[2:]) if counts else operand)
-    results = _bind(call, *folded)
+    results = _bind_plain(call, *folded)
     unfolded = []
     for got, result in zip(results, call.results):
         at = result.axis
@@ -130,7 +135,7 @@ def _batched(operands, axes, *, call: Call, jaxpr):
 def _one_by_one(fronted, axes, call: Call):
     def one(batched):
         rest = iter(batched)
-        return _bind(call, *(o if a is None else next(rest) for o, a in zip(fronted, axes)))
+        return _bind_plain(call, *(o if a is None else next(rest) for o, a in zip(fronted, axes)))
 
     results = jax.lax.map(one, [o for o, axis in zip(fronted, axes) if axis is not None])
     return results, [0] * len(results)

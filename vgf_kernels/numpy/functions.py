@@ -192,7 +192,9 @@ def transport(
     path = [x]
     with ranges.span("transport", x.shape[0] * x.shape[1]):
         for step in range(1, config.num_steps + 1):
-            score = score_fn(x)
+            seen = x.view()
+            seen.setflags(write=False)
+            score = score_fn(seen)
             _check_arrays(particles=particles, score_fn=score)
             checks.check_score(score.shape, particles.shape)
             x = _call("update", particles, backend, precision, x, score, first, second, step, config)
