@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from processes import python, run
+from test_mlp_torch import inputs, sequential
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import vgf_kernels.torch as vgf
+from vgf_kernels import MLP
 
 AGENT = """
 import sys
@@ -78,6 +83,67 @@ def test_networks_of_modules_go_with_the_program_and_frozen_ones_say_that_they_d
         assert done.returncode == 0, done.stderr
     refused = "the graph has a frozen MLP of another process: expected one made by MLP.from_torch"
     assert done.stdout.count(refused) == 2
+
+
+def exported(module, *arguments):
+    return torch.export.export(module, arguments).module()
+
+
+class Value(torch.nn.Module):
+    def __init__(self, frozen=False):
+        super().__init__()
+        self.net = sequential("silu", "pre")
+        self.critic = MLP.from_torch(self.net)
+        if frozen:
+            self.critic = self.critic.freeze()
+
+    def forward(self, obs, x):
+        return vgf.value(self.critic, obs, x)
+
+
+def test_a_program_is_on_its_own_in_the_process_that_exported_it():
+    """Whatever becomes of the module afterwards."""
+    module = Value()
+    wanted, program = module(*inputs()), exported(module, *inputs())
+    module.critic.packed.clear()
+    module.net[0].bias = None
+    assert torch.equal(program(*inputs()), wanted)
+    module.net[-1] = torch.nn.Linear(9, 1)
+    assert torch.equal(program(*inputs()), wanted)
+
+
+def test_a_parameter_that_came_after_the_mlp_is_not_left_out():
+    module = Value()
+    module.net[0].bias = None
+    with pytest.raises(ValueError, match="the module has other parameters than when its MLP was made"):
+        exported(module, *inputs())(*inputs())
+
+
+def test_a_frozen_network_of_a_parent_is_no_other_of_its_child():
+    first, second = Value(frozen=True).critic, Value(frozen=True).critic
+    assert first.description != second.description
+    assert MLP.from_graph([], first.handle, first.description) is first
+    with pytest.raises(RuntimeError, match="of another process, or one that is gone"):
+        MLP.from_graph([], first.handle, second.description)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("trace", [exported, lambda module, *arguments: make_fx(module)(*arguments)])
+@pytest.mark.parametrize("function", [vgf.value, lambda *arguments: vgf.value_and_grad(*arguments)[0]])
+def test_gradients_of_a_program_traced_without_any(function, trace, frozen):
+    class Module(Value):
+        def forward(self, obs, x):
+            return function(self.critic, obs, x)
+
+    module = Module(frozen)
+    obs, x = inputs()
+    program = trace(module, obs, x)
+
+    def gradient(f):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(f(obs, leaf).square().sum(), leaf)[0]
+
+    assert torch.equal(gradient(program), gradient(module))
 
 
 def test_compiled_code_is_found_again_by_another_process(tmp_path):

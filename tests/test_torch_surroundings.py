@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from problems import make_problem
+from test_mlp_torch import inputs, sequential
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import vgf_kernels.torch as vgf
+from vgf_kernels import MLP
 from vgf_kernels.torch import arrays
 
 CONFIG = vgf.FlowConfig(num_steps=2)
@@ -165,3 +168,21 @@ def test_constants_within_a_transform():
     with pytest.raises(RuntimeError, match="expected tensors in memory.*torch.func's vmap, grad and jvp cannot pass"):
         torch.func.grad(loss)(torch.ones(()))
     vgf.value(critic, torch.zeros(2, 2), x, backend="cpu")
+
+
+@pytest.mark.parametrize("function", ["value", "value_and_grad"])
+def test_transforms_are_refused_where_they_would_get_zeros(function):
+    """torch.func under torch.compile, and forward mode, whose tensors do not say that they want a gradient."""
+    obs, x = inputs()
+    mlp = MLP.from_torch(sequential())
+
+    def loss(x):
+        q = getattr(vgf, function)(mlp, obs, x)
+        return (q if function == "value" else q[0]).sum()
+
+    torch.compiler.reset()
+    for transformed in (torch.func.grad(loss), lambda x: torch.func.jvp(loss, (x,), (x,))[1]):
+        with pytest.raises(Exception, match="torch.func's vmap, grad and jvp cannot pass"):
+            torch.compile(transformed, backend="eager", fullgraph=True)(x)
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="got a dual one of forward mode"):
+        loss(forward_ad.make_dual(x, x))

@@ -14,7 +14,6 @@ from .config import check_choice, is_finite, remedy_for
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")
-HERE = secrets.token_hex(8)  # this process, where frozen weights are
 _handles = itertools.count(2)
 _by_handle: weakref.WeakValueDictionary[int, MLP] = weakref.WeakValueDictionary()
 
@@ -77,29 +76,30 @@ class MLP(Described):
     def _register(self) -> None:
         self.packed: dict[str, Any] = {}  # engine name -> its own packed copy of the weights
         self.handle = next(_handles)  # stands for this MLP in a graph, where only numbers, strings and tensors may pass
-        self.description = HERE if self.frozen else self._describe()  # in a process to which the graph is exported
+        # In a process to which the graph is exported, where a frozen one, whose weights do not go with it, has no like.
+        self.description = secrets.token_hex(8) if self.frozen else self._describe()
         _by_handle[self.handle] = self
 
     @staticmethod
     def from_graph(tensors: Sequence[Any], handle: int, description: str) -> MLP:
-        """The MLP that put its `tensors()`, `handle` and `description` into a graph, or, in a process to which the graph
-        was exported, one like it that reads these tensors. A frozen one in a graph that is not exported needs no
+        """The MLP that put its `tensors()`, `handle` and `description` into a graph; by a negative handle, which a graph
+        that is exported has, one like it that reads these tensors. A frozen one in a graph that is not exported needs no
         description. Raises RuntimeError where a frozen one lives no more, or never did in this process.
         """
-        mlp = _by_handle.get(handle)
+        mlp = _by_handle.get(abs(handle))
         if tensors:
-            if mlp is None or mlp.description != description:
+            if handle < 0 or mlp is None or mlp.description != description:
                 mlp = _described(handle, description)
             mlp.check()
             return mlp.with_tensors(tensors)
-        if description not in ("", HERE):
+        if mlp is not None and description in ("", mlp.description):
+            return mlp
+        if description:
             raise RuntimeError(
-                "the graph has a frozen MLP of another process: expected one made by MLP.from_torch, whose weights are "
-                "exported with the graph; export with MLP.from_torch(mlp.to_torch())"
+                "the graph has a frozen MLP of another process, or one that is gone: expected one made by MLP.from_torch, "
+                "whose weights are exported with the graph; export with MLP.from_torch(mlp.to_torch())"
             )
-        if mlp is None:
-            raise RuntimeError("the MLP of a compiled graph is gone; keep it for as long as the graph is called")
-        return mlp
+        raise RuntimeError("the MLP of a compiled graph is gone; keep it for as long as the graph is called")
 
     def _describe(self) -> str:
         return json.dumps([self.activation, self.norm, self.norm_eps, self.widths, self._source.layout()])
@@ -286,7 +286,7 @@ class MLP(Described):
         return f"MLP({self.ensemble} x [{chain}], {settings})"
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _described(handle: int, description: str) -> MLP:
     """An MLP without weights for an exported graph's `handle`: its packed copies serve from call to call."""
     from .torch_source import TorchSource

@@ -130,12 +130,15 @@ class TorchSource:
         tensors = iter(self.tensors())
 
         def read(table):
-            return [None if table[key] is None else _in_memory(next(tensors)) for key in ("weight", "bias")]
+            return [None if table[key] is None else _in_memory(next(tensors, None)) for key in ("weight", "bias")]
 
         def layer(linear, norm):
             return _torch_layer(read(linear), norm and read(norm))
 
-        return [[layer(*tables) for tables in chain] for chain in self._chains]
+        members = [[layer(*tables) for tables in chain] for chain in self._chains]
+        if next(tensors, None) is not None:
+            raise ValueError(_OTHER_PARAMETERS)
+        return members
 
     def version(self) -> tuple:
         self.check()
@@ -153,8 +156,16 @@ class TorchSource:
         return str(self.tensors()[0].device)
 
 
+_OTHER_PARAMETERS = (
+    "the module has other parameters than when its MLP was made: expected the same weights and biases in a graph, got "
+    "more or fewer; make a new MLP with MLP.from_torch"
+)
+
+
 def _in_memory(parameter):
     """The parameter as its memory has it, for engines that read that."""
+    if parameter is None:
+        raise ValueError(_OTHER_PARAMETERS)
     if parameter.is_neg():
         raise ValueError(
             "weights: expected parameters whose memory holds their values, got a negative view (as .imag of a "

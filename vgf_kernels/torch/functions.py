@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .. import checks, engines, ranges
 from ..config import FlowConfig, check_clip
@@ -305,6 +306,11 @@ def _shape(tensor: Tensor | None) -> torch.Size | None:
 
 def _differentiates(obs: Tensor, actions: Tensor) -> bool:
     """Whether autograd wants a gradient with respect to the actions."""
+    if torch.compiler.is_compiling():
+        if torch._C._are_functorch_transforms_active():  # where requires_grad tells nothing
+            raise RuntimeError(f"actions: expected a tensor, got one of a transform; {arrays.NO_TRANSFORMS}")
+    elif forward_ad._current_level >= 0 and forward_ad.unpack_dual(actions).tangent is not None:
+        raise RuntimeError(f"actions: expected a tensor, got a dual one of forward mode; {arrays.NO_TRANSFORMS}")
     if not torch.is_grad_enabled():
         return False
     if obs.requires_grad:
@@ -334,8 +340,7 @@ def _traced(*tensors: Tensor | None) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._ops._len_torch_dispatch_stack_pre_dispatch() > 0
+        or ops.modes() > 0
         or any(type(t) not in (Tensor, torch.nn.Parameter, type(None)) for t in tensors)
     )
 

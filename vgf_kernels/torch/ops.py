@@ -66,14 +66,22 @@ CRITIC, POLICY = _network("critic"), _network("policy")
 
 def pack_mlp(mlp: MLP) -> tuple[list[Tensor], int, str]:
     """An MLP as the arguments of _network. The weights are constants to autograd."""
-    # The name of this process would keep what was compiled in another out of Inductor's cache.
-    description = "" if mlp.frozen and _stays_here() else mlp.description
-    return [tensor.detach() for tensor in mlp.tensors()], mlp.handle, description
+    exported = _leaves_the_process()
+    # What is drawn for a frozen one would keep what another process has compiled out of Inductor's cache.
+    description = "" if mlp.frozen and not exported else mlp.description
+    return [tensor.detach() for tensor in mlp.tensors()], -mlp.handle if exported else mlp.handle, description
 
 
-def _stays_here() -> bool:
-    """Whether torch.compile reads this, whose graphs are not exported."""
-    return torch.compiler.is_dynamo_compiling() and not _is_exporting()
+def _leaves_the_process() -> bool:
+    """Whether what reads this call may run elsewhere: torch.export, torch.jit.trace or make_fx."""
+    if torch.compiler.is_dynamo_compiling():
+        return _is_exporting()
+    return _is_exporting() or torch.jit.is_tracing() or modes() > 0
+
+
+def modes() -> int:
+    """How many dispatch modes are on: make_fx is one, fake tensors are."""
+    return torch._C._len_torch_dispatch_stack() + torch._ops._len_torch_dispatch_stack_pre_dispatch()
 
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7 and newer
@@ -119,6 +127,28 @@ def value(weights, handle, description, ensemble, obs, actions, *engine):
     return _call("value", actions, engine, MLP.from_graph(weights, handle, description), obs, actions)
 
 
+def _value_context(ctx, inputs, output) -> None:
+    weights, *network, obs, actions = inputs[:6]
+    ctx.save_for_backward(obs, actions, *weights)
+    ctx.network, ctx.engine = network, inputs[-2:]
+    if isinstance(output, tuple):
+        ctx.mark_non_differentiable(output[1])
+
+
+def _value_backward(ctx, grad_q, *dq):
+    """Of a graph that was traced where nobody wanted a gradient."""
+    obs, actions, *weights = ctx.saved_tensors
+    each_dq = jacobian(weights, *ctx.network, obs, actions.detach(), *ctx.engine)[1]
+    if torch.is_grad_enabled():  # create_graph=True
+        each_dq = first_order(each_dq, actions)
+    grad = (grad_q[..., None] * each_dq).sum(0)
+    rest = [None] * (len(dq) + 2)
+    return [None] * len(weights), None, None, None, None, grad, *rest
+
+
+torch.library.register_autograd("vgf::value", _value_backward, setup_context=_value_context, lib=LIBRARY)
+
+
 def _value_and_grad_fake(weights, handle, description, ensemble, obs, actions, *rest):
     return _like(actions, ensemble, *actions.shape[:2]), _like(actions, *actions.shape)
 
@@ -132,6 +162,9 @@ def _value_and_grad_fake(weights, handle, description, ensemble, obs, actions, *
 def value_and_grad(weights, handle, description, ensemble, obs, actions, aggregate, *engine):
     mlp = MLP.from_graph(weights, handle, description)
     return _call("value_and_grad", actions, engine, mlp, obs, actions, aggregate)
+
+
+torch.library.register_autograd("vgf::value_and_grad", _value_backward, setup_context=_value_context, lib=LIBRARY)
 
 
 def _jacobian_fake(weights, handle, description, ensemble, obs, actions, *engine):
