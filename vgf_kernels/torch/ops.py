@@ -139,11 +139,15 @@ def _value_backward(ctx, grad_q, *dq):
     """Of a graph that was traced where nobody wanted a gradient."""
     obs, actions, *weights = ctx.saved_tensors
     each_dq = jacobian(weights, *ctx.network, obs, actions.detach(), *ctx.engine)[1]
+    rest = [None] * (len(dq) + 2)
+    return [None] * len(weights), None, None, None, None, _pull_back(grad_q, each_dq, actions), *rest
+
+
+def _pull_back(grad_q: Tensor, each_dq: Tensor, actions: Tensor) -> Tensor:
+    """The gradient at the actions, from that at every member's q. [B, N, A]."""
     if torch.is_grad_enabled():  # create_graph=True
         each_dq = first_order(each_dq, actions)
-    grad = (grad_q[..., None] * each_dq).sum(0)
-    rest = [None] * (len(dq) + 2)
-    return [None] * len(weights), None, None, None, None, grad, *rest
+    return (grad_q[..., None] * each_dq).sum(0)
 
 
 torch.library.register_autograd("vgf::value", _value_backward, setup_context=_value_context, lib=LIBRARY)
@@ -188,10 +192,8 @@ def _jacobian_context(ctx, inputs, output) -> None:
 
 
 def _jacobian_backward(ctx, grad_q, _):
-    dq, actions = ctx.saved_tensors
-    if torch.is_grad_enabled():  # create_graph=True
-        dq = first_order(dq, actions)
-    return [None] * ctx.weights, None, None, None, None, (grad_q[..., None] * dq).sum(0), None, None
+    each_dq, actions = ctx.saved_tensors
+    return [None] * ctx.weights, None, None, None, None, _pull_back(grad_q, each_dq, actions), None, None
 
 
 torch.library.register_autograd(
