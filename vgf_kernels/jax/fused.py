@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import jax
@@ -28,7 +29,9 @@ from .primitive import run
 
 
 def as_count(steps) -> jax.Array:
-    """A number of steps as int32, of a wider traced one the nearest."""
+    """A number of steps as int32; of an array of another type, the nearest that int32 holds."""
+    if isinstance(steps, numbers.Integral) or steps.dtype == np.int32:
+        return jnp.asarray(steps, np.int32)
     steps, held = jnp.asarray(steps), np.iinfo(np.int32)
     return steps.clip(max(held.min, np.iinfo(steps.dtype).min), min(held.max, np.iinfo(steps.dtype).max)).astype(np.int32)
 
