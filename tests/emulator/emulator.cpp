@@ -1,6 +1,5 @@
 #include "emulator.hpp"
 
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include <utility>
 
 #include "races.hpp"
+#include "switch.hpp"
 
 namespace emulator {
 
@@ -34,11 +34,9 @@ constexpr unsigned char kPoison = 0xff;  // floats of these bytes are NaN
 enum class State { fresh, ready, at_barrier, at_cluster, in_warp, waiting, done };
 
 struct Fiber : Thread {
-  State state = State::fresh;
   int barrier = 0;  // where it is at_barrier
   std::function<bool()> may_go_on;  // while waiting
-  jmp_buf place;
-  ucontext_t beginning;
+  Place place;
   std::unique_ptr<char[]> stack{new char[kStack]};
   void* argument = nullptr;
 };
@@ -68,30 +66,28 @@ struct Bulk {
 unsigned seed = 0;
 bool copies_are_late = true;
 std::vector<Fiber> fibers;
+std::vector<State> states;  // of the fibers: close together, for all are looked through time and again
 std::map<void*, Phases> barriers;
 std::deque<Bulk> bulk_copies;  // late ones, under way
-jmp_buf scheduler;
+Place scheduler;
+ucontext_t beginning;  // of a fiber
 int threads = 0, met_cluster = 0;
 Barrier at_cluster;
 const std::function<void()>* kernel = nullptr;
 std::exception_ptr failure;  // of a fiber
 
 Fiber& self() { return *static_cast<Fiber*>(current); }
+State& state(const Fiber& fiber) { return states[&fiber - fibers.data()]; }
 
 void touch(const Copy& copy, const void* code) {
   races::read(copy.from, kCopy, code);
   races::written(copy.to, kCopy, code);
 }
 
-void back_to_scheduler() {
-  races::run_as(-1);
-  _longjmp(scheduler, 1);
-}
-
 // Leaves the current fiber until the scheduler comes back to it.
 void wait() {
-  Fiber& fiber = self();
-  if (_setjmp(fiber.place) == 0) back_to_scheduler();
+  races::run_as(-1);
+  switch_to(scheduler, self().place);
 }
 
 void enter() {
@@ -100,25 +96,22 @@ void enter() {
   } catch (...) {
     failure = std::current_exception();
   }
-  self().state = State::done;
+  state(self()) = State::done;
   self().block->done++;
-  back_to_scheduler();
+  wait();
 }
 
 void resume(Fiber& fiber) {
   current = &fiber;
-  if (_setjmp(scheduler) != 0) return;
   races::run_as(static_cast<int>(&fiber - fibers.data()));
-  if (fiber.state == State::fresh) {
-    fiber.state = State::ready;
-    getcontext(&fiber.beginning);
-    fiber.beginning.uc_stack.ss_sp = fiber.stack.get();
-    fiber.beginning.uc_stack.ss_size = kStack;
-    fiber.beginning.uc_link = nullptr;
-    makecontext(&fiber.beginning, enter, 0);
-    setcontext(&fiber.beginning);
-  }
-  _longjmp(fiber.place, 1);
+  if (state(fiber) != State::fresh) return switch_to(fiber.place, scheduler);
+  state(fiber) = State::ready;
+  getcontext(&beginning);
+  beginning.uc_stack.ss_sp = fiber.stack.get();
+  beginning.uc_stack.ss_size = kStack;
+  beginning.uc_link = nullptr;
+  makecontext(&beginning, enter, 0);
+  start(beginning, scheduler);
 }
 
 Phases& phases(void* barrier) {
@@ -164,7 +157,7 @@ void run_cluster(const std::vector<int>& order) {
       Fiber& fiber = fibers[block.rank * threads + i];
       fiber.index = i;
       fiber.block = &block;
-      fiber.state = State::fresh;
+      state(fiber) = State::fresh;
       fiber.copies.assign(1, {});
       fiber.products.assign(1, {});
       fiber.products_done = 0;
@@ -173,17 +166,16 @@ void run_cluster(const std::vector<int>& order) {
   for (bool progress = true; progress;) {
     progress = false;
     for (const int i : order) {
-      Fiber& fiber = fibers[i];
-      if (fiber.state == State::waiting && fiber.may_go_on()) fiber.state = State::ready;
-      if (fiber.state != State::fresh && fiber.state != State::ready) continue;
-      resume(fiber);
+      if (states[i] == State::waiting && fibers[i].may_go_on()) states[i] = State::ready;
+      if (states[i] != State::fresh && states[i] != State::ready) continue;
+      resume(fibers[i]);
       if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
       progress = true;
     }
     if (!progress) progress = finish_copies();
   }
-  for (const Fiber& fiber : fibers)
-    if (fiber.state != State::done) throw std::runtime_error("emulator: threads wait for each other at different places");
+  for (const State state : states)
+    if (state != State::done) throw std::runtime_error("emulator: threads wait for each other at different places");
 }
 
 }  // namespace
@@ -196,15 +188,15 @@ void sync(int barrier, int count) {
   Barrier& there = block->barriers[barrier];
   char* const point = &there.points[there.turn];
   races::before(point);
-  fiber.state = State::at_barrier;
+  state(fiber) = State::at_barrier;
   fiber.barrier = barrier;
   if (++block->arrived[barrier] == count) {
     block->arrived[barrier] = 0;
     there.turn ^= 1;
     int released = 0;
     for (Fiber& other : fibers)
-      if (other.block == block && other.state == State::at_barrier && other.barrier == barrier) {
-        other.state = State::ready;
+      if (other.block == block && state(other) == State::at_barrier && other.barrier == barrier) {
+        state(other) = State::ready;
         released++;
       }
     if (released != count) throw std::runtime_error("emulator: a barrier is met by another number of threads");
@@ -216,11 +208,11 @@ void sync(int barrier, int count) {
 void sync_cluster() {
   char* const point = &at_cluster.points[at_cluster.turn];
   races::before(point);
-  self().state = State::at_cluster;
+  state(self()) = State::at_cluster;
   if (++met_cluster == static_cast<int>(fibers.size())) {
     met_cluster = 0;
     at_cluster.turn ^= 1;
-    for (Fiber& fiber : fibers) fiber.state = State::ready;
+    for (Fiber& fiber : fibers) state(fiber) = State::ready;
   }
   wait();
   races::after(point);
@@ -259,14 +251,14 @@ void meet(void* argument, const std::function<void(void* const*)>& work) {
   const int warp = fiber.index / kWarp;
   int& met = fiber.block->met_warp[warp];
   fiber.argument = argument;
-  fiber.state = State::in_warp;
+  state(fiber) = State::in_warp;
   if (++met < kWarp) return wait();
   met = 0;
   void* arguments[kWarp];
   for (int lane = 0; lane < kWarp; lane++) {
     Fiber& other = fibers[fiber.block->rank * threads + warp * kWarp + lane];
     arguments[lane] = other.argument;
-    other.state = State::ready;
+    state(other) = State::ready;
   }
   races::begin_ignoring();
   work(arguments);
@@ -274,7 +266,7 @@ void meet(void* argument, const std::function<void(void* const*)>& work) {
 }
 
 void pause() {
-  self().state = State::ready;
+  state(self()) = State::ready;
   wait();
 }
 
@@ -299,7 +291,7 @@ void wait_for(void* barrier, unsigned parity, races::Scope scope) {
   const auto ended = [barrier, parity] { return phases(barrier).ended % 2 != parity; };
   while (!ended()) {
     self().may_go_on = ended;
-    self().state = State::waiting;
+    state(self()) = State::waiting;
     wait();
   }
   races::wait(&phases(barrier).points[parity], scope);
@@ -337,6 +329,7 @@ void run(const std::function<void()>& what, unsigned width, unsigned height, int
   blocks_x = width;
   threads = count;
   fibers.resize(threads * cluster_blocks);
+  states.resize(fibers.size());
   cluster.resize(cluster_blocks);
   copies_are_late = seed % 2 == 0;
   products_are_late = seed / 2 % 2 == 0;

@@ -112,6 +112,11 @@ void copy_telling(void* to, const void* from, int bytes, void* barrier);
 // A store of up to 16 bytes, likewise.
 void store_telling(void* to, const void* what, int bytes, void* barrier);
 
+// c[16][columns] += a[16][depth] b[depth][columns] as tensor cores add. Products are exact; each sum cuts its terms off at the
+// last of 24 bits of the largest, adds what is left and is cut off: as they are known to do, with a bit or more less than
+// newer ones keep.
+void add_products(int depth, int columns, const double* a, const double* b, float* c);
+
 // Runs a kernel in a grid of blocks.
 void run(const std::function<void()>& kernel, unsigned blocks_x, unsigned blocks_y, int threads, int shared_bytes,
          int cluster_blocks);

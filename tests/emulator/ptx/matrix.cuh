@@ -1,9 +1,7 @@
 // csrc/cuda/ptx/matrix.cuh on the emulator, after the fragment tables of the PTX ISA, which the kernels' own index maps
-// are held against. Products are exact; each mma cuts its terms off at the last of 24 bits of the largest, adds what is
-// left and cuts the sum off: as the tensor cores are known to do, with a bit or more less than newer ones keep.
+// are held against. Sums: see add_products.
 #pragma once
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "async.cuh"
@@ -54,32 +52,6 @@ struct Fragments {
   std::uint32_t b[2];
 };
 
-inline std::uint64_t bits_of(double x) {
-  std::uint64_t bits;
-  std::memcpy(&bits, &x, 8);
-  return bits;
-}
-inline double with_bits(std::uint64_t bits) {
-  double x;
-  std::memcpy(&x, &bits, 8);
-  return x;
-}
-// Without the 29 bits that a double has more than a float. (Below the least normal float the cast rounds.)
-inline float truncated(double x) { return static_cast<float>(with_bits(bits_of(x) >> 29 << 29)); }
-
-template <int Count>
-inline float sum_of(const double (&terms)[Count]) {
-  std::uint64_t exponents = 0;  // and below them, the mantissas
-  double sum = 0;
-  for (const double term : terms) exponents = std::max(exponents, bits_of(term) << 1), sum += term;
-  if (exponents == 0 || !std::isfinite(sum)) return static_cast<float>(sum);
-  const double power = with_bits(exponents >> 53 << 52);  // of two, the largest one that a term has
-  const double last_bit = power * 0x1p-23, scale = 0x1p23 / power;
-  std::int64_t bits = 0;
-  for (const double term : terms) bits += static_cast<std::int64_t>(term * scale);
-  return truncated(static_cast<double>(bits) * last_bit);
-}
-
 // D = A B + C with K numbers of k, `per_word` of them in a word; number(word, which) reads one.
 template <int K, class Number>
 inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1, Number number) {
@@ -87,6 +59,7 @@ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b
   emulator::meet(&mine, [&](void* const* all) {
     constexpr int per_word = K / 8;
     double A[16][K], B[K][8];
+    float C[16][8];
     for (int l = 0; l < 32; l++) {
       const Fragments& f = *static_cast<Fragments*>(all[l]);
       const int group = l / 4, place = l % 4;
@@ -97,16 +70,13 @@ inline void multiply(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b
         B[low][group] = number(f.b[0], w), B[high][group] = number(f.b[1], w);
       }
     }
-    for (int l = 0; l < 32; l++) {
-      const Fragments& f = *static_cast<Fragments*>(all[l]);
-      for (int i = 0; i < 4; i++) {
-        const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
-        double terms[K + 1];
-        for (int k = 0; k < K; k++) terms[k] = A[row][k] * B[k][column];
-        terms[K] = f.c[i];
-        f.c[i] = sum_of(terms);
-      }
-    }
+    const auto for_sums = [&](auto f) {
+      for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++) f(static_cast<Fragments*>(all[l])->c[i], C[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2]);
+    };
+    for_sums([](float own, float& sum) { sum = own; });
+    emulator::add_products(K, 8, A[0], B[0], C[0]);
+    for_sums([](float& own, float sum) { own = sum; });
   });
 }
 
