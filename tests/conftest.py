@@ -24,6 +24,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--part", default="0/1", help="run one of several parts of the tests: 0/3, 1/3 or 2/3")
+
+
+@pytest.hookimpl(trylast=True)  # of what -k and -m have left
+def pytest_collection_modifyitems(config, items) -> None:
+    part, of = map(int, config.getoption("--part").split("/"))
+    config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % of != part])
+    items[:] = items[part::of]
+
+
 def pytest_report_header() -> str:
     import vgf_kernels
 

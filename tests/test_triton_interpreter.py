@@ -17,10 +17,13 @@ pytest.importorskip("triton")
 CHOSEN = "not ((gelu_ln_odd or relu_ln_small or many_particles or ten_critics) and (no_kernel or fixed_bandwidth))"
 
 
-@pytest.mark.parametrize("file", ["test_triton.py", "test_triton_golden.py", "test_triton_median.py", "test_triton_properties.py"])
-def test_under_the_interpreter(file):
+PARTS = {"test_triton.py": 4, "test_triton_golden.py": 3, "test_triton_median.py": 1, "test_triton_properties.py": 3}
+
+
+@pytest.mark.parametrize(("file", "part"), [(file, f"{i}/{of}") for file, of in PARTS.items() for i in range(of)])
+def test_under_the_interpreter(file, part):
     done = processes.python(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, file,
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN, "--part", part, file,
         TRITON_INTERPRET="1", PYTHONWARNINGS="ignore",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr
