@@ -330,13 +330,19 @@ def transport(
         arrays.check(particles=x, score_fn=dq)
         checks.check_score(dq.shape, x.shape)
         if max_norm is not None:
-            norm = jnp.sqrt(jnp.sum(jnp.square(dq)))
-            dq = jnp.where(norm < max_norm, dq, dq / norm * max_norm)
+            dq = _bounded(dq, max_norm)
         return _call(engine.update, x, x, dq, *moments, step + 1, config)
 
     start = jax.lax.stop_gradient(jnp.asarray(particles))
     state = (start, jnp.zeros_like(start), jnp.zeros_like(start))
     with _span("transport", start):
+        if not isinstance(start, jax.core.Tracer) and not isinstance(num_steps, jax.core.Tracer):
+            # A loop of XLA's would be compiled anew in every call, for it closes over score_fn.
+            path = [start]
+            for step in range(int(num_steps)):
+                state = move(step, state)
+                path = [*path, state[0]] if trajectory else [state[0]]
+            return jnp.stack(path) if trajectory else path[-1]
         if not trajectory:
             return jax.lax.fori_loop(0, fused.as_count(num_steps), move, state)[0]
 
@@ -346,6 +352,12 @@ def transport(
 
         _, path = jax.lax.scan(record, state, jnp.arange(config.num_steps))
         return jnp.concatenate([start[None], path])
+
+
+@jax.jit
+def _bounded(dq: jax.Array, max_norm: float) -> jax.Array:
+    norm = jnp.sqrt(jnp.sum(jnp.square(dq)))
+    return jnp.where(norm < max_norm, dq, dq / norm * max_norm)
 
 
 def _field(engine, network: Network | Packed, obs: Array, particles: Array) -> Callable[[jax.Array], jax.Array]:

@@ -81,6 +81,7 @@ class Engine:
     def update(self, particles, dq, first_moment, second_moment, step, config):
         """One step of transport, numbered from 1: the particles and both moments after it."""
         moved = [particles.shape] * 3
+        step = jax.numpy.asarray(step)  # a number among the settings would be compiled with them
         return self._call(
             "update", moved, particles, particles, dq, first_moment, second_moment, step, config
         )
@@ -88,20 +89,35 @@ class Engine:
     def _call(self, function: str, shapes: list, like, *args: Any, num_steps: Any = None) -> tuple:
         """`num_steps`, where it is given, takes the place of that of the FlowConfig among `args`."""
         traced = {i: a for i, a in enumerate(args) if isinstance(a, (Network, jax.Array, np.ndarray))}
-        engine = definition.Engine(arrays, self.precision)
-
-        def run(traced, num_steps):
-            given = [_on_host(traced[i]) if i in traced else a for i, a in enumerate(args)]
-            if num_steps is not None:
-                given = [_with_steps(a, int(num_steps)) if isinstance(a, FlowConfig) else a for a in given]
-            if function == "update":
-                moments = [np.array(a) for a in given[2:4]]
-                return (engine.update(*given[:2], *moments, *given[4:]), *moments)
-            got = getattr(engine, function)(*given)
-            return got if isinstance(got, tuple) else (got,)
-
+        settings = tuple((i, a) for i, a in enumerate(args) if i not in traced)
         results = tuple(jax.ShapeDtypeStruct(shape, like.dtype) for shape in shapes)
+        run = _OnHost(function, self.precision, settings)
         return jax.pure_callback(run, results, traced, num_steps, vmap_method="sequential")
+
+
+@dataclass(frozen=True)
+class _OnHost:
+    """A function of the definition. Equal ones are the same to JAX, which compiles every other callback anew.
+
+    Attributes:
+        settings: by their places among the arguments, those that are no arrays.
+    """
+
+    function: str
+    precision: str | None
+    settings: tuple[tuple[int, Any], ...]
+
+    def __call__(self, traced: dict[int, Any], num_steps: Any) -> tuple:
+        engine = definition.Engine(arrays, self.precision)
+        placed = dict(self.settings) | {i: _on_host(a) for i, a in traced.items()}
+        given = [placed[i] for i in range(len(placed))]
+        if num_steps is not None:
+            given = [_with_steps(a, int(num_steps)) if isinstance(a, FlowConfig) else a for a in given]
+        if self.function == "update":
+            moments = [np.array(a) for a in given[2:4]]
+            return (engine.update(*given[:2], *moments, *given[4:]), *moments)
+        got = getattr(engine, self.function)(*given)
+        return got if isinstance(got, tuple) else (got,)
 
 
 def _with_steps(config: FlowConfig, num_steps: int) -> FlowConfig:

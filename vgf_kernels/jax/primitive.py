@@ -133,12 +133,22 @@ def _batched(operands, axes, *, call: Call, jaxpr):
 
 
 def _one_by_one(fronted, axes, call: Call):
-    def one(batched):
-        rest = iter(batched)
-        return _bind_plain(call, *(o if a is None else next(rest) for o, a in zip(fronted, axes)))
-
-    results = jax.lax.map(one, [o for o, axis in zip(fronted, axes) if axis is not None])
+    results = _mapped(call, tuple(axis is not None for axis in axes))(*fronted)
     return results, [0] * len(results)
+
+
+@functools.lru_cache(maxsize=1024)
+def _mapped(call: Call, mapped: tuple[bool, ...]):
+    """Compiled once for all eager calls."""
+
+    def every(*operands):
+        def one(batched):
+            rest = iter(batched)
+            return _bind_plain(call, *(next(rest) if each else o for o, each in zip(operands, mapped)))
+
+        return jax.lax.map(one, [o for o, each in zip(operands, mapped) if each])
+
+    return jax.jit(every)
 
 
 batching.primitive_batchers[vgf_call] = _batched
