@@ -24,4 +24,4 @@ def test_host_side(tmp_path):
 
 
 def test_the_middle_of_very_many_distances(tmp_path):
-    check(tmp_path / "median", "tests/cuda_median.cpp", ["tests/emulator/emulator.cpp"])
+    check(tmp_path / "median", "tests/cuda_median.cpp", ["tests/emulator/emulator.cpp", "tests/emulator/switch.cpp"])
