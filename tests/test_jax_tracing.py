@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from accuracy import relative_error
-from problems import make_mlp, make_problem
+from problems import make_problem
 
 import vgf_kernels.jax as vgf
 import vgf_kernels.numpy
@@ -251,56 +251,6 @@ def test_traced_step_counts_compile_once(backend):
         for got, want in zip(run(steps, euler_steps), wanted):
             np.testing.assert_array_equal(got, want)
     assert run.traced == 1
-
-
-def compilations(call):
-    """How many computations XLA compiles while `call` runs."""
-    before = len(COMPILED)
-    jax.block_until_ready(call())
-    return len(COMPILED) - before
-
-
-COMPILED: list[str] = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **rest: COMPILED.append(event) if event.endswith("backend_compile_duration") else None
-)
-
-
-@pytest.mark.parametrize("trajectory", [False, True], ids=["", "trajectory"])
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_eager_calls_compile_once(backend, trajectory):
-    """A score_fn made anew, a vmap over networks, and callbacks would otherwise be compiled, and kept, in every call."""
-    x, obs = PROBLEM.particles, PROBLEM.obs
-    A = x.shape[2]
-    score = vgf.Network.from_mlp(make_mlp(np.random.default_rng(1), (obs.shape[1] + A, 8, A), 1, "relu", "none"))
-    stacked = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), PARAMS["critic"])
-    rest = {"trajectory": trajectory, "backend": backend}
-    calls = [
-        lambda: vgf.transport(lambda x: -x, x, CONFIG, **rest),
-        lambda: vgf.transport(score, x, CONFIG, obs=obs, max_norm=0.1, **rest),
-        lambda: flow(network(PARAMS["critic"]), x, **rest),
-    ]
-    if backend == "cpu":  # JAX itself compiles a callback under vmap every time
-        calls.append(lambda: jax.vmap(lambda params: flow(network(params), x, **rest))(stacked))
-    for call in calls:
-        jax.clear_caches()
-        assert compilations(call) > 0
-        assert compilations(call) == 0
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_transport_is_the_same_inside_jit(backend):
-    p = PROBLEM
-
-    def run(x, num_steps=None, trajectory=False):
-        return vgf.transport(lambda x: -x, x, CONFIG, trajectory, num_steps=num_steps, max_norm=0.3, backend=backend)
-
-    path = run(p.particles, trajectory=True)
-    assert path.shape == (CONFIG.num_steps + 1, *p.particles.shape)
-    np.testing.assert_array_equal(jax.jit(lambda x: run(x, trajectory=True))(p.particles), path)
-    for steps in range(CONFIG.num_steps + 1):
-        for got in (run(p.particles, steps), run(p.particles, jnp.asarray(steps)), jax.jit(run)(p.particles, steps)):
-            np.testing.assert_array_equal(got, path[steps])
 
 
 def test_a_static_num_steps_takes_the_configs_place():

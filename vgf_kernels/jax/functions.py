@@ -337,7 +337,7 @@ def transport(
     state = (start, jnp.zeros_like(start), jnp.zeros_like(start))
     with _span("transport", start):
         if not isinstance(start, jax.core.Tracer) and not isinstance(num_steps, jax.core.Tracer):
-            # A loop of XLA's would be compiled anew in every call, for it closes over score_fn.
+            # Outside of jit. A loop of XLA's would be compiled anew in every call, for it closes over score_fn.
             path = [start]
             for step in range(int(num_steps)):
                 state = move(step, state)
