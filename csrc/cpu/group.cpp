@@ -21,7 +21,7 @@ Gemm slice(Gemm g, int begin, int end) {
 
 // The product `g` of a whole tile for some of its rows.
 Gemm rows_of(Gemm g, const Group::Part& part) {
-  g.a = part.a + part.begin * kPanel;
+  g.a = part.a;
   g.rows = part.end - part.begin;
   g.k = part.k;
   g.init += g.init ? part.begin * g.init_stride : 0;
@@ -52,7 +52,7 @@ Group::Group(const Call& call, const Member& member, Carver& own, float* togethe
   for (int i = 0; i < call.group_tiles; i++) {
     Passenger& p = passengers_[i];
     p.input = own.take(blocked(padded(inputs)));
-    p.a = own.take(blocked(call.max_width));
+    p.a = own.take(blocked(call.max_width) + kPanel);
     p.z = own.take(call.max_hidden * tile);
     p.dy = own.take(tile);
     p.mean = own.take(static_cast<long>(call.max_hidden) * kTileRows);
@@ -88,7 +88,7 @@ bool Group::follows(const PackedLayer& layer) const {
 
 // What the forward product of a hidden layer takes.
 Operand Group::operand(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
-  if (!layer.bf16) return Operand::single;
+  if (!layer.bf16) return kernels_.gathered && skips(mlp, e) ? Operand::gathered : Operand::single;
   if (kernels_.bf16.operand == Operand::rounded) return Operand::rounded;
   return skips(mlp, e) && follows(layer) ? Operand::active_pairs : Operand::pairs;
 }
@@ -99,11 +99,15 @@ void Group::whole(Passenger& p, const Active& k, const float* a) const {
   p.part[0] = {0, p.tile.rows(), k, a};
 }
 
-// The next product takes the units that are on, of some rows at a time.
-void Group::take_active(Passenger& p, const ActiveUnits& active) const {
+// The next product takes the units that are on, of some rows at a time; a row's numbers start `row_stride` after those of
+// the row before.
+void Group::take_active(Passenger& p, const ActiveUnits& active, long row_stride) const {
   const int rows = p.tile.rows();
   p.parts = parts(rows);
-  for (int i = 0; i < p.parts; i++) p.part[i] = {part_begin(rows, i), part_begin(rows, i + 1), active.part[i], p.a};
+  for (int i = 0; i < p.parts; i++) {
+    const int begin = part_begin(rows, i);
+    p.part[i] = {begin, part_begin(rows, i + 1), active.part[i], p.a + begin * row_stride};
+  }
 }
 
 // Runs product(passenger) -> Gemm for all parts of all tiles, a slice of the weights at a time, and fetches the next
@@ -154,12 +158,13 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
+    const bool gathered = l > 0 && operand(*net.mlp, e, layer) == Operand::gathered;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       if (l == 0)
         whole(p, all(inputs), p.input);
       else if (skips(*net.mlp, e) && follows(layer))
-        take_active(p, p.active[l - 1]);
+        take_active(p, p.active[l - 1], gathered ? padded(layer.in) : kPanel);
       else
         whole(p, all(layer.forward.rows()), p.a);
       for (int r = 0; l == 0 && several_states && r < p.tile.rows(); r++)
@@ -177,7 +182,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
       }
       return g;
     };
-    const auto run = layer.bf16 ? kernels_.bf16.forward : kernels_.gemm;
+    const auto run = layer.bf16 ? kernels_.bf16.forward : gathered ? kernels_.gathered : kernels_.gemm;
     if (together)
       share(passengers_[0], product(passengers_[0]), run, layer.forward.width());
     else

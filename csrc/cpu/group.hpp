@@ -30,7 +30,7 @@ class Group {
   struct Part {
     int begin, end;
     Active k;
-    const float* a;  // of the whole tile
+    const float* a;  // from its first row on
   };
   // A tile's own memory.
   struct Passenger {
@@ -72,7 +72,7 @@ class Group {
   Panels after(const Net&, int e, int l) const;
   void whole(Passenger&, const Active& k, const float* a) const;
   Operand operand(const PackedMlp&, int e, const PackedLayer&) const;
-  void take_active(Passenger&, const ActiveUnits&) const;
+  void take_active(Passenger&, const ActiveUnits&, long row_stride) const;
   template <class F>
   void products(int count, void (*run)(const Gemm&), F product, const Panels& after);
   void pull(const PackedLayer&, int count, int below);

@@ -13,7 +13,9 @@ namespace vgf::cpu {
 
 constexpr int kPanel = 16;     // columns in a weight panel: one cache line
 constexpr int kTileRows = 14;  // 14 x 2 accumulators + 2 weights + 1 broadcast fill AVX-512's 32 registers
-constexpr int kBlockRows = 16;
+// As dense as tiles allow: with 16 rows a block, 10 rows of 512 units would take all eight ways of 40 of the 64 sets of an L1
+// of 32 KB, and every weight that passes would drive one of them out.
+constexpr int kBlockRows = kTileRows;
 constexpr long blocked(long k) { return k / kPanel * (kBlockRows * kPanel) + k % kPanel; }
 
 // The units of a layer that some row of the tile switches on, ascending. The others are zero in every row, so a
@@ -56,7 +58,7 @@ struct Ahead {
 // c = init + a * w for a tile, over the listed k only. Each element is summed over ascending k with one accumulator,
 // and a k left out would have added zero: a row's result depends neither on the tile's height nor on its neighbours.
 struct Gemm {
-  const float* a;  // blocked, from the first row on
+  const float* a;  // blocked, from the first row on; or gathered: a[i * rows + row] of k.unit[i]
   int rows;
   Active k;
   const float* w;  // first panel: w[k * k_stride + column]
@@ -92,6 +94,8 @@ enum class Operand {
   rounded,       // float32 that bfloat16 holds exactly
   pairs,         // neighbouring units as pairs of bfloat16, blocked like units
   active_pairs,  // the same, of the active units of the row's part side by side
+  gathered,      // float32, not blocked: of every active unit of a part its rows side by side, one unit after the other.
+                 // A part starts where a row of all units for each row before it would end
 };
 
 // What follows a hidden Dense layer: norm and activation.
@@ -106,8 +110,8 @@ struct HiddenForward {
   long stride;
   const float *scale, *bias;  // [padded width]
   float *mean, *rstd;         // [rows]
-  Operand form;               // of out; active_pairs where `active` is given
-  float* out;                 // blocked
+  Operand form;               // of out; active_pairs and gathered where `active` is given
+  float* out;                 // as form says; gathered, with room for a vector more
   ActiveUnits* active;        // filled for relu (not followed by a norm); null: not wanted
 };
 
@@ -122,7 +126,7 @@ struct HiddenBackward {
   float* work;     // row-major
   long stride;
   const float *scale, *bias, *mean, *rstd;
-  Operand form;  // of out; not active_pairs
+  Operand form;  // of out; neither active_pairs nor gathered
   float* out;    // blocked gradient of the Dense output
 };
 
@@ -190,6 +194,7 @@ struct Bf16Products {
 struct Kernels {
   const char* name;
   void (*gemm)(const Gemm&);
+  void (*gathered)(const Gemm&);  // the same of gathered units of a part; null where `gemm` follows lists as fast
   void (*pull)(const Pull&);  // null where `gemm` by transposed weights and a plan is as fast
   void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);
   // Packed columns of c to their places, zeros between them.

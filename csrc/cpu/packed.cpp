@@ -92,6 +92,7 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
     const auto add = [&](const Panels& p, const float* W, std::ptrdiff_t stride_k, std::ptrdiff_t stride_c) {
       for (int i = 0; i < p.count(); i++) {
         const int column = i * p.width();
+        if (p.first) std::fill_n(writable(p.first + (i + 1) * p.panel() - kPanel), kPanel, 0.0f);  // what parts panels
         const PackPanel panel{W + column * stride_c, stride_k, stride_c, p.depth, p.columns - column, p.layout,
                               p.first ? writable(p.first + i * p.panel()) : nullptr};
         tasks.push_back({panel, e, true});
@@ -121,7 +122,7 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
 
 // Differs where panels lie otherwise: in another version, and in bfloat16 for another instruction set.
 float PackedMlp::stamp() const {
-  constexpr int kVersion = 1001;
+  constexpr int kVersion = 1002;
   const bool bf16 = std::any_of(layers_.begin(), layers_.end(), [](const PackedLayer& layer) { return layer.bf16; });
   return static_cast<float>(kVersion + (bf16 ? 1 + static_cast<int>(kernels().bf16.layout) : 0));
 }

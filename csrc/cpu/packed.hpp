@@ -29,7 +29,8 @@ struct Panels {
   int width() const { return layout == PanelLayout::rows16 ? 2 * kPanel : kPanel; }
   int count() const { return (columns + width() - 1) / width(); }
   int rows() const { return layout == PanelLayout::pairs ? (depth + 1) / 2 : depth; }
-  long panel() const { return static_cast<long>(rows()) * kPanel; }  // floats
+  // Floats from a panel to the next: a line more than it has, or row k of every panel of 512 would fall on one set of L1.
+  long panel() const { return static_cast<long>(rows() + 1) * kPanel; }
   long floats() const { return count() * panel(); }
   // A product with all panels, its other operands yet to be set.
   Gemm product() const {

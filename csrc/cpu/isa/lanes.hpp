@@ -14,6 +14,7 @@ VGF_INLINE float sum_lanes(V x) {
   return lane[0];
 }
 #endif
+#if !defined(VGF_HAS_LIST_BITS)
 // Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
 VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
   float lanes[V::kWidth];
@@ -27,6 +28,7 @@ VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
   }
   return bits;
 }
+#endif
 // out[i] = how many of the bits below i are set where bit i is, else the vector's width.
 VGF_INLINE void ranks(unsigned bits, int* out) {
   for (int i = 0, rank = 0; i < V::kWidth; i++, bits >>= 1) {

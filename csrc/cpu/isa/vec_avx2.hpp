@@ -82,37 +82,106 @@ VGF_INLINE float sum_lanes(V x) {  // in the order of lanes.hpp
   sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
   return _mm_cvtss_f32(_mm_add_ss(sum, _mm_movehdup_ps(sum)));
 }
+// The same of eight vectors: lane i is that of x[i].
+VGF_INLINE V sum_lanes(const V (&x)[8]) {
+  __m256 half[4], quarter[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+    half[i] = _mm256_add_ps(_mm256_permute2f128_ps(x[i].v, x[i + 4].v, 0x20),
+                            _mm256_permute2f128_ps(x[i].v, x[i + 4].v, 0x31));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++)
+    quarter[i] = _mm256_add_ps(_mm256_shuffle_ps(half[2 * i], half[2 * i + 1], 0x44),
+                               _mm256_shuffle_ps(half[2 * i], half[2 * i + 1], 0xee));
+  return _mm256_add_ps(_mm256_shuffle_ps(quarter[0], quarter[1], 0x88),
+                       _mm256_shuffle_ps(quarter[0], quarter[1], 0xdd));
+}
+// For every byte the places of its bits that are set, then zeros.
+struct Places {
+  alignas(8) std::uint8_t of[256][8];
+};
+constexpr Places places() {
+  Places p{};
+  for (int bits = 0; bits < 256; bits++)
+    for (int place = 0, count = 0; place < 8; place++)
+      if (bits >> place & 1) p.of[bits][count++] = static_cast<std::uint8_t>(place);
+  return p;
+}
+static constexpr Places kPlaces = places();
+VGF_INLINE __m256i places_of(unsigned bits) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.of[bits])));
+}
+#define VGF_HAS_LIST_BITS
+// Writes first + i for every bit i of 16 that is set; room for a whole vector. Returns their number.
+VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
+  const int low = __builtin_popcount(bits & 255);
+  const auto write = [](unsigned byte, int from, int* to) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(places_of(byte), _mm256_set1_epi32(from)));
+  };
+  write(bits & 255, first, out);
+  write(bits >> 8, first + 8, out + low);
+  return low + __builtin_popcount(bits >> 8);
+}
+// The same for every lane that is not zero (NaN is not). Returns the lanes' bits.
+VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
+  const unsigned bits = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(x.v, _mm256_setzero_ps(), _CMP_NEQ_UQ)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(places_of(bits), _mm256_set1_epi32(first)));
+  return bits;
+}
 VGF_INLINE V pow2(V n) {
   return _mm256_castsi256_ps(
       _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23));
 }
 
-// in[row * stride + column] -> out[column * 16 + row], 8 x 8 at a time: three rounds of interleaving.
+// r[row] lane column -> r[column] lane row: three rounds of interleaving.
+VGF_INLINE void transpose8(__m256 (&r)[8]) {
+  __m256 t[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  __m256 s[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i += 4) {
+    s[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    s[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    s[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 4; i++) {
+    r[i] = _mm256_permute2f128_ps(s[i], s[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(s[i], s[i + 4], 0x31);
+  }
+}
+
+// Of eight units of M rows those whose bits are set, one after the other, M numbers each; room for a vector more.
+template <int M>
+VGF_INLINE void gather(const V (&row)[M], unsigned bits, float* out) {
+  const __m256i places = places_of(bits);
+  __m256 unit[8];
+#pragma GCC unroll 8
+  for (int r = 0; r < 8; r++) unit[r] = _mm256_setzero_ps();
+#pragma GCC unroll 8
+  for (int r = 0; r < M; r++) unit[r] = _mm256_permutevar8x32_ps(row[r].v, places);
+  transpose8(unit);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; i++) _mm256_storeu_ps(out + i * M, unit[i]);
+}
+
+// in[row * stride + column] -> out[column * 16 + row], 8 x 8 at a time.
 VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 #pragma GCC unroll 4
   for (int quarter = 0; quarter < 4; quarter++) {
     const float* from = in + quarter / 2 * 8 * stride + quarter % 2 * 8;
     float* to = out + quarter % 2 * 8 * 16 + quarter / 2 * 8;
-    __m256 r[8], t[8];
+    __m256 r[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; i++) r[i] = _mm256_loadu_ps(from + i * stride);
+    transpose8(r);
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; i += 2) {
-      t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-      t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i += 4) {
-      r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-      r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-      r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-      r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 4; i++) {
-      _mm256_storeu_ps(to + 16 * i, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-      _mm256_storeu_ps(to + 16 * (i + 4), _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-    }
+    for (int i = 0; i < 8; i++) _mm256_storeu_ps(to + 16 * i, r[i]);
   }
 }
 
@@ -123,6 +192,8 @@ constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 1; }
 // Packing takes two permutations and a blend a vector; see tile/pull.inl.
 #define VGF_PULLS
+// What a core can begin in a cycle is the limit of a product, so what finds its numbers counts; see tile/gathered.inl.
+#define VGF_GATHERS
 constexpr double kPackingPays = 0;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2

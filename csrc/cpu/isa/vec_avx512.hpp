@@ -116,6 +116,7 @@ VGF_INLINE V interleave_high(V r, V s) {
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
+#define VGF_HAS_LIST_BITS
 // Writes first + i for every bit i that is set; room for a whole vector. Returns their number.
 VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);

@@ -2,7 +2,8 @@
 //
 // Cost model: a store a vector where units stay float32. In pairs, a conversion and a store for two vectors; where a list
 // leaves units out, the rows of a part wait in registers for the list of their panel, then a compression and a store each,
-// and a load, half a conversion and half a store when the rows are complete.
+// and a load, half a conversion and half a store when the rows are complete. Gathered, a permutation a vector, and for
+// the rows of a part some 30 instructions a vector to turn them: 1% of the product.
 #pragma once
 
 // Inlined into their callers, which gains 1 to 2%. Not under ThreadSanitizer: with GCC 12, large functions of this
@@ -22,14 +23,16 @@ class Lister {
  public:
   VGF_INLINE void add(const V (&sum)[kPer], int first, Active& active) {
     unsigned on = 0;
-    for (int v = 0; v < kPer; v++) {
-      const unsigned bits = list_nonzero(sum[v], first + v * V::kWidth, active.unit + count_);
-      count_ += __builtin_popcount(bits);
-      on |= bits << v * V::kWidth;
-    }
+    for (int v = 0; v < kPer; v++) on |= add_vector(sum[v], first + v * V::kWidth, active) << v * V::kWidth;
     active.on[first / kPanel] = static_cast<std::uint16_t>(on);
   }
-#if defined(__AVX512BF16__)
+  // The bits of those listed. The caller sets active.on.
+  VGF_INLINE unsigned add_vector(V sum, int first, Active& active) {
+    const unsigned bits = list_nonzero(sum, first, active.unit + count_);
+    count_ += __builtin_popcount(bits);
+    return bits;
+  }
+#if defined(VGF_HAS_LIST_BITS)
   VGF_INLINE void add_bits(unsigned on, int first, Active& active) {
     count_ += list_bits(on, first, active.unit + count_);
     active.on[first / kPanel] = static_cast<std::uint16_t>(on);
@@ -88,6 +91,26 @@ static VGF_FILL void fill_single(const Filled& to, F f) {
   whole.finish(to.width, to.active->whole);
 }
 
+#if defined(VGF_HAS_LIST_BITS)
+// f(Constant<rows>, first row, list) for every part, which lists its units; then lists the tile's.
+template <class F>
+static VGF_INLINE void for_parts(const Filled& to, F f) {
+  const int n = parts(to.rows);
+  for (int p = 0; p < n; p++) {
+    const int begin = part_begin(to.rows, p);
+    with_rows<kPartRows>(part_begin(to.rows, p + 1) - begin,
+                         [&](auto height) __attribute__((always_inline)) { f(height, begin, to.active->part[p]); });
+  }
+  Lister whole;
+  for (int c = 0; c < whole_panels(to.width); c += kPanel) {
+    unsigned on = 0;
+    for (int p = 0; p < n; p++) on |= to.active->part[p].on[c / kPanel];
+    whole.add_bits(on, c, to.active->whole);
+  }
+  whole.finish(to.width, to.active->whole);
+}
+#endif
+
 #if defined(__AVX512BF16__)
 // Of the lists only the tile's: no part of its rows is taken on its own.
 template <bool lists, class F>
@@ -142,20 +165,43 @@ static VGF_INLINE void fill_part(const Filled& to, int begin, Active& active, F 
 
 template <class F>
 static VGF_FILL void fill_active_pairs(const Filled& to, F f) {
-  const int n = parts(to.rows);
-  for (int p = 0; p < n; p++) {
-    const int begin = part_begin(to.rows, p);
-    with_rows<kPartRows>(part_begin(to.rows, p + 1) - begin, [&](auto height) __attribute__((always_inline)) {
-      fill_part<height.value>(to, begin, to.active->part[p], f);
-    });
-  }
-  Lister whole;
+  for_parts(to, [&](auto height, int begin, Active& active) __attribute__((always_inline)) {
+    fill_part<height.value>(to, begin, active, f);
+  });
+}
+#endif
+
+#if defined(VGF_GATHERS)
+// M rows from `begin` on, a part of the tile.
+template <int M, class F>
+static VGF_FILL void gather_part(const Filled& to, int begin, Active& active, F f) {
+  float* out = to.out + static_cast<long>(begin) * whole_panels(to.width);
+  Lister lister;
   for (int c = 0; c < whole_panels(to.width); c += kPanel) {
     unsigned on = 0;
-    for (int p = 0; p < n; p++) on |= to.active->part[p].on[c / kPanel];
-    whole.add_bits(on, c, to.active->whole);
+    for (int v = 0; v < kPer; v++) {
+      const int first = c + v * V::kWidth, at = lister.count();
+      const auto number = f(first);
+      V y[M], sum(0.0f);
+#pragma GCC unroll 8
+      for (int r = 0; r < M; r++) {
+        y[r] = number(begin + r);
+        sum = sum + y[r];
+      }
+      const unsigned bits = lister.add_vector(sum, first, active);
+      gather(y, bits, out + at * M);
+      on |= bits << v * V::kWidth;
+    }
+    active.on[c / kPanel] = static_cast<std::uint16_t>(on);
   }
-  whole.finish(to.width, to.active->whole);
+  lister.finish(to.width, active);
+}
+
+template <class F>
+static VGF_FILL void fill_gathered(const Filled& to, F f) {
+  for_parts(to, [&](auto height, int begin, Active& active) __attribute__((always_inline)) {
+    gather_part<height.value>(to, begin, active, f);
+  });
 }
 #endif
 
@@ -170,9 +216,13 @@ static VGF_INLINE void fill(const Filled& to, F f) {
     case Operand::active_pairs:
       if constexpr (lists) fill_active_pairs(to, f);
       return;
-#else
-    default: return;  // no product here takes pairs
 #endif
+#if defined(VGF_GATHERS)
+    case Operand::gathered:
+      if constexpr (lists) fill_gathered(to, f);
+      return;
+#endif
+    default: return;  // no product here takes others
   }
 }
 

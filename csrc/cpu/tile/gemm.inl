@@ -178,6 +178,41 @@ static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   finish(g, row, at, sum);
 }
 
+#if defined(VGF_GATHERS)
+// Whether the units of a list follow one another, from the first of a panel on.
+static VGF_INLINE bool dense(const Active& k) {
+  return k.count > 0 && k.unit[0] % kPanel == 0 && k.unit[k.count - 1] - k.unit[0] == k.count - 1;
+}
+
+// What gemm_pass does where the list is dense, without following it.
+template <int M>
+static VGF_ALONE void dense_pass(const Gemm& g, int row, int panel) {
+  const int first = g.k.unit[0];
+  const float* w = g.w + panel * g.panel_stride + first * g.k_stride;
+  const float* a = g.a + row * kPanel + blocked(first);
+  V sum[M][kPer];
+  start(g, row, panel * kPer, sum);
+  const auto step = [&](int k) __attribute__((always_inline)) {
+    V b[kPer];
+#pragma GCC unroll 16
+    for (int n = 0; n < kPer; n++) b[n] = V::load(w + n * V::kWidth);
+    accumulate<Lane::single>(a + k, b, sum);
+    w += g.k_stride;
+  };
+  Fetch fetch(g);
+  int left = g.k.count;
+  for (; left >= kPanel; left -= kPanel, a += kBlockRows * kPanel) {
+#pragma GCC unroll 4
+    for (int line = 0; line < 4; line++) fetch.line();
+#pragma GCC unroll 16
+    for (int k = 0; k < kPanel; k++) step(k);
+  }
+  for (int k = 0; k < left; k++) step(k);
+  fetch.finish();
+  finish(g, row, panel * kPer, sum);
+}
+#endif
+
 // f(Constant<rows>), rows in [1, M].
 template <int M, class F>
 static VGF_INLINE void with_rows(int rows, F f) {
@@ -192,6 +227,11 @@ static void gemm_panels_of(const Gemm& g, int rows, int row, int panel, int pane
   with_rows<kGemmRows>(rows, [&](auto height) {
     constexpr int M = height.value, P = gemm_panels(M);
     int p = 0;
+#if defined(VGF_GATHERS)
+    if constexpr (lane == Lane::single)
+      if (dense(g.k))
+        for (; p < panels; p++) dense_pass<M>(g, row, panel + p);
+#endif
     for (; p + P <= panels; p += P) gemm_pass<lane, M, P>(g, row, panel + p);
     if constexpr (P > 2)
       for (; p + 2 <= panels; p += 2) gemm_pass<lane, M, 2>(g, row, panel + p);
@@ -240,21 +280,30 @@ static void gemm_span(const Gemm& g) {
 
 // A sum of thousands of terms, one after the other, rounds more than a library's, which adds up sums of fewer: so do these.
 // Spans are of units, not of those that are on, so what is left out changes no bit. (Of bfloat16 the factors round more.)
-template <Lane lane>
-static void gemm(const Gemm& g) {
+// f(product over some of the list, from which place in it on)
+template <class F>
+static VGF_INLINE void in_spans(const Gemm& g, F f) {
   constexpr int kSpan = 512;
   const Active& k = g.k;
-  if (lane != Lane::single || k.count == 0 || k.unit[k.count - 1] < kSpan) return gemm_span<lane>(g);
+  if (k.count == 0 || k.unit[k.count - 1] < kSpan) return f(g, 0);
   Gemm span = g;
   for (int first = 0, bound = kSpan; first < k.count; bound += kSpan) {
     int end = first;
     while (end < k.count && k.unit[end] < bound) end++;
     span.k = {end - first, k.unit + first, nullptr};
-    gemm_span<lane>(span);
+    f(span, first);
     span.adds = true;
     span.init = nullptr;
     first = end;
   }
+}
+
+template <Lane lane>
+static void gemm(const Gemm& g) {
+  if (lane == Lane::single)
+    in_spans(g, [](const Gemm& span, int) { gemm_span<lane>(span); });
+  else
+    gemm_span<lane>(g);
 }
 
 }  // namespace vgf::cpu::VGF_ISA

@@ -3,6 +3,9 @@
 #include "columns.inl"
 #include "gemm.inl"
 #include "gemm_bf16.inl"
+#if defined(VGF_GATHERS)
+#include "gathered.inl"
+#endif
 #include "hidden.inl"
 #include "pack.inl"
 #include "pairwise.inl"
@@ -21,9 +24,16 @@ constexpr auto kPull = pull;
 constexpr void (*kPull)(const Pull&) = nullptr;
 #endif
 
+#if defined(VGF_GATHERS)
+constexpr auto kGathered = gathered;
+#else
+constexpr void (*kGathered)(const Gemm&) = nullptr;
+#endif
+
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    VGF_STRING(VGF_ISA), gemm<Lane::single>, kPull,     plan_columns, unpack_columns, kBf16Products, hidden_forward,
-    hidden_backward,     head,               distances, bracket,      pairwise,       adam,          pack_panel};
+    VGF_STRING(VGF_ISA), gemm<Lane::single>, kGathered,       kPull,           plan_columns, unpack_columns,
+    kBf16Products,       hidden_forward,     hidden_backward, head,            distances,    bracket,
+    pairwise,            adam,               pack_panel};
 
 }  // namespace vgf::cpu::VGF_ISA
