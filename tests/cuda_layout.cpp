@@ -108,11 +108,16 @@ static void test_packed_networks() {
   for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::bf16})
     for (const bool critic : {true, false})
       for (const bool gradient : {true, false})
-        for (const int observations : {0, 3, 40}) {
-          const MlpSpec spec = spec_of({observations + 5, 33, 300, 17, critic ? 1 : 5}, critic ? 3 : 1);
-          const Layout layout = lay_out(spec, observations, critic, gradient, precision);
+        for (const int observations : {0, 3, 40, -1}) {  // and, of 40, a deep one
+          const bool deep = observations < 0;
+          const int seen = deep ? 40 : observations;
+          std::vector<int> widths{seen + 5, 33, 300, 17};
+          if (deep) widths.insert(widths.end(), {8, 8, 8, 8, 8, 70});
+          widths.push_back(critic ? 1 : 5);
+          const MlpSpec spec = spec_of(widths, critic ? 3 : 1);
+          const Layout layout = lay_out(spec, seen, critic, gradient, precision);
           const Net& net = layout.net;
-          CHECK(net.first_width == 64 && net.widest == 320 && net.hidden == 3, "widths %d, %d", net.first_width, net.widest);
+          CHECK(net.first_width == 64 && net.widest == 320 && net.hidden == (deep ? 9 : 3), "widths %d, %d", net.first_width, net.widest);
           std::vector<float> some(1);
           const std::vector<LayerWeights> weights(spec.ensemble * spec.layers(), {some.data(), 1, 1, some.data(), nullptr, nullptr});
           std::vector<std::pair<std::int64_t, std::int64_t>> pieces{{0, net.hidden * sizeof(PackedLayer)}};  // the table
@@ -290,6 +295,8 @@ static void test_the_choice_among_kernels() {
       {"one state, too wide", general, 0, 1, 10, 544},
       {"one state, float32", tiles, 64, 1, 10, 512, Precision::fp32, Norm::pre, true, h100, 2},
       {"a GPC of sixteen is not certain", tiles, 64, 1, 10, 512, Precision::bf16, Norm::pre, true, pcie, 2},
+      {"nor of one more", tiles, 64, 1, 10, 512, Precision::bf16, Norm::pre, true, {120, 227 * 1024, true, 60}, 2},
+      {"eight of fifteen are not all", latency, 16, 1, 10, 512, Precision::bf16, Norm::pre, true, {121, 227 * 1024, true, 60}},
       {"one of eight is", latency, 16, 1, 10, 256, Precision::bf16, Norm::pre, true, pcie},
   };
   for (const Case& c : cases) {
@@ -305,6 +312,68 @@ static void test_the_choice_among_kernels() {
     CHECK(p.at.work - p.at.tape >= std::int64_t{4} * s.M * padded(c.width) * element_bytes(c.precision),
           "%s: tape", c.what);
   }
+}
+
+// What one of a call's three networks does not allow, whichever it is.
+static void test_every_network_of_a_call_is_looked_at() {
+  const MlpSpec usual = spec_of({37, 64, 48, 1}, 2);
+  MlpSpec post = usual, narrow = spec_of({37, 64, 2, 1}, 2);
+  post.norm = Norm::post;
+  narrow.norm = Norm::pre;
+  struct Case {
+    const char* what;
+    MlpSpec spec;
+    Family one_state, many_states;
+    Precision precision = Precision::bf16;
+  };
+  for (const Case& c : {Case{"usual", usual, Family::hopper_latency, Family::hopper_tiles},
+                        Case{"norm behind the activation", post, Family::general, Family::general},
+                        Case{"a norm over two units", narrow, Family::general, Family::general, Precision::tf32},
+                        Case{"more columns", spec_of({37, 64, 544, 1}, 2), Family::general, Family::general},
+                        Case{"more members", spec_of({37, 64, 48, 1}, 17), Family::hopper_tiles, Family::hopper_tiles},
+                        Case{"more weights", spec_of({37, 512, 512, 512, 512, 512, 1}, 2), Family::hopper_tiles,
+                             Family::hopper_tiles}})
+    for (int place = 0; place < 3; place++)
+      for (const std::int64_t B : {1, 3200}) {
+        Program p = flow_of(usual, c.precision, B, 10);
+        p.policy = p.judge = p.critic;
+        Net& other = place == 0 ? p.policy : place == 1 ? p.critic : p.judge;
+        other = lay_out(c.spec, p.O, true, true, c.precision).net;
+        const Schedule s = fit(p, c.precision, true, {132, 227 * 1024, true, 66});
+        CHECK(s.family == (B == 1 ? c.one_state : c.many_states), "%s, network %d, %d states", c.what, place,
+              static_cast<int>(B));
+      }
+  for (const bool first : {true, false}) {
+    Program p = flow_of(spec_of({37, 512, 512, 1}, first ? 1 : 2), Precision::fp32, 256, 10);
+    p.judge = lay_out(spec_of({37, 512, 512, 1}, first ? 2 : 1), p.O, true, false, Precision::fp32).net;
+    fit(p, Precision::fp32, true, {132, 227 * 1024, true, 66});
+    CHECK(p.at_once == 1, "the other has two critics");
+  }
+}
+
+// Of a call on larger states, or of a transport: kernels of one critic at a time alone know what they are given.
+static void test_parts_of_a_call() {
+  float some = 0;
+  for (const std::int64_t rows : {1, 10, 2560})
+    for (int part = 0; part < 3; part++) {
+      Program p = flow_of(spec_of({37, 512, 512, 512, 512, 1}, 2), Precision::bf16, rows, 1);
+      (part == 0 ? p.observe_to : p.observed) = part < 2 ? &some : nullptr;
+      if (part == 2) p.given = &some;
+      const Schedule s = fit(p, Precision::bf16, false, {132, 227 * 1024, true, 66});
+      CHECK(s.family == Family::hopper_tiles && p.at_once == 1, "part %d, %d rows", part, static_cast<int>(rows));
+    }
+}
+
+static void test_a_block_may_take_all_shared_memory_there_is() {
+  for (const bool hopper : {false, true})
+    for (const std::int64_t B : {1, 3200}) {
+      Program p = flow_of(spec_of({37, 512, 512, 512, 512, 1}, 2), Precision::bf16, B, 10), same = p;
+      Machine machine{132, 227 * 1024, hopper, hopper ? 66 : 0};
+      const Schedule s = fit(p, Precision::bf16, true, machine);
+      machine.shared_bytes = s.shared_bytes;
+      const Schedule exact = fit(same, Precision::bf16, true, machine);
+      CHECK(exact.family == s.family && exact.M == s.M && same.resident == p.resident, "%d bytes", s.shared_bytes);
+    }
 }
 
 // So that a state's bits do not depend on how many there are.
@@ -472,6 +541,9 @@ int main() {
   test_operands_are_swizzled_as_wgmma_has_it();
   test_descriptors();
   test_the_choice_among_kernels();
+  test_every_network_of_a_call_is_looked_at();
+  test_parts_of_a_call();
+  test_a_block_may_take_all_shared_memory_there_is();
   test_one_kernel_takes_all_batches_but_in_bf16();
   test_rows_of_hopper_tiles();
   test_teams_of_the_latency_kernel();

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -154,6 +155,34 @@ void everything(const Case& c) {
   moved.check("update");
 }
 
+template <class Call>
+void refused(const char* what, Call call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& error) {
+    if (std::strstr(error.what(), what)) return;
+    std::printf("%s\n", error.what());
+  }
+  std::printf("expected to be refused: %s\n", what), std::exit(1);
+}
+
+// What needs the number of steps on the host.
+void counts_on_the_device() {
+  std::mt19937 rng(0);
+  const Packed critic(rng, {8, 17, 1}, 1, Activation::relu, Norm::none, 5, true, true, Precision::fp32);
+  FlowOptions options;
+  const int steps = 2;
+  const auto flow = [&](std::int64_t N, bool trajectory) {
+    const Sizes sizes{1, N, 5, 3};
+    return cuda::flow(critic.network, nullptr, nullptr, nullptr, trajectory, sizes, {options, &steps}, cuda::Workspace{});
+  };
+  if (flow(10, false) == 0) std::exit(1);
+  refused("a trajectory has num_steps in its size", [&] { flow(10, true); });
+  refused("the host must know num_steps", [&] { flow(70, false); });
+  options.kernel = false;  // who looks at nobody is one launch at any size
+  if (flow(70, false) == 0) std::exit(1);
+}
+
 }  // namespace
 
 // Hopper's tile kernels: a cluster's blocks take a tile each, several in turns, or one with a critic each.
@@ -168,6 +197,7 @@ void tiles() {
 int main(int count, char** arguments) {
   const std::string asked = count > 1 ? arguments[1] : "";
   if (asked == "tiles") return tiles(), 0;
+  counts_on_the_device();
   cuda::emulated.multiprocessors = 1;  // one block, which walks over all tiles
   cuda::Machine small = cuda::emulated, large = cuda::emulated;
   small.shared_bytes = 80 * 1024;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import plain_torch
@@ -13,7 +14,7 @@ from problems import make_problem
 from test_accuracy import CONFIG, SETTINGS, config_of
 from test_bandwidth import ARRANGEMENTS, EXACTLY_ORDERED, check
 
-from vgf_kernels import MLP, FlowConfig, reference
+from vgf_kernels import reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
 
 A100, H100 = (108, 163 * 1024), (132, 227 * 1024)  # multiprocessors, shared memory of a block
@@ -54,10 +55,10 @@ def td_target(functions, p, aggregate="min", reduce="mean", config=CONFIG):
     )
 
 
-def act(functions, p, select="max", aggregate="mean"):
+def act(functions, p, select="max", aggregate="mean", config=CONFIG):
     noise = None if select == "max" else p.select_noise
     return functions.act(
-        p.critic, p.policy, p.obs, p.noise, 2, CONFIG, select, aggregate, temperature=0.5, select_noise=noise
+        p.critic, p.policy, p.obs, p.noise, 2, config, select, aggregate, temperature=0.5, select_noise=noise
     )
 
 
@@ -129,11 +130,19 @@ def test_act(emulated, how, aggregate, N):
 
 
 @pytest.mark.parametrize("N", [6, 66])
+@pytest.mark.parametrize("change", [{"kernel": None}, {"num_steps": 0}, {"num_steps": 1}], ids=str)
+def test_act_after_other_flows(emulated, change, N):
+    """Particles that meet in the selection alone; and a single step."""
+    p, config = make_problem(B=20, N=N, seed=2, hidden=(17,)), replace(CONFIG, **change)
+    expect(lambda f, p: act(f, p, config=config), p).check_share(act(emulated, p, config=config))
+
+
+@pytest.mark.parametrize("N", [6, 66])
 @pytest.mark.parametrize("aggregate", ["mean", "min"])
 @pytest.mark.parametrize("reduce", ["mean", "max"])
 def test_td_target(emulated, reduce, aggregate, N):
     p = make_problem(B=10, N=N, seed=2, hidden=(17,))
-    for config in (CONFIG, replace(CONFIG, kernel=None), replace(CONFIG, num_steps=0)):
+    for config in (CONFIG, *(replace(CONFIG, **change) for change in ({"kernel": None}, {"num_steps": 0}, {"num_steps": 1}))):
         expected = expect(lambda f, p, config=config: td_target(f, p, aggregate, reduce, config), p)
         expected.check_share(td_target(emulated, p, aggregate, reduce, config))
 
@@ -152,6 +161,8 @@ def test_td_target(emulated, reduce, aggregate, N):
         {"B": 1, "N": 65, "A": 33},
         {"B": 2, "N": 130, "A": 8, "E": 1, "hidden": (16,)},
         {"E": 13, "B": 2},
+        {"O": 70, "hidden": (17,)},  # networks narrower than what they are given, or give
+        {"A": 70, "hidden": (17,)},
     ],
     ids=str,
 )
@@ -162,7 +173,51 @@ def test_sizes(emulated, sizes):
     for config in (CONFIG, THROUGH):
         expected = expect(lambda functions, p, config=config: direction(functions, p, config), p)
         expected.check(direction(emulated, p, config))
-    expect(td_target, p).check_share(td_target(emulated, p))
+    for config in (CONFIG, replace(CONFIG, num_steps=0)):
+        expected = expect(lambda functions, p, config=config: td_target(functions, p, config=config), p)
+        expected.check_share(td_target(emulated, p, config=config))
+
+
+@pytest.mark.parametrize("largest", ["critic", "target_critic", "policy"])
+@pytest.mark.parametrize(
+    ("precision", "machine"),
+    [("fp32", (2, 80 * 1024)), ("fp32", (4, 227 * 1024, True)), ("bf16", (132, 227 * 1024, True))],
+    ids=["general", "Hopper's tiles", "latency"],
+)
+def test_networks_of_several_sizes(emulated, emulator, largest, precision, machine):
+    """One of a call's networks is deeper and wider than the others, and has more members."""
+    emulator.set_machine(*machine)
+    small, large = (
+        make_problem(B=4, N=10, O=40, E=E, hidden=hidden, activation="silu")
+        for E, hidden in ((1, (17,)), (3, (200, 33, 100)))
+    )
+    p = replace(small, **{largest: getattr(large, largest)})
+    got = td_target(Precise(emulated, precision), p)
+    if precision == "fp32":
+        expect(td_target, p).check_share(got)
+    assert relative_error(got, td_target(reference, p.at(np.float64))) < {"fp32": 1e-4, "bf16": 0.02}[precision]
+
+
+class Precise:
+    """The functions in one precision."""
+
+    def __init__(self, emulated, precision) -> None:
+        self._engine, self._precision = emulated, precision
+
+    def __getattr__(self, name):
+        return partial(getattr(self._engine, name), precision=self._precision)
+
+
+def test_more_tiles_of_pairs_than_a_launch_should_have(emulated, emulator):
+    """A state of them is still taken whole."""
+    emulator.set_machine(1, 99 * 1024)
+    p = make_problem(B=2, N=32 * 64 + 1, A=1)
+    config = replace(CONFIG, num_steps=1, bandwidth=0.9)
+
+    def transport(functions, p):
+        return functions.transport(lambda x: x * x - x, p.particles, config)
+
+    expect(transport, p).check_share(transport(emulated, p))
 
 
 def test_sums_of_many_particles(emulated):
@@ -283,6 +338,7 @@ def test_states_are_independent(emulated, N):
     together = results()
     for state in (0, 31, 32):
         for whole, alone in zip(together, results(slice(state, state + 1))):
+            assert np.isfinite(alone).all()
             np.testing.assert_array_equal(whole[state], alone[0])
 
 
@@ -301,133 +357,3 @@ def test_a_non_finite_input_stays_in_its_state(emulated, N, where, bad):
 
 
 # ---- the seam
-
-
-def test_launches(emulated, emulator):
-    """A function is one launch, where a tile holds a state; a live network adds one, which packs it."""
-    p = make_problem(N=10)
-
-    def launches(function, *args):
-        kernels = ("tile_kernel", "pack_kernel", "count_kernel", "interact_kernel", "step_kernel", "judge_kernel")
-        before = sum(map(emulator.launches_of, kernels))
-        function(*args)
-        return sum(map(emulator.launches_of, kernels)) - before
-
-    critic, target, policy = p.critic, p.target_critic, p.policy
-    target_of = (p.obs, p.noise, p.reward, p.mask, 0.9, 4, CONFIG)
-    for networks in ("packed at the first call", "packed already"):
-        counts = [
-            launches(emulated.value, critic, p.obs, p.particles),
-            launches(emulated.value_and_grad, critic, p.obs, p.particles),
-            launches(emulated.direction, critic, p.obs, p.particles, THROUGH),
-            launches(emulated.flow, critic, p.obs, p.particles, CONFIG),
-            launches(emulated.sample, policy, p.obs, p.noise, 10),
-            launches(emulated.act, critic, policy, p.obs, p.noise, 4, CONFIG),
-            launches(emulated.td_target, critic, target, policy, *target_of),
-        ]
-        assert networks == "packed at the first call" or counts == [1] * 7
-    live = [MLP.from_torch(list(p.critic.to_torch())), MLP.from_torch(p.policy.to_torch())]
-    assert launches(emulated.flow, live[0], p.obs, p.particles, CONFIG) == 2
-    assert launches(emulated.td_target, live[0], live[0], live[1], *target_of) == 4
-
-
-def test_a_workspace_grows_with_particles_not_with_pairs(emulator):
-    module = emulator.modules["_cuda"]
-    network = module.Network([5, 16, 1], 1, "relu", "none", 0.0, 3, True, True, "fp32")
-    options = module.FlowOptions(1, 0.1, 1.0, "mean", "rbf", "median", True, "adam", None)
-
-    def size(N, B=1):
-        return module.direction(network, 256, 256, 256, options, (B, N, 3, 2), (0, 0, 0))
-
-    many, more = size(10**6), size(2 * 10**6)
-    assert more - many < 10**6 * 100  # bytes a particle
-    assert size(100, B=2000) - size(100, B=1000) < 1000 * 100 * 100  # a state's counts are not kept
-    with pytest.raises(ValueError, match="at most 67108864 particles a state with the median bandwidth, got 67108865"):
-        size(2**26 + 1)
-    with pytest.raises(ValueError, match="at most 1073741824 particles a state, got 1073741825"):
-        size(2**30 + 1)
-
-
-def test_devices_that_cannot_be_asked_are_asked_again(monkeypatch):
-    from vgf_kernels import cuda
-
-    class Module:
-        def driver_version(self):
-            return 12040
-
-        def devices(self):
-            if not ready:
-                raise RuntimeError("vgf cuda engine: cudaGetDeviceCount: CUDA driver version is insufficient")
-            return [("a GPU", 9, 0)]
-
-    ready = False
-    monkeypatch.setattr(cuda, "_cuda", Module(), raising=False)
-    monkeypatch.setattr(cuda, "_absent", None)
-    assert cuda.missing().endswith("CUDA driver version is insufficient (the driver is for CUDA 12.4)")
-    ready = True
-    assert cuda.missing() is None
-
-
-def test_too_small_a_workspace_is_refused(emulated, monkeypatch):
-    from vgf_kernels import cuda
-
-    p = make_problem()
-    monkeypatch.setattr(
-        cuda._Call, "run",
-        lambda call, function, *args: getattr(cuda._cuda, function)(*args, call._sizes, (64, 128, 0)),
-    )  # fmt: skip
-    with pytest.raises(ValueError, match="workspace: expected [0-9]+ bytes, got 128"):
-        emulated.value(p.critic, p.obs, p.particles)
-
-
-def test_weights_of_another_dtype_are_refused(emulated):
-    p = make_problem()
-    with pytest.raises(
-        TypeError, match="weights: member 0, layer 0, W: the cuda engine computes float32, got float64"
-    ):
-        emulated.value(p.at(np.float64).critic, p.obs, p.particles)
-
-
-def test_none_follows_the_matmul_precision(emulated):
-    p = make_problem()
-    full, low = (emulated.value(p.critic, p.obs, p.particles, precision=name) for name in ("fp32", "bf16"))
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), low)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), full)
-
-
-@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch has no such setting yet")
-def test_none_follows_the_newer_setting(emulated):
-    p = make_problem()
-    full, low = (emulated.value(p.critic, p.obs, p.particles, precision=name) for name in ("fp32", "tf32"))
-    before = torch.backends.cuda.matmul.fp32_precision
-    try:
-        for name, wanted in (("tf32", low), ("ieee", full)):
-            torch.backends.cuda.matmul.fp32_precision = name
-            np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), wanted)
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
-    assert not np.array_equal(full, low)
-
-
-def test_a_change_of_live_weights_is_seen(emulated):
-    torch.manual_seed(0)  # of some weights the value is near zero, and its relative error large
-    module = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    critic = MLP.from_torch(module)
-    obs, x = np.ones((2, 2), np.float32), np.ones((2, 4, 3), np.float32)
-    before = emulated.value(critic, obs, x)
-    module[0].weight.data.mul_(0.5)
-    after = emulated.value(critic, obs, x)
-    with torch.no_grad():
-        wanted = module(torch.ones(2, 4, 5))[..., 0].numpy()[None]
-    assert relative_error(after, wanted) < 1e-6 < relative_error(before, wanted)
-
-
-def test_the_flow_takes_no_gradient_of_no_steps(emulated):
-    p = make_problem()
-    config = FlowConfig(num_steps=0)
-    np.testing.assert_array_equal(emulated.flow(p.critic, p.obs, p.particles, config), p.particles)

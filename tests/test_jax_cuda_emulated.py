@@ -29,6 +29,7 @@ BOTH = pytest.mark.parametrize("N", [FILLS_NO_TILE, MORE_THAN_A_TILE])
     [
         (FILLS_NO_TILE, {"kernel": None}),
         (FILLS_NO_TILE, {"bandwidth_grad": True, "aggregate": "min"}),
+        (FILLS_NO_TILE, {"optimizer": "sgd", "clip": None, "bandwidth": 0.7}),
         (MORE_THAN_A_TILE, {}),
     ],
     ids=str,
@@ -135,6 +136,14 @@ def test_too_small_a_device_is_one_clear_error(emulated_jax, emulator):
     p = make_problem(N=7, **SMALL)
     with pytest.raises(Exception, match="vgf_kernels: the cuda engine needs more than the 4096 bytes of shared"):
         jax.block_until_ready(vgf.value(p.critic, p.obs, p.particles, backend="cuda"))
+
+
+@BOTH
+def test_all_work_is_on_the_stream_of_xla(emulated_jax, emulator, N):
+    p = make_problem(N=N, **SMALL)
+    before, others = emulator.work_on(1), emulator.work_on(0)
+    jax.block_until_ready(vgf.flow(p.critic, p.obs, p.particles, CONFIG, backend="cuda"))
+    assert emulator.work_on(1) > before and emulator.work_on(0) == others
 
 
 def test_arrays_on_the_cpu_are_refused(emulated_jax, monkeypatch):

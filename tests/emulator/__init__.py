@@ -122,6 +122,10 @@ class Emulated:
         """How many launches of a kernel there have been."""
         return sum(library.emulator_launches_of(kernel.encode()) for library in self._settings)
 
+    def work_on(self, stream: int) -> int:
+        """How many launches, clears and copies a stream has been given. That of torch is 0, that of JAX 1."""
+        return sum(library.emulator_work_on(ctypes.c_size_t(stream)) for library in self._settings)
+
     def install(self, monkeypatch) -> None:
         """Let backend="cuda" mean this module. All memory that the engine takes begins as NaN."""
         import torch

@@ -22,6 +22,7 @@ unsigned block_y = 0, blocks_x = 0;
 std::vector<Block> cluster;
 bool products_are_late = true;
 std::map<std::string, int> launches;
+std::map<const void*, int> work;
 
 namespace {
 

@@ -88,6 +88,7 @@ extern unsigned block_y, blocks_x;
 extern std::vector<Block> cluster;  // the blocks that run at once
 extern bool products_are_late;
 extern std::map<std::string, int> launches;  // of every kernel, by name
+extern std::map<const void*, int> work;  // launches, clears and copies, by the stream that was given them
 
 // All of `count` threads of the block meet at a barrier.
 void sync(int barrier, int count);

@@ -1,4 +1,4 @@
-// python/bindings/xla/place.hpp on the emulator: no stream, and memory of the host that begins as NaN.
+// python/bindings/xla/place.hpp on the emulator: a stream of its own, and memory of the host that begins as NaN.
 #pragma once
 
 #include <cstdlib>
@@ -11,7 +11,7 @@ namespace vgf::bindings {
 
 class Place {
  public:
-  void* stream() const { return nullptr; }
+  void* stream() const { return reinterpret_cast<void*>(1); }
   void* allocate(std::size_t bytes) {
     const std::size_t whole = (bytes + 255) / 256 * 256;
     memory_.emplace_back(std::aligned_alloc(256, whole), &std::free);

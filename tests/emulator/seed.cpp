@@ -18,3 +18,6 @@ extern "C" __attribute__((visibility("default"))) void emulator_set_machine(int 
 extern "C" __attribute__((visibility("default"))) int emulator_launches_of(const char* name) {
   return emulator::launches[name];
 }
+
+// How many launches, clears and copies a stream has been given.
+extern "C" __attribute__((visibility("default"))) int emulator_work_on(const void* stream) { return emulator::work[stream]; }
