@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # CPUs are shared with the other worker
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch lives on the same GPU
 MOST_WORKERS = 8  # of 1 to 2 GB of memory each
+LONG = ("test_cuda_sanitized", "test_triton_interpreter", "test_arm", "test_bench_gpu")  # files of tests that take a minute each
 
 import pytest
 from engines import BACKENDS, FRONTENDS, Engine
@@ -33,6 +34,7 @@ def pytest_collection_modifyitems(config, items) -> None:
     part, of = map(int, config.getoption("--part").split("/"))
     config.hook.pytest_deselected(items=[item for i, item in enumerate(items) if i % of != part])
     items[:] = items[part::of]
+    items.sort(key=lambda item: item.path.stem not in LONG)  # or a worker has one of them when all others are done
 
 
 def pytest_report_header() -> str:

@@ -194,7 +194,7 @@ def test_the_order_of_threads_changes_no_bit(hopper, emulator, several):
         ]
 
     first = results(0)
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         for wanted, got in zip(first, results(seed)):
             assert np.isfinite(wanted).all()
             np.testing.assert_array_equal(got, wanted)
