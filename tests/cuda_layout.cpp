@@ -1,10 +1,9 @@
 // Host tests of the CUDA engine's plain C++: index maps, packed networks, schedules. Exits with 1 and says what failed.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 #include <vector>
 
+#include "check.hpp"
 #include "pack.hpp"
 #include "pairs.hpp"
 #include "schedule.hpp"
@@ -14,16 +13,6 @@
 
 using namespace vgf;
 using namespace vgf::cuda;
-
-#define CHECK(condition, ...)                                            \
-  do {                                                                   \
-    if (!(condition)) {                                                  \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);        \
-      std::printf(__VA_ARGS__);                                          \
-      std::printf("\n");                                                 \
-      std::exit(1);                                                      \
-    }                                                                    \
-  } while (false)
 
 // 16-byte accesses of eight lanes at a time must cover all 32 banks.
 static bool all_banks(const std::vector<int>& offsets) {

@@ -5,26 +5,16 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
+#include "check.hpp"
 #include "sm90_layout.hpp"
 
 using namespace vgf::cuda;
-
-#define CHECK(condition, ...)                                            \
-  do {                                                                   \
-    if (!(condition)) {                                                  \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);        \
-      std::printf(__VA_ARGS__);                                          \
-      std::printf("\n");                                                 \
-      std::exit(1);                                                      \
-    }                                                                    \
-  } while (false)
 
 // ---- the runtime: its devices, and what was asked of it
 
