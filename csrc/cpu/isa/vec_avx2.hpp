@@ -111,21 +111,21 @@ static constexpr Places kPlaces = places();
 VGF_INLINE __m256i places_of(unsigned bits) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPlaces.of[bits])));
 }
+// Writes first + i for every bit i of 8 that is set; room for a whole vector. Returns their number.
+VGF_INLINE int list_byte(unsigned bits, int first, int* out) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(places_of(bits), _mm256_set1_epi32(first)));
+  return __builtin_popcount(bits);
+}
 #define VGF_HAS_LIST_BITS
-// Writes first + i for every bit i of 16 that is set; room for a whole vector. Returns their number.
+// The same of 16 bits.
 VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
-  const int low = __builtin_popcount(bits & 255);
-  const auto write = [](unsigned byte, int from, int* to) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_add_epi32(places_of(byte), _mm256_set1_epi32(from)));
-  };
-  write(bits & 255, first, out);
-  write(bits >> 8, first + 8, out + low);
-  return low + __builtin_popcount(bits >> 8);
+  const int low = list_byte(bits & 255, first, out);
+  return low + list_byte(bits >> 8, first + 8, out + low);
 }
 // The same for every lane that is not zero (NaN is not). Returns the lanes' bits.
 VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
   const unsigned bits = static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(x.v, _mm256_setzero_ps(), _CMP_NEQ_UQ)));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_add_epi32(places_of(bits), _mm256_set1_epi32(first)));
+  list_byte(bits, first, out);
   return bits;
 }
 VGF_INLINE V pow2(V n) {
