@@ -1,6 +1,6 @@
-"""Parts of the CUDA engine by C++ programs: index maps, packed networks, schedules (tests/cuda_layout.cpp), the middle of
-more distances than a test can have (tests/cuda_median.cpp), and what the CUDA runtime is asked (tests/cuda_runtime.cpp, by
-nvcc for its headers). No GPU.
+"""Parts of the CUDA engine by C++ programs: index maps (cuda_layout.cpp); packed networks, schedules, the choice among kernels
+(cuda_program.cpp); the middle of more distances than a test can have (cuda_median.cpp); and what the CUDA runtime is asked
+(cuda_runtime.cpp, by nvcc for its headers). No GPU.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def check(program: Path, source: str, parts: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_host_side(tmp_path):
-    check(tmp_path / "layout", "tests/cuda_layout.cpp", ["csrc/cuda/pack.cpp", "csrc/cuda/schedule.cpp"])
+@pytest.mark.parametrize("source", ["cuda_layout.cpp", "cuda_program.cpp"])
+def test_host_side(tmp_path, source):
+    check(tmp_path / "host", f"tests/{source}", ["csrc/cuda/pack.cpp", "csrc/cuda/schedule.cpp"])
 
 
 def test_the_middle_of_very_many_distances(tmp_path):
