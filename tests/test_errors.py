@@ -283,6 +283,36 @@ def test_dtypes_that_differ(frontend, name):
         call(frontend, "td_target", arguments)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("function", ["value", "act", "td_target"])
+def test_weights_of_a_dtype_that_no_engine_here_computes(function, backend):
+    halves = MLP.from_torch([member.bfloat16() for member in PROBLEM.critic.to_torch()])
+    arguments = {name: good()[name] for name in ARGUMENTS[function]} | {"critic": halves}
+    with pytest.raises(TypeError, match=rf"layer 0, W: the {backend} engine .*, got bfloat16; cast the weights to float32$"):
+        call(Engine("torch", backend), function, arguments, backend=backend)
+
+
+@pytest.mark.parametrize("frontend", ["numpy", "torch"])
+@pytest.mark.parametrize("function", [name for name in ARGUMENTS if name not in ("select", "transport")])
+def test_networks_of_the_jax_frontend(frontend, function):
+    from vgf_kernels.jax import Network
+
+    arguments = {name: good()[name] for name in ARGUMENTS[function]}
+    theirs = {name: Network.from_mlp(a) for name, a in arguments.items() if isinstance(a, MLP)}
+    with pytest.raises(TypeError, match=r"expected an MLP, got a Network of vgf_kernels.jax, .*; make one with"):
+        call(Engine(frontend, "cpu"), function, arguments | theirs)
+
+
+def test_networks_of_the_jax_frontend_in_a_graph():
+    import torch
+
+    from vgf_kernels.jax import Network
+
+    obs, actions = torch.from_numpy(PROBLEM.obs), torch.from_numpy(PROBLEM.particles).requires_grad_()
+    with pytest.raises(TypeError, match=r"expected an MLP, got a Network of vgf_kernels.jax"):
+        Engine("torch", "cpu").module.value(Network.from_mlp(PROBLEM.critic), obs, actions)
+
+
 def test_weights_of_another_dtype(frontend):
     p = PROBLEM.at(np.float64)
     with pytest.raises(

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from .config import FlowConfig, check_choice, check_limit, check_positive, is_array, is_finite
-from .mlp import Described
+from .mlp import MLP, Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")
+REFERENCE_DTYPES = ("float16", "float32", "float64")
 AGGREGATES = ("mean", "min")
 SELECTS = ("max", "softmax", "uniform")
 REDUCES = ("mean", "max")
@@ -267,6 +268,36 @@ def _check_mlp(name: str, network) -> None:
             f"{name}: expected an MLP, got {type(network).__name__}; make one with MLP.from_torch(module)"
         )
     network.check_shapes()
+
+
+def check_concrete(network) -> None:
+    """A network of a frontend whose weights are never traced."""
+    if isinstance(network, Described) and not isinstance(network, MLP):
+        raise TypeError(
+            f"expected an MLP, got a {type(network).__name__} of vgf_kernels.jax, whose weights may be traced; make one with "
+            "MLP.from_flax(params)"
+        )
+
+
+def check_weights(members, engine: str, dtypes) -> None:
+    """The weights of an MLP, for an engine on the CPU that computes `dtypes`."""
+    for e, member in enumerate(members):
+        for i, layer in enumerate(member):
+            for name, array in zip(layer._fields, layer):
+                if array is None:
+                    continue
+                device, dtype = str(getattr(array, "device", "cpu")), str(array.dtype).removeprefix("torch.")
+                where = f"weights: member {e}, layer {i}, {name}"
+                if device != "cpu":
+                    raise ValueError(
+                        f"{where}: expected the CPU for CPU arrays, got {device}; move the module with .cpu()"
+                    )
+                if dtype not in dtypes:
+                    remedy = ' or pass backend="reference"' if dtype in REFERENCE_DTYPES else ""
+                    raise TypeError(
+                        f"{where}: the {engine} engine computes {' or '.join(dtypes)}, got {dtype}; cast the weights to "
+                        f"float32{remedy}"
+                    )
 
 
 def _show(shape) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import checks
 from .config import FlowConfig, compiled_options
 from .mlp import MLP
 
@@ -223,7 +224,7 @@ def _packing(mlp: MLP, gradient: bool, precision: str, threads: int, members_apa
     if old is not None and old.serves(mlp, gradient, version, threads):
         return old
     members = mlp.members
-    _check_weights(members)
+    checks.check_weights(members, "cpu", DTYPES)
     gradient = gradient or (old is not None and old.gradient)
     buffers = [_extent(t) for t in tensors]
     fingerprint = _native.fingerprint(buffers, threads)  # before packing: a later write then shows next time
@@ -260,25 +261,6 @@ def _pack(mlp: MLP, members, gradient: bool, precision: str, threads: int):
         threads,
         precision,
     )
-
-
-def _check_weights(members) -> None:
-    for e, member in enumerate(members):
-        for i, layer in enumerate(member):
-            for name, array in zip(layer._fields, layer):
-                if array is None:
-                    continue
-                device, dtype = str(getattr(array, "device", "cpu")), str(array.dtype).removeprefix("torch.")
-                where = f"weights: member {e}, layer {i}, {name}"
-                if device != "cpu":
-                    raise ValueError(
-                        f"{where}: expected the CPU for CPU arrays, got {device}; move the module with .cpu()"
-                    )
-                if dtype != "float32":
-                    raise TypeError(
-                        f"{where}: the cpu engine computes float32, got {dtype}; cast the weights to float32 "
-                        'or pass backend="reference"'
-                    )
 
 
 def _address(array) -> int:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from . import reference
+from . import checks, reference
+from .mlp import MLP
 from .reference.pairwise import direction_from_gradient
 
 DEVICE = "cpu"
-DTYPES = ("float16", "float32", "float64")
+DTYPES = checks.REFERENCE_DTYPES
 PRECISIONS = ("fp32",)
 
 
@@ -38,11 +39,11 @@ class Engine:
     def jacobian(self, critic, obs, actions):
         """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
 
-        def every_critic(obs, actions):
+        def every_critic(critic, obs, actions):
             pairs = [reference.value_and_grad(critic.member(e), obs, actions) for e in range(critic.ensemble)]
             return np.concatenate([q for q, _ in pairs]), np.stack([dq for _, dq in pairs])
 
-        return self._run(every_critic, obs, actions)
+        return self._run(every_critic, critic, obs, actions)
 
     def direction(self, *args):
         return self._run(reference.direction, *args)
@@ -53,16 +54,12 @@ class Engine:
     def sample(self, *args):
         return self._run(reference.sample, *args)
 
-    def act(
-        self, critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise
-    ):
-        def run(obs, noise, select_noise):
-            return reference.act(
-                critic, policy, obs, noise, euler_steps, config, select, aggregate,
-                temperature=temperature, select_noise=select_noise,
-            )  # fmt: skip
+    def act(self, *args):
+        def run(*args):
+            *args, temperature, select_noise = args
+            return reference.act(*args, temperature=temperature, select_noise=select_noise)
 
-        return self._run(run, obs, noise, select_noise)
+        return self._run(run, *args)
 
     def td_target(self, *args):
         return self._run(reference.td_target, *args)
@@ -79,6 +76,9 @@ class Engine:
 
     def _run(self, function, *args):
         arrays = self._arrays
+        for network in args:
+            if isinstance(network, MLP):
+                checks.check_weights(network.members, "reference", DTYPES)
         numpy = [arrays.to_numpy(a) if isinstance(a, arrays.Array) else a for a in args]
         dtype = next(a.dtype for a in numpy if isinstance(a, np.ndarray))
         result = function(*numpy)

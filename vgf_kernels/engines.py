@@ -60,6 +60,8 @@ def call(arrays: Any, function: str, like: Any, backend: str, precision: str | N
         like: the array [B, N, A] that decides about device, dtype and rows.
         args: the arguments of the method.
     """
+    for network in args:
+        checks.check_concrete(network)
     name = resolve(backend, arrays.device(like), arrays.dtype(like), precision)
     with ranges.span(function, like.shape[0] * like.shape[1]):
         return getattr(MODULES[name].Engine(arrays, precision), function)(*args)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import checks, engines
 from .. import config as flow_config
-from .. import engines
 from ..config import FlowConfig, from_bits
 from ..mlp import MLP
 from . import arrays
@@ -66,6 +66,7 @@ CRITIC, POLICY = _network("critic"), _network("policy")
 
 def pack_mlp(mlp: MLP) -> tuple[list[Tensor], int, str]:
     """An MLP as the arguments of _network. The weights are constants to autograd."""
+    checks.check_concrete(mlp)
     exported = _leaves_the_process()
     # What is drawn for a frozen one would keep what another process has compiled out of Inductor's cache.
     description = "" if mlp.frozen and not exported else mlp.description
