@@ -112,6 +112,31 @@ def test_ties_round_to_even(bf16, tie, wanted, of):
     assert q.item() == wanted
 
 
+@pytest.mark.parametrize("N", [1, 5, 10, 14, 40])
+def test_what_is_rounded(bf16, N):
+    """Weights and activations of products between hidden layers, and the gradient on its way back through them; no more."""
+    p = make_problem(B=6, N=N, E=1, hidden=(80, 48), norm="none", activation="relu")
+    rng = np.random.default_rng(N)
+
+    def eighths(shape):  # the first layer's sums are exact
+        return rng.integers(-16, 17, shape).astype(np.float32) / 8
+
+    def rounded(array):
+        return torch.from_numpy(array.astype(np.float32)).bfloat16().double().numpy()
+
+    first, between, last = layers_of(p.critic)[0]
+    first = {name: eighths(a.shape) for name, a in first.items()}
+    obs, actions = eighths(p.obs.shape), eighths(p.particles.shape)
+    q, dq = bf16.value_and_grad(MLP.from_layers([first, between, last]), obs, actions)
+
+    x = np.concatenate([np.broadcast_to(obs[:, None], (6, N, obs.shape[1])), actions], -1).astype(np.float64)
+    z, W = x @ first["W"] + first["b"], rounded(between["W"])
+    y = rounded(np.maximum(z, 0)) @ W + between["b"]
+    back = rounded((y > 0) * last["W"][:, 0]) @ W.T * (z > 0)
+    np.testing.assert_allclose(q[0], np.maximum(y, 0) @ last["W"][:, 0] + last["b"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(dq, back @ first["W"][obs.shape[1] :].T, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("bits", [0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000])
 @pytest.mark.parametrize("where", ["obs", "weights"])
 def test_a_nan_of_any_bits_stays_one(bf16, where, bits):

@@ -69,7 +69,7 @@ def test_settings_of_no_sense(setting):
 
 
 def test_packed_weights_that_another_instruction_set_or_version_packed():
-    """Layouts of bfloat16 differ without a difference in size; so may those of versions."""
+    """Layouts of bfloat16 may differ without a difference in size; so may those of versions."""
     p = make_problem(hidden=(32, 32, 32), norm="pre")
     packed = vgf.pack(vgf.Network.from_mlp(p.critic), precision="bf16")
     stamps = np.flatnonzero(np.asarray(packed.weights).view(np.float32) // 10 == 100)

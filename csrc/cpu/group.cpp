@@ -86,9 +86,14 @@ bool Group::follows(const PackedLayer& layer) const {
   return !layer.bf16 || how == Follows::list || (how == Follows::pairs && call_.states_per_tile <= 1);
 }
 
+bool Group::gathers(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
+  return !layer.bf16 && kernels_.gathered && skips(mlp, e);
+}
+
 // What the forward product of a hidden layer takes.
 Operand Group::operand(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
-  if (!layer.bf16) return kernels_.gathered && skips(mlp, e) ? Operand::gathered : Operand::single;
+  if (gathers(mlp, e, layer)) return layer.rounded ? Operand::rounded_gathered : Operand::gathered;
+  if (!layer.bf16) return layer.rounded ? Operand::rounded : Operand::single;
   if (kernels_.bf16.operand == Operand::rounded) return Operand::rounded;
   return skips(mlp, e) && follows(layer) ? Operand::active_pairs : Operand::pairs;
 }
@@ -119,7 +124,8 @@ void Group::products(int count, void (*run)(const Gemm&), F product, const Panel
   const auto at = [&](int panel) { return whole.w + std::min(panel, whole.end) * whole.panel_stride; };
   for (int begin = 0; begin < whole.end; begin += step) {
     Ahead ahead{at(begin + step), at(begin + 2 * step)};
-    if (begin + step >= whole.end) ahead = {after.first, after.first + std::min(kSliceFloats, after.floats())};
+    if (begin + step >= whole.end)
+      ahead = after.first ? Ahead{after.first, after.first + std::min(kSliceFloats, after.floats())} : Ahead{};
     for (int i = 0; i < count; i++) {
       Gemm g = slice(product(passengers_[i]), begin, std::min(begin + step, whole.end));
       if (count > 1 && ahead.next) g.ahead = &ahead;
@@ -143,8 +149,7 @@ void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int pane
 // What the product after the forward one of layer l reads, panel after panel.
 Panels Group::after(const Net& net, int e, int l) const {
   if (l + 1 < net.mlp->spec().hidden()) return net.mlp->layer(e, l + 1).forward;
-  const PackedLayer& last = net.mlp->layer(e, l);
-  return l > 0 && pulls(last) ? Panels{} : last.backward;
+  return net.mlp->layer(e, l).backward;
 }
 
 void Group::forward(const Net& net, int e, int count, int states, int inputs, bool together) {
@@ -158,7 +163,7 @@ void Group::forward(const Net& net, int e, int count, int states, int inputs, bo
   for (int l = 0; l < spec.hidden(); l++) {
     const PackedLayer& layer = net.mlp->layer(e, l);
     const long z_at = static_cast<long>(l) * kTileRows * call_.row_stride;
-    const bool gathered = l > 0 && operand(*net.mlp, e, layer) == Operand::gathered;
+    const bool gathered = l > 0 && gathers(*net.mlp, e, layer);
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       if (l == 0)
@@ -242,9 +247,11 @@ void Group::backward(const Net& net, int e, int count) {
     // The first layer pulls back to the actions only.
     const int first = l > 0 ? 0 : obs / kPanel, end = l > 0 ? layer.in : obs + call_.sizes.A;
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
-    const bool packed = plans, pulls = l > 0 && this->pulls(layer);
+    const bool packed = plans;
     // Nor is a gradient wanted where the layer below is off.
-    plans = l == 0 || (!pulls && skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    plans = l == 0 || (!layer.pulls && skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    const Operand floats = layer.rounded ? Operand::rounded : Operand::single;
+    const Operand form = layer.bf16 ? kernels_.bf16.operand : floats;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
@@ -252,13 +259,13 @@ void Group::backward(const Net& net, int e, int count) {
                                 packed && p.columns->pays ? p.columns : nullptr,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
                                 layer.scale, layer.bias, p.mean + l * kTileRows, p.rstd + l * kTileRows,
-                                layer.bf16 ? kernels_.bf16.operand : Operand::single, p.a});
+                                form, p.a});
       if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       // Without a norm the gradient of a unit that is off is zero.
       const bool sparse = skips(*net.mlp, e) && !layer.bf16 && spec.norm == Norm::none;
       whole(p, sparse ? p.active[l].whole : all(layer.backward.rows()), p.a);
     }
-    if (pulls) {
+    if (layer.pulls) {
       pull(layer, count, skips(*net.mlp, e) ? l - 1 : -1);
       continue;
     }

@@ -67,10 +67,9 @@ class Group {
     return skipping_ && mlp.finite(e) && spec.activation == Activation::relu && spec.norm != Norm::post;
   }
   bool follows(const PackedLayer&) const;
-  // Whether the gradient goes back by the weights of the forward product.
-  bool pulls(const PackedLayer& layer) const { return kernels_.pull && !layer.bf16; }
   Panels after(const Net&, int e, int l) const;
   void whole(Passenger&, const Active& k, const float* a) const;
+  bool gathers(const PackedMlp&, int e, const PackedLayer&) const;
   Operand operand(const PackedMlp&, int e, const PackedLayer&) const;
   void take_active(Passenger&, const ActiveUnits&, long row_stride) const;
   template <class F>

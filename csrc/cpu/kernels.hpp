@@ -91,11 +91,12 @@ struct Pull {
 // What a product takes of a tile's activations or gradients, blocked.
 enum class Operand {
   single,        // float32
-  rounded,       // float32 that bfloat16 holds exactly
+  rounded,       // the same of numbers that bfloat16 holds exactly
   pairs,         // neighbouring units as pairs of bfloat16, blocked like units
   active_pairs,  // the same, of the active units of the row's part side by side
   gathered,      // float32, not blocked: of every active unit of a part its rows side by side, one unit after the other.
                  // A part starts where a row of all units for each row before it would end
+  rounded_gathered,  // the same of numbers that bfloat16 holds exactly
 };
 
 // What follows a hidden Dense layer: norm and activation.
@@ -110,7 +111,7 @@ struct HiddenForward {
   long stride;
   const float *scale, *bias;  // [padded width]
   float *mean, *rstd;         // [rows]
-  Operand form;               // of out; active_pairs and gathered where `active` is given
+  Operand form;               // of out; active_pairs and the gathered ones where `active` is given
   float* out;                 // as form says; gathered, with room for a vector more
   ActiveUnits* active;        // filled for relu (not followed by a norm); null: not wanted
 };
@@ -126,7 +127,7 @@ struct HiddenBackward {
   float* work;     // row-major
   long stride;
   const float *scale, *bias, *mean, *rstd;
-  Operand form;  // of out; neither active_pairs nor gathered
+  Operand form;  // of out: single, rounded or pairs
   float* out;    // blocked gradient of the Dense output
 };
 
@@ -163,9 +164,10 @@ struct Adam {
 
 // One panel of packed weights, 16 columns wide (rows16: 32).
 enum class PanelLayout {
-  single,  // float32 [k][16]
-  rows16,  // bfloat16 [k][32], ordered as gemm_bf16.inl says
-  pairs,   // pairs of bfloat16 [k / 2][16]
+  single,   // float32 [k][16]
+  rounded,  // the same of numbers that bfloat16 holds exactly
+  rows16,   // bfloat16 [k][32], ordered as gemm_bf16.inl says
+  pairs,    // pairs of bfloat16 [k / 2][16]
 };
 struct PackPanel {
   const float* from;  // element (k, column) at from[k * stride_k + column * stride_c]
@@ -199,7 +201,7 @@ struct Kernels {
   void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);
   // Packed columns of c to their places, zeros between them.
   void (*unpack_columns)(const ColumnPlan&, int rows, float* c, long c_stride);
-  Bf16Products bf16;
+  Bf16Products bf16;  // without functions where float32's products of rounded numbers are faster
   void (*hidden_forward)(const HiddenForward&);
   void (*hidden_backward)(const HiddenBackward&);
   // out[row] = b + sum of a[row][k] w[k] over k; w is zero from depth to whole panels

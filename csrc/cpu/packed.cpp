@@ -60,17 +60,21 @@ void PackedMlp::lay_out(Precision precision, const float* base, const std::vecto
       PackedLayer layer{};
       layer.in = spec_.widths[l];
       layer.out = spec_.widths[l + 1];
-      layer.bf16 = precision == Precision::bf16 && l > 0 && !last;
-      layer.forward = {layer.bf16 ? kernels().bf16.layout : PanelLayout::single, layer.in, layer.out};
+      const bool between = precision == Precision::bf16 && l > 0 && !last;
+      layer.bf16 = between && kernels().bf16.forward;
+      layer.rounded = between && !layer.bf16;
+      layer.pulls = kernels().pull && l > 0 && !layer.bf16;
+      const PanelLayout floats = layer.rounded ? PanelLayout::rounded : PanelLayout::single;
+      layer.forward = {layer.bf16 ? kernels().bf16.layout : floats, layer.in, layer.out};
       const LayerWeights* there = borrowed ? &(*borrowed)[e * spec_.layers() + l] : nullptr;
-      if (there && there->stride_out == 1 && layer.out % kPanel == 0 && !layer.bf16) {
+      if (there && there->stride_out == 1 && layer.out % kPanel == 0 && !between) {
         layer.forward.first = there->W;
         layer.forward.borrowed = there->stride_in;
       } else {
         layer.forward.first = take(layer.forward.floats());
       }
-      layer.backward = {layer.bf16 ? PanelLayout::pairs : PanelLayout::single, layer.out, layer.in};
-      if (gradient_ && !last) layer.backward.first = take(layer.backward.floats());
+      layer.backward = {layer.bf16 ? PanelLayout::pairs : floats, layer.out, layer.in};
+      if (gradient_ && !last && !layer.pulls) layer.backward.first = take(layer.backward.floats());
       for (const float** part : {&layer.b, &layer.scale, &layer.bias}) *part = take(padded(layer.out));
       if (last && layer.out == 1) layer.head = take(padded(layer.in));
       layers_.push_back(layer);
@@ -82,6 +86,7 @@ void PackedMlp::lay_out(Precision precision, const float* base, const std::vecto
 void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool looks) {
   if (weights.size() != layers_.size()) throw std::invalid_argument("pack: expected ensemble * layers weights");
   const Range range("pack", spec_.ensemble);
+  looks = looks || gradient_;
   struct Task {
     PackPanel panel;
     int member;
@@ -110,7 +115,7 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
       for (long k = 0; to.head && k < padded(to.in); k++)
         writable(to.head)[k] = k < to.in ? from.W[k * from.stride_in] : 0.0f;
     }
-    *writable(finite_[e]) = looks || gradient_;
+    *writable(finite_[e]) = looks;
     *writable(finite_[e] + 1) = stamp();
   }
   const auto pack_panel = kernels().pack_panel;
@@ -120,11 +125,16 @@ void PackedMlp::fill(const std::vector<LayerWeights>& weights, int threads, bool
     if (!task.finite) *writable(finite_[task.member]) = 0;
 }
 
-// Differs where panels lie otherwise: in another version, and in bfloat16 for another instruction set.
+// Differs where panels lie otherwise: in another version, or for another instruction set.
 float PackedMlp::stamp() const {
-  constexpr int kVersion = 1002;
-  const bool bf16 = std::any_of(layers_.begin(), layers_.end(), [](const PackedLayer& layer) { return layer.bf16; });
-  return static_cast<float>(kVersion + (bf16 ? 1 + static_cast<int>(kernels().bf16.layout) : 0));
+  constexpr int kVersion = 1002, kPulls = 4;
+  PanelLayout layout = PanelLayout::single;
+  bool pulls = false;
+  for (const PackedLayer& layer : layers_) {
+    layout = std::max(layout, layer.forward.layout);
+    pulls = pulls || layer.pulls;
+  }
+  return static_cast<float>(kVersion + static_cast<int>(layout) + (pulls ? kPulls : 0));
 }
 
 void PackedMlp::check() const {

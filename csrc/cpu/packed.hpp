@@ -2,12 +2,11 @@
 //
 // Panels of layer l    c[columns] += a[k] * panel[k], as PanelLayout says
 // forward              k: in, columns: out
-// backward             of W transposed, k: out, columns: in; all but the last layer. Those of float32 between hidden
-//                      layers are not read where there is Kernels::pull
+// backward             of W transposed, k: out, columns: in; for a gradient, of all layers but the last and those that pull
 // b, scale, bias       padded to whole panels with zeros
 // head                 the last layer's only column, where out = 1
 // finite               1 where all weights of the member are known to be, else 0; beside it what `check` looks for
-// In bf16, layers between hidden ones hold bfloat16 panels. Members of an ensemble lie one after the other.
+// In bf16, layers between hidden ones hold numbers of bfloat16. Members of an ensemble lie one after the other.
 #pragma once
 
 #include <memory>
@@ -47,7 +46,9 @@ struct PackedLayer {
   int in, out;
   Panels forward, backward;
   const float *b, *scale, *bias, *head;
-  bool bf16;
+  bool bf16;     // Bf16Products
+  bool rounded;  // in bf16, float32's products of rounded numbers
+  bool pulls;    // the gradient goes back by the weights of the forward product: Kernels::pull
 };
 
 class PackedMlp {

@@ -43,34 +43,14 @@ VGF_INLINE V sqrt(V x) { return _mm256_sqrt_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ));
 }
-// A lane below may hold a pair of bfloat16, the first in its low half.
-VGF_INLINE V low_half(V pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pair.v), 16)); }
-VGF_INLINE V high_half(V pair) {
-  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(pair.v), _mm256_set1_epi32(-65536)));
-}
-// Rounds to nearest even; NaN stays NaN.
-VGF_INLINE __m256i round_bits(V x) {
+// To a number of bfloat16, the nearest or of two the even one; NaN stays NaN.
+VGF_INLINE V rounded(V x) {
   const __m256i bits = _mm256_castps_si256(x.v);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
-  return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), nan);
-}
-VGF_INLINE V pair(V first, V second) {
-  const __m256i high = _mm256_and_si256(round_bits(second), _mm256_set1_epi32(-65536));
-  return _mm256_castsi256_ps(_mm256_or_si256(high, _mm256_srli_epi32(round_bits(first), 16)));
-}
-// The bfloat16 of 4 lanes of `low`, then of `high`, in every 128-bit lane.
-VGF_INLINE V narrow(V low, V high) {
-  return _mm256_castsi256_ps(
-      _mm256_packus_epi32(_mm256_srli_epi32(round_bits(low), 16), _mm256_srli_epi32(round_bits(high), 16)));
-}
-// Of 16-bit numbers r[8 q + i], s[8 q + i] (q: 128-bit lane): pairs (r, s) of i = 0..3, and of i = 4..7.
-VGF_INLINE V interleave_low(V r, V s) {
-  return _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_castps_si256(r.v), _mm256_castps_si256(s.v)));
-}
-VGF_INLINE V interleave_high(V r, V s) {
-  return _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_castps_si256(r.v), _mm256_castps_si256(s.v)));
+  const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256 number = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(-65536)));
+  return _mm256_blendv_ps(number, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
+                          _mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, V::Select s) {
@@ -186,7 +166,6 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 }
 
 // 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.
-constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 1; }

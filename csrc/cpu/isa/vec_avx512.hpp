@@ -44,6 +44,7 @@ VGF_INLINE float sum_lanes(V x) { return _mm512_reduce_add_ps(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v);
 }
+#define VGF_HAS_BF16_PRODUCTS
 // A lane below may hold a pair of bfloat16, the first in its low half.
 VGF_INLINE V low_half(V pair) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pair.v), 16)); }
 VGF_INLINE V high_half(V pair) {
@@ -102,6 +103,8 @@ VGF_INLINE V narrow(V low, V high) {
       _mm512_packus_epi32(_mm512_srli_epi32(round_bits(low), 16), _mm512_srli_epi32(round_bits(high), 16)));
 }
 #endif
+// To a number of bfloat16.
+VGF_INLINE V rounded(V x) { return low_half(pair(x, x)); }
 // out[i] = how many of the bits below i are set where bit i is, else the vector's width.
 VGF_INLINE void ranks(unsigned bits, int* out) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);

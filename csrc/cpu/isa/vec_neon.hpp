@@ -9,7 +9,7 @@
 //
 // By LLVM's models (llvm-mca 19) of GCC's code, 5 rows by 16 columns take 10.1 cycles a k on Neoverse N1 and 5.1 on V1 and V2,
 // where the multiplications alone take 10 and 5; with permuted weights 12.1, 8.1 and 7.1. The compiler's own vectors take twice
-// that. Weights in bfloat16 are widened, which costs more than it saves but where memory is the limit. No machine has timed it.
+// that. No machine has timed it.
 #pragma once
 
 #include <arm_neon.h>
@@ -44,29 +44,12 @@ VGF_INLINE V min(V a, V x) { return vminq_f32(a.v, x.v); }
 VGF_INLINE V abs(V x) { return vabsq_f32(x.v); }
 VGF_INLINE V sqrt(V x) { return vsqrtq_f32(x.v); }
 VGF_INLINE V if_greater(V a, V b, V yes, V no) { return vbslq_f32(vcgtq_f32(a.v, b.v), yes.v, no.v); }
-// A lane below may hold a pair of bfloat16, the first in its low half.
-VGF_INLINE uint32x4_t bits_of(V x) { return vreinterpretq_u32_f32(x.v); }
-VGF_INLINE V low_half(V pair) { return vreinterpretq_f32_u32(vshlq_n_u32(bits_of(pair), 16)); }
-VGF_INLINE V high_half(V pair) { return vreinterpretq_f32_u32(vandq_u32(bits_of(pair), vdupq_n_u32(0xffff0000))); }
-// Rounds to nearest even; NaN stays NaN.
-VGF_INLINE uint32x4_t round_bits(V x) {
-  const uint32x4_t bits = bits_of(x), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
-  const uint32x4_t rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
-  return vbslq_u32(vceqq_f32(x.v, x.v), rounded, vdupq_n_u32(0x7fc00000));
-}
-VGF_INLINE V pair(V first, V second) {
-  return vreinterpretq_f32_u32(vsriq_n_u32(round_bits(second), round_bits(first), 16));
-}
-// The bfloat16 of the 4 lanes of `low`, then of `high`.
-VGF_INLINE V narrow(V low, V high) {
-  return vreinterpretq_f32_u16(vshrn_high_n_u32(vshrn_n_u32(round_bits(low), 16), round_bits(high), 16));
-}
-// Of 16-bit numbers r[i], s[i]: pairs (r, s) of i = 0..3, and of i = 4..7.
-VGF_INLINE V interleave_low(V r, V s) {
-  return vreinterpretq_f32_u16(vzip1q_u16(vreinterpretq_u16_f32(r.v), vreinterpretq_u16_f32(s.v)));
-}
-VGF_INLINE V interleave_high(V r, V s) {
-  return vreinterpretq_f32_u16(vzip2q_u16(vreinterpretq_u16_f32(r.v), vreinterpretq_u16_f32(s.v)));
+// To a number of bfloat16, the nearest or of two the even one; NaN stays NaN.
+VGF_INLINE V rounded(V x) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(x.v), odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t up = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+  const uint32x4_t number = vandq_u32(up, vdupq_n_u32(0xffff0000));
+  return vreinterpretq_f32_u32(vbslq_u32(vceqq_f32(x.v, x.v), number, vdupq_n_u32(0x7fc00000)));
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, V::Select s) {
@@ -95,7 +78,6 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 
 // 5 rows x 4 vectors of accumulators, 4 weights, a few broadcasts ahead. A sixth row would fit 32 registers, but both GCC
 // and Clang spill then where weights are permuted or widened.
-constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 5;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 4; }

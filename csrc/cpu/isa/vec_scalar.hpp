@@ -37,47 +37,10 @@ VGF_INLINE V sqrt(V x) {
   for (int i = 0; i < V::kWidth; i++) r.v[i] = __builtin_sqrtf(x.v[i]);
   return r;
 }
-// A lane below may hold a pair of bfloat16, the first in its low half.
-VGF_INLINE V low_half(V pair) { return V::Raw(V::Bits(pair.v) << 16); }
-VGF_INLINE V high_half(V pair) { return V::Raw(V::Bits(pair.v) & -65536); }
-// Rounds to nearest even; NaN stays NaN.
-VGF_INLINE V::Bits round_bits(V x) {
-  const V::Bits bits = V::Bits(x.v);
-  return x.v == x.v ? bits + (((bits >> 16) & 1) + 0x7fff) : V::Bits{} + 0x7fc00000;
-}
-VGF_INLINE V pair(V first, V second) {
-  return V::Raw((round_bits(second) & -65536) | ((round_bits(first) >> 16) & 0xffff));
-}
-// The bfloat16 of the 4 lanes of `low`, then of `high`.
-VGF_INLINE V narrow(V low, V high) {
-  const V::Bits a = round_bits(low), b = round_bits(high);
-  std::uint16_t halves[8];
-  for (int i = 0; i < 4; i++) {
-    halves[i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(a[i]) >> 16);
-    halves[4 + i] = static_cast<std::uint16_t>(static_cast<std::uint32_t>(b[i]) >> 16);
-  }
-  V result;
-  __builtin_memcpy(&result, halves, sizeof halves);
-  return result;
-}
-// Of 16-bit numbers r[i], s[i]: pairs (r, s) of i = 0..3, and of i = 4..7.
-VGF_INLINE V interleave_low(V r, V s) {
-  V result;
-  std::uint16_t a[8], b[8], pairs[8];
-  __builtin_memcpy(a, &r, sizeof a);
-  __builtin_memcpy(b, &s, sizeof b);
-  for (int i = 0; i < 4; i++) pairs[2 * i] = a[i], pairs[2 * i + 1] = b[i];
-  __builtin_memcpy(&result, pairs, sizeof pairs);
-  return result;
-}
-VGF_INLINE V interleave_high(V r, V s) {
-  V result;
-  std::uint16_t a[8], b[8], pairs[8];
-  __builtin_memcpy(a, &r, sizeof a);
-  __builtin_memcpy(b, &s, sizeof b);
-  for (int i = 0; i < 4; i++) pairs[2 * i] = a[4 + i], pairs[2 * i + 1] = b[4 + i];
-  __builtin_memcpy(&result, pairs, sizeof pairs);
-  return result;
+// To a number of bfloat16, the nearest or of two the even one; NaN stays NaN.
+VGF_INLINE V rounded(V x) {
+  const V::Bits bits = V::Bits(x.v), up = bits + (((bits >> 16) & 1) + 0x7fff);
+  return V::Raw(x.v == x.v ? up & -65536 : V::Bits{} + 0x7fc00000);
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, V::Select s) {
@@ -94,7 +57,6 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 }
 
 // 3 rows x 4 vectors of accumulators.
-constexpr bool kPairs = false;  // no product of bfloat16 pairs
 constexpr int kGemmRows = 3;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 2; }

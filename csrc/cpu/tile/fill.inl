@@ -76,7 +76,7 @@ static VGF_FILL void fill_single(const Filled& to, F f) {
         sum[p][v] = V(0.0f);
         for (int r = part_begin(to.rows, p); r < part_begin(to.rows, p + 1); r++) {
           const V y = number(r);
-          (rounds ? low_half(pair(y, y)) : y).store(at + r * kPanel);
+          (rounds ? rounded(y) : y).store(at + r * kPanel);
           sum[p][v] = sum[p][v] + y;
         }
         all[v] = all[v] + sum[p][v];
@@ -173,7 +173,7 @@ static VGF_FILL void fill_active_pairs(const Filled& to, F f) {
 
 #if defined(VGF_GATHERS)
 // M rows from `begin` on, a part of the tile.
-template <int M, class F>
+template <bool rounds, int M, class F>
 static VGF_FILL void gather_part(const Filled& to, int begin, Active& active, F f) {
   float* out = to.out + static_cast<long>(begin) * whole_panels(to.width);
   Lister lister;
@@ -187,6 +187,7 @@ static VGF_FILL void gather_part(const Filled& to, int begin, Active& active, F 
       for (int r = 0; r < M; r++) {
         y[r] = number(begin + r);
         sum = sum + y[r];
+        if (rounds) y[r] = rounded(y[r]);
       }
       const unsigned bits = lister.add_vector(sum, first, active);
       gather(y, bits, out + at * M);
@@ -197,10 +198,10 @@ static VGF_FILL void gather_part(const Filled& to, int begin, Active& active, F 
   lister.finish(to.width, active);
 }
 
-template <class F>
+template <bool rounds, class F>
 static VGF_FILL void fill_gathered(const Filled& to, F f) {
   for_parts(to, [&](auto height, int begin, Active& active) __attribute__((always_inline)) {
-    gather_part<height.value>(to, begin, active, f);
+    gather_part<rounds, height.value>(to, begin, active, f);
   });
 }
 #endif
@@ -219,7 +220,10 @@ static VGF_INLINE void fill(const Filled& to, F f) {
 #endif
 #if defined(VGF_GATHERS)
     case Operand::gathered:
-      if constexpr (lists) fill_gathered(to, f);
+      if constexpr (lists) fill_gathered<false>(to, f);
+      return;
+    case Operand::rounded_gathered:
+      if constexpr (lists) fill_gathered<true>(to, f);
       return;
 #endif
     default: return;  // no product here takes others

@@ -2,7 +2,9 @@
 #include "../kernels.hpp"
 #include "columns.inl"
 #include "gemm.inl"
+#if defined(VGF_HAS_BF16_PRODUCTS)
 #include "gemm_bf16.inl"
+#endif
 #if defined(VGF_GATHERS)
 #include "gathered.inl"
 #endif
@@ -22,6 +24,10 @@ namespace vgf::cpu::VGF_ISA {
 constexpr auto kPull = pull;
 #else
 constexpr void (*kPull)(const Pull&) = nullptr;
+#endif
+
+#if !defined(VGF_HAS_BF16_PRODUCTS)
+constexpr Bf16Products kBf16Products{};
 #endif
 
 #if defined(VGF_GATHERS)

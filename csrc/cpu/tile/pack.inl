@@ -58,12 +58,13 @@ static bool pack_panel(const PackPanel& p) {
 #pragma GCC unroll 4
       for (int v = 0; v < kPanel; v += V::kWidth) {
         const float* at = block[0] + r * kPanel + v;
-        if (p.layout == PanelLayout::single)
-          V::load(at).store(to + v);
-        else if (p.layout == PanelLayout::pairs)
-          pair(V::load(at), V::load(at + kPanel)).store(to + v);
-        else
-          narrow(V::load(at), V::load(block[1] + r * kPanel + v)).store(to + v);
+        V packed = V::load(at);
+        if (p.layout == PanelLayout::rounded) packed = rounded(packed);
+#if defined(VGF_HAS_BF16_PRODUCTS)
+        if (p.layout == PanelLayout::pairs) packed = pair(packed, V::load(at + kPanel));
+        if (p.layout == PanelLayout::rows16) packed = narrow(packed, V::load(block[1] + r * kPanel + v));
+#endif
+        packed.store(to + v);
       }
   }
   return all_zero(wrong);
