@@ -18,6 +18,11 @@ LONG = ("test_cuda_sanitized", "test_triton_interpreter", "test_arm", "test_benc
 import pytest
 from engines import BACKENDS, FRONTENDS, Engine
 
+if os.environ.get("TRITON_INTERPRET") == "1":
+    import quick_interpreter
+
+    quick_interpreter.hasten()
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:

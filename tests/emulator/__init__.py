@@ -24,7 +24,7 @@ ENGINE = [
 ]
 BINDINGS = {"_cuda": ROOT / "python/bindings/cuda.cpp", "_xla_cuda": ROOT / "python/bindings/xla/cuda.cpp"}
 FLAGS = [
-    "-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE",
+    "-std=c++17", "-O2", "-march=native", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE",
     "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-x", "c++", "-c",
     *(f"-I{path}" for path in (HERE, ROOT / "csrc/cuda", ROOT / "csrc/include")),
 ]  # fmt: skip
