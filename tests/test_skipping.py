@@ -55,7 +55,7 @@ def test_fp32(isa):
 
 
 @pytest.mark.parametrize("isa", [name for name in _native.supported_isas() if name != "avx512bf16"])
-def test_bf16_where_products_are_widened(isa):
+def test_bf16_where_no_pairs_are_multiplied(isa):
     assert digests("bf16", VGF_CPU_ISA=isa) == digests("bf16", VGF_CPU_ISA=isa, VGF_CPU_DENSE="1")
 
 

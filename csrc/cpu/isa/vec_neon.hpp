@@ -77,7 +77,7 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 }
 
 // 5 rows x 4 vectors of accumulators, 4 weights, a few broadcasts ahead. A sixth row would fit 32 registers, but both GCC
-// and Clang spill then where weights are permuted or widened.
+// and Clang spill then where weights are permuted.
 constexpr int kGemmRows = 5;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 4; }
