@@ -86,16 +86,22 @@ bool Group::follows(const PackedLayer& layer) const {
   return !layer.bf16 || how == Follows::list || (how == Follows::pairs && call_.states_per_tile <= 1);
 }
 
+// Whether the forward product takes the rows of units that are on side by side.
 bool Group::gathers(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
   return !layer.bf16 && kernels_.gathered && skips(mlp, e);
+}
+
+// All units' numbers, in the form that a layer's products take.
+Operand Group::dense(const PackedLayer& layer) const {
+  if (layer.bf16) return kernels_.bf16.operand;
+  return layer.rounded ? Operand::rounded : Operand::single;
 }
 
 // What the forward product of a hidden layer takes.
 Operand Group::operand(const PackedMlp& mlp, int e, const PackedLayer& layer) const {
   if (gathers(mlp, e, layer)) return layer.rounded ? Operand::rounded_gathered : Operand::gathered;
-  if (!layer.bf16) return layer.rounded ? Operand::rounded : Operand::single;
-  if (kernels_.bf16.operand == Operand::rounded) return Operand::rounded;
-  return skips(mlp, e) && follows(layer) ? Operand::active_pairs : Operand::pairs;
+  const Operand all = dense(layer);
+  return all == Operand::pairs && skips(mlp, e) && follows(layer) ? Operand::active_pairs : all;
 }
 
 // The next product takes all rows at once.
@@ -250,8 +256,6 @@ void Group::backward(const Net& net, int e, int count) {
     const bool packed = plans;
     // Nor is a gradient wanted where the layer below is off.
     plans = l == 0 || (!layer.pulls && skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
-    const Operand floats = layer.rounded ? Operand::rounded : Operand::single;
-    const Operand form = layer.bf16 ? kernels_.bf16.operand : floats;
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
@@ -259,7 +263,7 @@ void Group::backward(const Net& net, int e, int count) {
                                 packed && p.columns->pays ? p.columns : nullptr,
                                 p.z + static_cast<long>(l) * kTileRows * call_.row_stride, work_, call_.row_stride,
                                 layer.scale, layer.bias, p.mean + l * kTileRows, p.rstd + l * kTileRows,
-                                form, p.a});
+                                dense(layer), p.a});
       if (plans) kernels_.plan_columns(l > 0 ? p.active[l - 1].whole : actions_, panels, *p.columns);
       // Without a norm the gradient of a unit that is off is zero.
       const bool sparse = skips(*net.mlp, e) && !layer.bf16 && spec.norm == Norm::none;

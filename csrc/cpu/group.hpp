@@ -70,6 +70,7 @@ class Group {
   Panels after(const Net&, int e, int l) const;
   void whole(Passenger&, const Active& k, const float* a) const;
   bool gathers(const PackedMlp&, int e, const PackedLayer&) const;
+  Operand dense(const PackedLayer&) const;
   Operand operand(const PackedMlp&, int e, const PackedLayer&) const;
   void take_active(Passenger&, const ActiveUnits&, long row_stride) const;
   template <class F>
