@@ -9,7 +9,7 @@
 // the tile for 2 M pair products: the fp32 cost for two k at once. Few rows take two panels side by side. AVX-512 without
 // pairs widens weights on the way: the fp32 cost plus 2 instructions for 2 M multiply-adds, for half the bytes, which on a
 // Xeon cost a flow nothing and saved a single action a seventh. Narrower vectors, of which that is a larger part, take the
-// products of float32 (PackedLayer::rounded): on Zen 3 widening had cost a flow 1.28 times their time, sampling 1.44 times.
+// products of float32 (PackedLayer::rounded): on Zen 3 widening had cost a flow 1.2 times their time, sampling 1.4 times.
 #pragma once
 
 namespace vgf::cpu::VGF_ISA {
