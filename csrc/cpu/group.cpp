@@ -19,6 +19,13 @@ Gemm slice(Gemm g, int begin, int end) {
   return g;
 }
 
+// Panels of weights that every part of `count` tiles takes before any takes others. Those of one tile take a panel in turns,
+// each fetching its rows of the next, where they take gathered units; else all panels.
+int panels_at_once(const Gemm& g, int count, bool gathered) {
+  if (count == 1) return gathered ? 1 : g.end;
+  return static_cast<int>(std::max(kSliceFloats / g.panel_stride / 4 * 4, 4L));
+}
+
 // The product `g` of a whole tile for some of its rows.
 Gemm rows_of(Gemm g, const Group::Part& part) {
   g.a = part.a;
@@ -126,7 +133,7 @@ void Group::take_active(Passenger& p, const ActiveUnits& active, long row_stride
 template <class F>
 void Group::products(int count, void (*run)(const Gemm&), F product, const Panels& after) {
   const Gemm whole = product(passengers_[0]);
-  const int step = count == 1 ? whole.end : static_cast<int>(std::max(kSliceFloats / whole.panel_stride / 4 * 4, 4L));
+  const int step = panels_at_once(whole, count, run == kernels_.gathered);
   const auto at = [&](int panel) { return whole.w + std::min(panel, whole.end) * whole.panel_stride; };
   for (int begin = 0; begin < whole.end; begin += step) {
     Ahead ahead{at(begin + step), at(begin + 2 * step)};
@@ -146,7 +153,9 @@ void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int pane
   float *z = g.c, *shared = together_[meetings_++ % 2];
   g.c = shared;
   const int begin = g.end * member_.rank / member_.size, end = g.end * (member_.rank + 1) / member_.size;
-  for (int i = 0; end > begin && i < p.parts; i++) run(rows_of(slice(g, begin, end), p.part[i]));
+  const int step = panels_at_once(g, 1, run == kernels_.gathered);
+  for (int at = begin; at < end; at += step)
+    for (int i = 0; i < p.parts; i++) run(rows_of(slice(g, at, std::min(at + step, end)), p.part[i]));
   member_.sync();
   for (int r = 0; r < p.tile.rows(); r++)
     std::memcpy(z + r * g.c_stride, shared + r * g.c_stride, g.end * panel_width * sizeof(float));
