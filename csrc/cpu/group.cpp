@@ -264,7 +264,8 @@ void Group::backward(const Net& net, int e, int count) {
     const int panels = static_cast<int>(padded(end) / kPanel) - first;
     const bool packed = plans;
     // Nor is a gradient wanted where the layer below is off.
-    plans = l == 0 || (!layer.pulls && skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none));
+    plans = kernels_.plan_columns &&
+            (l == 0 || (skips(*net.mlp, e) && !(layer.bf16 && kernels_.bf16.follows == Follows::none)));
     for (int i = 0; i < count; i++) {
       Passenger& p = passengers_[i];
       kernels_.hidden_backward({p.tile.rows(), layer.out, spec.activation, spec.norm,
@@ -294,7 +295,7 @@ void Group::backward(const Net& net, int e, int count) {
   }
   for (int i = 0; i < count; i++) {
     const Passenger& p = passengers_[i];
-    if (p.columns->pays) kernels_.unpack_columns(*p.columns, p.tile.rows(), p.dy, call_.row_stride);
+    if (plans && p.columns->pays) kernels_.unpack_columns(*p.columns, p.tile.rows(), p.dy, call_.row_stride);
   }
 }
 

@@ -198,7 +198,7 @@ struct Kernels {
   void (*gemm)(const Gemm&);
   void (*gathered)(const Gemm&);  // the same of gathered units of a part; null where `gemm` follows lists as fast
   void (*pull)(const Pull&);  // null where `gemm` by transposed weights and a plan is as fast
-  void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);
+  void (*plan_columns)(const Active& wanted, int panels, ColumnPlan&);  // null where packed columns never pay
   // Packed columns of c to their places, zeros between them.
   void (*unpack_columns)(const ColumnPlan&, int rows, float* c, long c_stride);
   Bf16Products bf16;  // without functions where float32's products of rounded numbers are faster

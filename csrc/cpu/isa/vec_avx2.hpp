@@ -20,14 +20,6 @@ struct V {
   VGF_INLINE V(__m256 x) : v(x) {}
   VGF_INLINE explicit V(float x) : v(_mm256_set1_ps(x)) {}
   static VGF_INLINE V load(const float* p) { return _mm256_loadu_ps(p); }
-  struct Select {
-    __m256i lane;
-    __m256 high;
-  };
-  static VGF_INLINE Select selection(const int* lanes) {
-    const __m256i lane = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes));
-    return {lane, _mm256_castsi256_ps(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32(7)))};
-  }
   VGF_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
 };
 
@@ -51,10 +43,6 @@ VGF_INLINE V rounded(V x) {
   const __m256 number = _mm256_castsi256_ps(_mm256_and_si256(up, _mm256_set1_epi32(-65536)));
   return _mm256_blendv_ps(number, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000)),
                           _mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
-}
-// Lane i of the result is lane lanes[i] of a and b side by side.
-VGF_INLINE V permute(V a, V b, V::Select s) {
-  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(a.v, s.lane), _mm256_permutevar8x32_ps(b.v, s.lane), s.high);
 }
 #define VGF_HAS_SUM_LANES
 VGF_INLINE float sum_lanes(V x) {  // in the order of lanes.hpp
@@ -168,12 +156,10 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 // 6 rows x 2 vectors of accumulators, 2 weights, 1 broadcast: 15 of 16 registers.
 constexpr int kGemmRows = 6;
 constexpr int gemm_panels(int) { return 1; }
-constexpr int packed_width(int) { return 1; }
-// Packing takes two permutations and a blend a vector; see tile/pull.inl.
+// Packed columns would take two permutations and a blend a vector; see tile/pull.inl.
 #define VGF_PULLS
 // What a core can begin in a cycle is the limit of a product, so what finds its numbers counts; see tile/gathered.inl.
 #define VGF_GATHERS
-constexpr double kPackingPays = 0;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::avx2
 

@@ -81,6 +81,7 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 constexpr int kGemmRows = 5;
 constexpr int gemm_panels(int) { return 1; }
 constexpr int packed_width(int) { return 4; }
+#define VGF_PACKS_COLUMNS
 constexpr double kPackingPays = 0.65;  // of a layer's column vectors: about the ratio above
 
 }  // namespace vgf::cpu::neon

@@ -42,12 +42,6 @@ VGF_INLINE V rounded(V x) {
   const V::Bits bits = V::Bits(x.v), up = bits + (((bits >> 16) & 1) + 0x7fff);
   return V::Raw(x.v == x.v ? up & -65536 : V::Bits{} + 0x7fc00000);
 }
-// Lane i of the result is lane lanes[i] of a and b side by side.
-VGF_INLINE V permute(V a, V b, V::Select s) {
-  V r;
-  for (int i = 0; i < V::kWidth; i++) r.v[i] = s.lanes[i] < V::kWidth ? a.v[s.lanes[i]] : b.v[s.lanes[i] - V::kWidth];
-  return r;
-}
 VGF_INLINE V pow2(V n) { return V::Raw((__builtin_convertvector(n.v, V::Bits) + 127) << 23); }
 
 // in[row * stride + column] -> out[column * 16 + row]
@@ -59,8 +53,6 @@ VGF_INLINE void transpose16(const float* in, long stride, float* out) {
 // 3 rows x 4 vectors of accumulators.
 constexpr int kGemmRows = 3;
 constexpr int gemm_panels(int) { return 1; }
-constexpr int packed_width(int) { return 2; }
-constexpr double kPackingPays = 0;  // never: a permutation is four scalar moves here
 
 }  // namespace vgf::cpu::scalar
 

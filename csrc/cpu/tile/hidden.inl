@@ -99,7 +99,10 @@ static void backward(const HiddenBackward& h) {
   const Filled to{h.rows, h.width, h.form, h.out, nullptr, nullptr, 0};
   const auto dy = [&](int r, int c) {
     const float* row = h.dy + r * h.dy_stride;
-    return h.plan ? unpacked(*h.plan, row, c / V::kWidth) : V::load(row + c);
+#if defined(VGF_PACKS_COLUMNS)
+    if (h.plan) return unpacked(*h.plan, row, c / V::kWidth);
+#endif
+    return V::load(row + c);
   };
   const auto z = [&](int r, int c) { return V::load(h.z + r * h.stride + c); };
   if (h.norm == Norm::none) {
