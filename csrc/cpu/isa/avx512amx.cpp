@@ -5,8 +5,6 @@
 //
 // Cost model, 14 rows x 4 panels: a load of A and 4 of B (5 KB) for 4 products of 16 cycles, so the tiles are the limit
 // where weights come from L2 (64 bytes a cycle at best); from L3 the bytes are.
-#define VGF_ISA avx512amx
-#include "vec_avx512.hpp"
 #include "../kernels.hpp"
 #include "amx_tiles.hpp"
 
