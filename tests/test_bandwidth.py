@@ -57,10 +57,10 @@ def integers(rng, n):
     return rng.integers(-1000, 1000, size=(n, A)).astype(float)
 
 
-def repulsion(functions, x, bandwidth_grad):
+def repulsion(functions, x, bandwidth_grad, learning_rate=1.0):
     """phi without a critic: what the kernel alone does, which hangs on the bandwidth."""
     config = FlowConfig(
-        num_steps=1, optimizer="sgd", learning_rate=1.0, clip=None, bandwidth_grad=bandwidth_grad
+        num_steps=1, optimizer="sgd", learning_rate=learning_rate, clip=None, bandwidth_grad=bandwidth_grad
     )
     return functions.transport(np.zeros_like, x, config) - x
 
@@ -96,3 +96,25 @@ def test_the_median(cpu_numpy, arrange, n, monkeypatch):
 @pytest.mark.parametrize("n", [2, 5, 127, 128, 129, 130, 301, 700])
 def test_the_entries_in_the_middle(cpu_numpy, arrange, n, monkeypatch):
     check_by_one_and_two(cpu_numpy, arrange(np.random.default_rng(n), n), True, monkeypatch)
+
+
+@pytest.mark.parametrize("far", [1e18, 1e30, 1e33])
+@pytest.mark.parametrize("where", ["cpu", "emulated"])
+def test_a_particle_far_away_repels_nobody(where, far, request):
+    """Whatever its distance: the kernel is zero there, not the smallest number that is above it."""
+    engine = request.getfixturevalue("cpu_numpy" if where == "cpu" else "emulated")
+    near = (np.random.default_rng(0).normal(size=(1, 6, A)) * 1e-3).astype(np.float32)
+    x = np.concatenate([near, np.full((1, 1, A), far, np.float32)], axis=1)
+    config = FlowConfig(num_steps=1, optimizer="sgd", learning_rate=1.0, clip=None, bandwidth=1e-3)
+    moved = engine.transport(np.zeros_like, x, config)[:, :6]
+    exact = reference.transport(np.zeros_like, x.astype(np.float64), config)[:, :6]
+    assert relative_error(moved - near, exact - near) < 1e-5
+
+
+@pytest.mark.parametrize("n", [3, 10, 30])
+@pytest.mark.parametrize("bandwidth_grad", [False, True])
+def test_far_from_the_origin(cpu_numpy, n, bandwidth_grad):
+    """Squares of the coordinates are infinite in float32, those of the distances are not."""
+    x = (3e19 + 1e18 * np.random.default_rng(n).normal(size=(1, n, A))).astype(np.float32)
+    exact = repulsion(reference, x.astype(np.float64), bandwidth_grad, learning_rate=9e36)
+    assert relative_error(repulsion(cpu_numpy, x, bandwidth_grad, learning_rate=9e36), exact) < 1e-5

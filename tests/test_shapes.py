@@ -56,6 +56,16 @@ def test_particles_and_states(cpu_numpy, B, N):
     check_all(cpu_numpy, B=B, N=N)
 
 
+def test_more_particles_than_are_counted(cpu_numpy):
+    critic = make_problem(O=1, A=1, hidden=(1,)).critic
+    try:
+        particles = np.empty((1, 2**30 + 1, 1), np.float32)  # addresses, which nobody touches
+        with pytest.raises(ValueError, match="the cpu engine takes at most 1073741824 particles a state, got 1073741825"):
+            cpu_numpy.module.value(critic, np.zeros((1, 1), np.float32), particles, backend="cpu")
+    except MemoryError:
+        pytest.skip("this machine gives no 8 GB of addresses")
+
+
 @pytest.mark.parametrize("N", [2, 3, 10, 11, 32, 33])
 def test_particle_counts_that_stack_many_states(cpu_numpy, N):
     check_all(cpu_numpy, B=23, N=N, hidden=(33,))

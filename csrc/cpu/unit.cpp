@@ -2,20 +2,25 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
 
 #include "ranges.hpp"
 
 namespace vgf::cpu {
 namespace {
 
+constexpr std::int64_t kMostParticles = 1 << 30;  // of a state, counted in 32 bits
 constexpr int kChunk = 64;  // particles a member takes at a time in the pairwise part; a multiple of kPanel
 
 }  // namespace
 
 Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*> nets, int threads)
     : sizes(s), options(o) {
+  if (s.N > kMostParticles)
+    throw std::invalid_argument("the cpu engine takes at most " + std::to_string(kMostParticles) +
+                                " particles a state, got " + std::to_string(s.N) + "; give them more states");
   states_per_tile = static_cast<int>(kTileRows / s.N);
   states_per_unit = 1;
   if (states_per_tile > 0) {

@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads) interact_kernel(const __grid_constan
 #pragma unroll
         for (int i = 0; i < PairBlock::kRows; i++) {
           const float d2 = block.d2[i][j];
-          k.x[i] = math::exp(-gamma * d2);
+          k.x[i] = math::rbf(gamma * d2);
           if (other + block.column(j) >= p.N) {
             k.x[i] = 0;
           } else if (p.weighted && from == 0) {

@@ -29,6 +29,13 @@ VGF_INLINE V exp(V x) {
   return fma(p, r * r, r + V(1.0f)) * pow2(n);
 }
 
+// exp(-x) of x >= 0, the kernel of a scaled squared distance. Zero where exp stops at 1e-38, which times a distance of 1e30
+// would not be nothing.
+template <class V>
+VGF_INLINE V rbf(V x) {
+  return if_greater(x, V(87.3365447504f), V(0.0f), exp(V(0.0f) - x));
+}
+
 template <class V>
 VGF_INLINE V sigmoid(V x) {
   return V(1.0f) / (V(1.0f) + exp(V(0.0f) - x));

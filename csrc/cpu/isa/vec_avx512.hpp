@@ -77,11 +77,6 @@ VGF_INLINE V narrow(V low, V high) {
   return _mm512_castsi512_ps(_mm512_permutexvar_epi64(_mm512_set_epi64(7, 3, 6, 2, 5, 1, 4, 0),
                                                       _mm512_castps_si512(neighbours(low, high).v)));
 }
-// Lanes from `count` on become zero.
-VGF_INLINE V first_lanes(V x, int count) {
-  const unsigned bits = count >= V::kWidth ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1;
-  return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), x.v);
-}
 // Writes the lanes whose bits are set side by side; room for a whole vector.
 VGF_INLINE void compress(V x, unsigned bits, float* out) {
   _mm512_storeu_ps(out, _mm512_maskz_compress_ps(static_cast<__mmask16>(bits), x.v));
@@ -105,6 +100,12 @@ VGF_INLINE V narrow(V low, V high) {
 #endif
 // To a number of bfloat16.
 VGF_INLINE V rounded(V x) { return low_half(pair(x, x)); }
+#define VGF_HAS_FIRST_LANES
+// Lanes from `count` on become zero.
+VGF_INLINE V first_lanes(V x, int count) {
+  const unsigned bits = count >= V::kWidth ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1;
+  return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), x.v);
+}
 // out[i] = how many of the bits below i are set where bit i is, else the vector's width.
 VGF_INLINE void ranks(unsigned bits, int* out) {
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -193,6 +194,7 @@ static inline bool broadcasts_operands() {
   static const bool zen4 = __builtin_cpu_is("amdfam19h");
   return zen4;
 }
+#define VGF_PACKS_COLUMNS
 constexpr double kPackingPays = 0.85;  // of a layer's column vectors
 
 }  // namespace vgf::cpu::VGF_ISA

@@ -49,13 +49,11 @@ static void pairwise(const Pairwise& p) {
     V d2k(0.0f);
     for (int j = 0; j < p.n; j += V::kWidth) {
       V d2 = squared_distance(p.x, p.stride, p.dims, i, j);
-      V k = math::exp(V(-p.gamma) * d2);
+      V k = math::rbf(V(p.gamma) * d2);
       const int left = p.n - j;
-      if (left < V::kWidth) {  // lanes past N have no weight
-        float lanes[V::kWidth];
-        k.store(lanes);
-        for (int lane = left; lane < V::kWidth; lane++) lanes[lane] = 0;
-        k = V::load(lanes);
+      if (left < V::kWidth) {  // what stands past N has no weight, nor a distance, which may be infinite
+        k = first_lanes(k, left);
+        d2 = first_lanes(d2, left);
       }
       k.store(p.k + j);
       d2k = fma(d2, k, d2k);

@@ -29,7 +29,7 @@ struct Interaction {
     find_bandwidths(rule, at_once);
     for (int first = 0; first < n; first += kPairColumns) {
       const int columns = min_int(kPairColumns, n - first);
-      const auto value = [&](float d2, int s) { return math::exp(-bandwidths[s].gamma * d2); };
+      const auto value = [&](float d2, int s) { return math::rbf(bandwidths[s].gamma * d2); };
       if (at_once)
         for_entries(n, [&](float& entry, int row, int) { entry = value(entry, row / n); });
       else

@@ -134,7 +134,7 @@ __device__ inline float weighted_distances(const Distances& distance, float gamm
   float sum = 0;
   for (int pair = ptx::thread() % kLanes; pair < distance.n * distance.n; pair += kLanes) {
     const float d2 = distance(pair);
-    sum = math::fma(d2, math::exp(-gamma * d2), sum);
+    sum = math::fma(d2, math::rbf(gamma * d2), sum);
   }
   for (int mask = 1; mask < kLanes; mask *= 2) sum += ptx::shuffle_xor(sum, mask);
   return sum;

@@ -169,7 +169,7 @@ class WarpStep {
     }
     float sum = 0;  // of d2 k, over pairs
     for_pairs([&](int number, Pair pair) {
-      const float d = distances[number], k = math::exp(-b.gamma * d);
+      const float d = distances[number], k = math::rbf(b.gamma * d);
       kernel[pair.i * kFewKernelPitch + pair.j] = kernel[pair.j * kFewKernelPitch + pair.i] = k;
       sum = math::fma(d, k, sum);
     });
