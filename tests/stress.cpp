@@ -1,5 +1,5 @@
 // Runs every entry point of the CPU engine over awkward sizes, thread counts and concurrent callers, for the
-// sanitizers (see the README). Fails where a result depends on the number of threads, on other callers, or on whether
+// sanitizers (see csrc/README.md). Fails where a result depends on the number of threads, on other callers, or on whether
 // weights are packed or borrowed; some problems have states that are not finite. With a file's name it writes the
 // results of one thread there, raw float32, of finite problems only, and checks nothing.
 #include <algorithm>

@@ -46,7 +46,7 @@ class Network:
     def packed(
         self, weights: Sequence[tuple[int, int, int, int, int, int]], memory: int, stream: int
     ) -> Network:
-        """This network with its weights packed into `memory` (256-byte aligned, nbytes) in stream order. weights:
+        """This network with its weights packed into `memory` (16-byte aligned, nbytes) in stream order. weights:
         ensemble * depth tuples (W, stride_in, stride_out, b, scale, bias), as vgf_kernels._native.PackedMLP takes
         them, on the device."""
 

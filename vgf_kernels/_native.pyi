@@ -7,8 +7,8 @@ All pointers are addresses of contiguous float32 arrays unless said otherwise. E
 from collections.abc import Sequence
 
 def isa() -> str:
-    """The instruction set in use: "avx512amx", "avx512bf16", "avx512", "avx2" or "scalar". Raises RuntimeError if VGF_CPU_ISA names
-    an unknown or unsupported one."""
+    """The instruction set in use: "avx512amx", "avx512bf16", "avx512", "avx2", "neon" or "scalar". Raises RuntimeError if
+    VGF_CPU_ISA names an unknown or unsupported one."""
 
 def supported_isas() -> list[str]:
     """The instruction sets this machine and build can run, fastest first."""
@@ -29,17 +29,12 @@ class PackedMLP:
         weights: Sequence[tuple[int, int, int, int, int, int]],
         gradient: bool,
         threads: int,
-        precision: str = "fp32",
+        precision: str,
     ) -> None:
         """weights: E * depth tuples (W, stride_in, stride_out, b, scale, bias), member-major: W's element
         strides along in and out (so torch's [out, in] needs no copy), then pointers to [out] vectors; 0 means
         zeros for b and bias, ones for scale. gradient: also pack what value_and_grad and flow need.
         precision "bf16": products between hidden layers in bfloat16, sums and everything else in float32."""
-
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def gradient(self) -> bool: ...
 
 class FlowOptions:
     def __init__(

@@ -204,7 +204,7 @@ class _Call:
                 mlp.widths, mlp.ensemble, mlp.activation, mlp.norm, mlp.norm_eps,
                 observations, role == "critic", gradient, precision,
             )  # fmt: skip
-            keeps = mlp.frozen and not _capturing(self._like.device)
+            keeps = mlp.frozen and not _capturing()
             memory = self._kept_bytes(network.nbytes) if keeps else self._bytes(network.nbytes)
             kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory
             if keeps:
@@ -280,7 +280,8 @@ def _place(device) -> tuple[Any, int]:
     return torch.cuda.device(device), torch.cuda.current_stream(device).cuda_stream
 
 
-def _capturing(device) -> bool:
+def _capturing() -> bool:
+    """Whether the current stream of the current device is captured into a CUDA graph."""
     import torch
 
     return torch.cuda.is_current_stream_capturing()

@@ -74,7 +74,7 @@ class MLP(Described):
         self._register()
 
     def _register(self) -> None:
-        self.packed: dict[str, Any] = {}  # engine name -> its own packed copy of the weights
+        self.packed: dict[str, Any] = {}  # what engines keep of this MLP, by keys that begin with their names
         self.handle = next(_handles)  # stands for this MLP in a graph, where only numbers, strings and tensors may pass
         # In a process to which the graph is exported, where a frozen one, whose weights do not go with it, has no like.
         self.description = secrets.token_hex(8) if self.frozen else self._describe()

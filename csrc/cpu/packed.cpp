@@ -17,19 +17,29 @@ void fill_vector(float* to, const float* from, int count, float missing) {
 
 }  // namespace
 
-PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory,
-                     const std::vector<LayerWeights>* borrowed)
-    : spec_(spec), gradient_(gradient), memory_(memory) {
+PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient) : spec_(spec), gradient_(gradient) {
   if (spec.layers() < 2) throw std::invalid_argument("pack: expected at least one hidden layer");
   if (gradient && spec.widths.back() != 1)
     throw std::invalid_argument("pack: a gradient needs a critic, whose last width is 1");
   for (int l = 1; l <= spec.layers(); l++) max_width_ = std::max(max_width_, padded(spec.widths[l]));
-  lay_out(precision, nullptr, borrowed);
+}
+
+PackedMlp::PackedMlp(const MlpSpec& spec, bool gradient, Precision precision, float* memory,
+                     const std::vector<LayerWeights>* borrowed)
+    : PackedMlp(spec, gradient) {
+  memory_ = memory;
   if (!memory_) {
+    lay_out(precision, nullptr, borrowed);  // counts
     own_ = borrowed ? kept_memory(bytes()) : allocate(bytes());
     memory_ = own_.get();
   }
   lay_out(precision, memory_, borrowed);
+}
+
+std::size_t PackedMlp::bytes(const MlpSpec& spec, bool gradient, Precision precision) {
+  PackedMlp counted(spec, gradient);
+  counted.lay_out(precision, nullptr, nullptr);
+  return counted.bytes();
 }
 
 PackedMlp::PackedMlp(const PackedMlp& ensemble, int member)
@@ -153,8 +163,7 @@ std::shared_ptr<const PackedMlp> pack(const MlpSpec& spec, const std::vector<Lay
 }
 
 std::size_t packed_bytes(const MlpSpec& spec, bool gradient, Precision precision) {
-  float nothing;
-  return PackedMlp(spec, gradient, precision, &nothing).bytes();
+  return PackedMlp::bytes(spec, gradient, precision);
 }
 
 void pack_into(float* memory, const MlpSpec& spec, const std::vector<LayerWeights>& weights, bool gradient,
@@ -179,9 +188,6 @@ std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<L
 std::shared_ptr<const PackedMlp> member(const PackedMlp& ensemble, int index) {
   return std::make_shared<const PackedMlp>(ensemble, index);
 }
-
-std::size_t packed_bytes(const PackedMlp& mlp) { return mlp.bytes(); }
-bool has_gradient(const PackedMlp& mlp) { return mlp.gradient(); }
 
 std::uint64_t fingerprint(const std::vector<std::pair<const void*, std::size_t>>& buffers, int threads) {
   constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15ull;

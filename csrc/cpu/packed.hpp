@@ -58,6 +58,8 @@ class PackedMlp {
   // Borrowed: weights whose matrices forward products read in place, where contiguous columns fill whole panels.
   PackedMlp(const MlpSpec&, bool gradient, Precision, float* memory = nullptr,
             const std::vector<LayerWeights>* borrowed = nullptr);
+  // What a memory of the caller must have.
+  static std::size_t bytes(const MlpSpec&, bool gradient, Precision);
   // A member of an ensemble, in the same memory.
   PackedMlp(const PackedMlp& ensemble, int member);
   // Looks: also through matrices that are read in place; where it does not, no unit is left out.
@@ -77,6 +79,7 @@ class PackedMlp {
   int output() const { return spec_.widths.back(); }
 
  private:
+  PackedMlp(const MlpSpec&, bool gradient);  // not laid out
   // Lays everything out from `base` on; null only counts.
   void lay_out(Precision, const float* base, const std::vector<LayerWeights>* borrowed);
   float stamp() const;

@@ -29,8 +29,8 @@ struct Pairs {
   float* phi;       // [B, N, A]
   int N, A;
   PairwiseRule rule;
-  Count* counts;    // [B][kDigits][kDigitBins], zero at first
-  unsigned* notes;  // [B][2], zero at first: a particle is not finite; bits of the largest distance below the median's
+  Count* counts;    // [states of a launch][kDigits][kDigitBins], zero at first
+  unsigned* notes;  // [states of a launch][2], zero at first: a particle is not finite; bits of the largest distance below the median's
                     // first two digits
   int digit;         // the one to count
   // where the bandwidth is differentiated too, else null
@@ -38,7 +38,7 @@ struct Pairs {
   unsigned* equals;  // [B, N, 2] how many d2_ij of a row equal the lower, the upper middle value
 
   VGF_HD int tiles() const { return (N + kPairTile - 1) / kPairTile; }
-  // The same of the states from `state` on.
+  // The same of the states from `state` on, in a launch of their own.
   Pairs from(std::int64_t state) const {
     Pairs p = *this;
     const std::int64_t particles = state * N;

@@ -41,10 +41,7 @@ PYBIND11_MODULE(_native, m) {
 
   py::class_<PackedHandle>(m, "PackedMLP")
       .def(py::init(&pack), py::arg("widths"), py::arg("ensemble"), py::arg("activation"), py::arg("norm"),
-           py::arg("norm_eps"), py::arg("weights"), py::arg("gradient"), py::arg("threads"),
-           py::arg("precision") = "fp32")
-      .def_property_readonly("nbytes", [](const PackedHandle& p) { return cpu::packed_bytes(*p.packed); })
-      .def_property_readonly("gradient", [](const PackedHandle& p) { return cpu::has_gradient(*p.packed); });
+           py::arg("norm_eps"), py::arg("weights"), py::arg("gradient"), py::arg("threads"), py::arg("precision"));
 
   define_flow_options(m);
 

@@ -143,7 +143,7 @@ class Emulated:
         monkeypatch.setattr(cuda, "_absent", None)
         monkeypatch.setattr(cuda, "DEVICE", "cpu")
         monkeypatch.setattr(cuda, "_place", lambda device: (nullcontext(), 0))
-        monkeypatch.setattr(cuda, "_capturing", lambda device: False)
+        monkeypatch.setattr(cuda, "_capturing", lambda: False)
         monkeypatch.setattr(cuda, "_finish", lambda device: None)
         monkeypatch.setattr(cuda, "_empty", poisoned)
         monkeypatch.setattr(cuda._Call, "_bytes", poison)

@@ -34,8 +34,8 @@ def kernel_scale(d2: np.ndarray, bandwidth: str | float) -> np.ndarray:
 def direction_from_gradient(x: np.ndarray, dq: np.ndarray, config: FlowConfig) -> np.ndarray:
     """phi_i = (1/N) [ (1/alpha) sum_j k_ij dq_j + r_i ]. x, dq [B, N, A] -> phi [B, N, A].
 
-    r_i = 2 gamma sum_j k_ij (x_i - x_j); without a kernel phi = dq / (alpha N). DESIGN definitions after
-    arXiv 2604.14265 and SVGD (arXiv 1608.04471).
+    r_i = 2 gamma sum_j k_ij (x_i - x_j); without a kernel phi = dq / (alpha N). After arXiv 2604.14265 and SVGD
+    (arXiv 1608.04471).
     """
     n = x.shape[1]
     if config.kernel is None:

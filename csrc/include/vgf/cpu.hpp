@@ -25,9 +25,7 @@ class PackedMlp;  // an immutable copy of an MLP's weights in the engine's layou
 // layer, norms, kernel and update stay float32.
 std::shared_ptr<const PackedMlp> pack(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision,
                                       int threads);
-std::size_t packed_bytes(const PackedMlp&);
-bool has_gradient(const PackedMlp&);
-// The same in memory of the caller: packed_bytes() of it, which pack_into() fills and packed_at() then reads, given the
+// The same in memory of the caller: packed_bytes(), which pack_into() fills and packed_at() then reads, given the
 // same network, gradient and precision.
 std::size_t packed_bytes(const MlpSpec&, bool gradient, Precision);
 void pack_into(float* memory, const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, Precision, int threads);
@@ -54,24 +52,9 @@ void flow(const PackedMlp& critic, const float* obs, const float* particles, flo
 // out [B, N, A]
 void sample(const PackedMlp& policy, const float* obs, const float* noise, float* out, Sizes, int euler_steps, Clip,
             int threads);
-
-struct Selection {
-  Select how = Select::max;
-  float temperature = 1;
-  Aggregate aggregate = Aggregate::mean;
-  const float* noise = nullptr;  // [B, N] uniform in (0, 1), for the random ones
-};
 // out [B, A]
 void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, const float* noise, float* out, Sizes,
          int euler_steps, const FlowOptions&, const Selection&, int threads);
-
-struct Target {
-  const float* reward;  // [B]
-  const float* mask;    // [B]
-  double discount;
-  Aggregate aggregate;
-  Reduce reduce;
-};
 // out [B]
 void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const PackedMlp& policy, const float* next_obs,
                const float* noise, float* out, Sizes, int euler_steps, const FlowOptions&, const Target&, int threads);

@@ -75,24 +75,9 @@ std::size_t flow(const Network& critic, const float* obs, const float* particles
 // out [B, N, A]
 std::size_t sample(const Network& policy, const float* obs, const float* noise, float* out, Sizes,
                    StepCount euler_steps, Clip, Workspace);
-
-struct Selection {
-  Select how = Select::max;
-  float temperature = 1;
-  Aggregate aggregate = Aggregate::mean;
-  const float* noise = nullptr;  // [B, N] uniform in (0, 1), for the random ones
-};
 // out [B, A]
 std::size_t act(const Network& critic, const Network& policy, const float* obs, const float* noise, float* out, Sizes,
                 StepCount euler_steps, const Options&, const Selection&, Workspace);
-
-struct Target {
-  const float* reward;  // [B]
-  const float* mask;    // [B]
-  double discount;
-  Aggregate aggregate;
-  Reduce reduce;
-};
 // out [B]
 std::size_t td_target(const Network& critic, const Network& target_critic, const Network& policy, const float* next_obs,
                       const float* noise, float* out, Sizes, StepCount euler_steps, const Options&, const Target&,

@@ -59,4 +59,21 @@ struct FlowOptions {
   Clip clip;
 };
 
+// The action of a state among its particles.
+struct Selection {
+  Select how = Select::max;
+  float temperature = 1;
+  Aggregate aggregate = Aggregate::mean;
+  const float* noise = nullptr;  // [B, N] uniform in (0, 1), for the random ones
+};
+
+// The value of the next states that a critic learns.
+struct Target {
+  const float* reward;  // [B]
+  const float* mask;    // [B]
+  double discount;
+  Aggregate aggregate;
+  Reduce reduce;
+};
+
 }  // namespace vgf
