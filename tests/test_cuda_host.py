@@ -194,7 +194,7 @@ def test_what_is_kept_of_a_frozen_network(emulated, emulator, monkeypatch):
 
     def value(critic, stream=0, capturing=False):
         monkeypatch.setattr(cuda, "_place", lambda device: (nullcontext(), stream))
-        monkeypatch.setattr(cuda, "_capturing", lambda device: capturing)
+        monkeypatch.setattr(cuda, "_capturing", lambda: capturing)
         seen.clear()
         before = emulator.launches_of("pack_kernel")
         emulated.value(critic, p.obs, p.particles)
@@ -297,6 +297,13 @@ def test_none_follows_the_newer_setting(emulated):
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     assert not np.array_equal(full, low)
+    cpu = torch.backends.mkldnn.matmul
+    before = cpu.fp32_precision
+    try:
+        cpu.fp32_precision = "bf16"  # which says nothing of GPUs, but the older setting cannot be read then
+        np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), full)
+    finally:
+        cpu.fp32_precision = before
 
 
 def test_a_change_of_live_weights_is_seen(emulated):

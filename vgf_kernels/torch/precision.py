@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
-PRECISION_OF = {"highest": "fp32", "high": "tf32", "medium": "bf16", "ieee": "fp32", "tf32": "tf32"}
+PRECISION_OF = {
+    "highest": "fp32", "high": "tf32", "medium": "bf16",
+    "ieee": "fp32", "tf32": "tf32", "none": "fp32",  # none: nothing that torch's products on a GPU know
+}  # fmt: skip
 
 
 def matmul_precision() -> str:
