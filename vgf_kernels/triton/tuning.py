@@ -1,6 +1,6 @@
 """The choice among a few configurations by measuring them once, remembered on disk.
 
-VGF_TRITON_AUTOTUNE=0 turns measuring off: the default configuration, or what an earlier run has measured, is used.
+VGF_TRITON_AUTOTUNE=0 turns that off: the default configuration is used, whatever an earlier run has measured.
 VGF_CACHE_DIR is where results are kept, `vgf-kernels` in the user's cache folder unless set.
 """
 
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from .plan import Config
 
-CANDIDATES = 6  # at most, the default among them
 REPEATS = 3  # timed runs of each, after one that compiles it
 SECONDS = 20.0  # no candidate is begun when this much time has been measured
 
@@ -24,7 +23,7 @@ chosen: dict[tuple, Config] = {}  # what this process has decided
 
 
 def enabled() -> bool:
-    """Whether configurations that are not known yet are measured.
+    """Whether a measured configuration is wanted.
 
     Raises:
         ValueError: VGF_TRITON_AUTOTUNE is neither 0 nor 1.
@@ -46,15 +45,14 @@ def choose(key: tuple, candidates: Sequence[Config], measure: Callable[[Config],
     """
     if key in chosen:
         return chosen[key]
-    known = _read().get(str(key))
-    if known is not None:
-        chosen[key] = known
-    elif not enabled():
+    if not enabled():
         chosen[key] = candidates[0]
+    elif (known := _read().get(str(key))) is not None:
+        chosen[key] = known
     elif measure is None:
         return candidates[0]
     else:
-        chosen[key] = _fastest(candidates[:CANDIDATES], measure)
+        chosen[key] = _fastest(candidates, measure)
         _write(str(key), chosen[key])
     return chosen[key]
 
