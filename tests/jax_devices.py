@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 
@@ -20,8 +21,6 @@ try:
 except (
     ImportError
 ):  # JAX before 0.6, which also checks replication by rules that only its own operations have
-    import functools
-
     from jax.experimental.shard_map import shard_map
 
     shard_map = functools.partial(shard_map, check_rep=False)
@@ -92,6 +91,18 @@ def under_shard_map():
     specs = (P(), P(), P(), *[P("states")] * 4)
     mapped = jax.jit(shard_map(td_target, mesh=MESH, in_specs=specs, out_specs=P("states")))
     np.testing.assert_array_equal(mapped(*arguments()), wanted_target())
+
+
+def transport_under_shard_map():
+    """Whose loop needs results of the types of what it began with."""
+    p = PROBLEM
+    for backend in ("cpu", "reference"):
+        for trajectory, out in ((False, P("states")), (True, P(None, "states"))):
+            move = functools.partial(
+                vgf.transport, jax.numpy.sin, config=CONFIG, trajectory=trajectory, backend=backend
+            )
+            mapped = jax.jit(shard_map(lambda x, move=move: move(particles=x), mesh=MESH, in_specs=P("states"), out_specs=out))
+            np.testing.assert_array_equal(mapped(spread(p.particles)), jax.jit(move)(particles=p.particles))
 
 
 def gradient_under_shard_map():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from engines import Engine
 from problems import make_problem
 
 import vgf_kernels
 import vgf_kernels.numpy as vgf
+from vgf_kernels import FlowConfig
 
 PROBLEM = make_problem()
 DOUBLE = PROBLEM.at(np.float64)  # what only the reference computes
@@ -38,6 +40,20 @@ def test_the_reference_computes_any_float_dtype():
     assert value(PROBLEM.at(np.float16), backend="reference").dtype == np.float16
 
 
+@pytest.mark.parametrize("frontend", ["numpy", "torch", "jax"])
+def test_adam_in_float16(frontend):
+    """Which has neither its 1e-8 nor the square of a small gradient."""
+    engine, config = Engine(frontend, "reference"), FlowConfig(num_steps=3, learning_rate=0.1, kernel=None, clip=None)
+    x = engine.array(PROBLEM.particles.astype(np.float16))
+
+    def moved(slope):
+        return np.asarray(engine.module.transport(lambda x: slope * (0 * x + 1), x, config, backend="reference"))
+
+    assert moved(0.0).dtype == np.float16
+    np.testing.assert_array_equal(moved(0.0), np.asarray(x))
+    np.testing.assert_allclose(moved(1e-3), PROBLEM.particles + 0.3, atol=3e-3)  # a whole step each, however small
+
+
 def test_the_environment_decides_where_the_call_does_not(monkeypatch):
     monkeypatch.setenv("VGF_BACKEND", "reference")
     assert value(DOUBLE).dtype == np.float64
@@ -60,6 +76,16 @@ def test_an_unknown_name_in_the_environment(monkeypatch):
     monkeypatch.setenv("VGF_BACKEND", "gpu")
     with pytest.raises(ValueError, match="VGF_BACKEND: expected one of auto, .*, got 'gpu'; "):
         value(PROBLEM)
+
+
+@pytest.mark.parametrize("frontend", ["numpy", "torch", "jax"])
+def test_select_obeys_the_environment(frontend, monkeypatch):
+    engine = Engine(frontend, "auto")
+    q = engine.array(np.eye(3, dtype=np.float32))
+    np.testing.assert_array_equal(np.asarray(engine.module.select(q)), [0, 1, 2])
+    monkeypatch.setenv("VGF_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="VGF_BACKEND: expected one of auto, .*, got 'gpu'; "):
+        engine.module.select(q)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

@@ -164,6 +164,23 @@ def test_a_copied_agent_notices_another_module_of_its_own():
         vgf_kernels.torch.value(copied.critic, *inputs())
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_module_more_than_were_read_is_an_error(compiled):
+    module = sequential(norm="pre")
+    mlp = MLP.from_torch(module)
+
+    def value(obs, x):
+        return vgf_kernels.torch.value(mlp, obs, x)
+
+    call = torch.compile(value, backend="eager", fullgraph=True) if compiled else value
+    call(*inputs())
+    module.append(torch.nn.Tanh())
+    with pytest.raises(ValueError, match=f"had {len(module) - 1} modules, and has {len(module)} by now; make a new MLP"):
+        call(*inputs())
+    del module[-1]
+    call(*inputs())
+
+
 @pytest.mark.parametrize("place", [0, 2, 3])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_another_module_in_the_place_of_one_that_was_read_is_an_error(place, compiled):

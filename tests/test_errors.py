@@ -395,8 +395,9 @@ def test_tensors_without_a_memory_of_their_own():
     obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
     with pytest.raises(TypeError, match=r"obs: expected a dense tensor, got torch.sparse_coo; pass obs.to_dense"):
         vgf.value(p.critic, obs.to_sparse(), x)
-    with pytest.raises(RuntimeError, match=r"expected tensors in memory.*vmap.*the states B are a batch already"):
-        torch.func.vmap(lambda o, a: vgf.value(p.critic, o[None], a[None], backend="cpu"))(obs, x)
+    for backend in ("cpu", "reference"):
+        with pytest.raises(RuntimeError, match=r"expected tensors in memory.*vmap.*the states B are a batch already"):
+            torch.func.vmap(lambda o, a, backend=backend: vgf.value(p.critic, o[None], a[None], backend=backend))(obs, x)
     for transform in (torch.func.grad, torch.func.jacrev):
         with pytest.raises(RuntimeError, match=r"actions: expected a tensor, got one of a transform; torch.func's .*"):
             transform(lambda a: vgf.value(p.critic, obs, a, backend="cpu").sum())(x)

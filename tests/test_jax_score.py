@@ -83,6 +83,8 @@ def test_a_function_may_be_the_score_too():
 
 def test_what_is_refused():
     x, score = PROBLEM.particles, vgf.Network.from_mlp(SCORE)
+    with pytest.raises(TypeError, match="obs: expected None with a function"):
+        vgf.transport(jnp.sin, x, CONFIG, obs=PROBLEM.obs)
     with pytest.raises(TypeError, match=r"obs: expected an array \[B, O\], .* got None; pass obs="):
         vgf.transport(score, x, CONFIG)
     with pytest.raises(ValueError, match=r"obs: expected \[B, O\] with B = 5 states, got shape \[4, 4\]"):

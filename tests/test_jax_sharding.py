@@ -10,7 +10,7 @@ import pytest
     "case",
     [
         "sharded_arrays", "states_on_another_axis", "gradient", "explicit_mesh", "under_shard_map", "gradient_under_shard_map",
-        "vmap_and_shard_map",
+        "transport_under_shard_map", "vmap_and_shard_map",
     ],
 )
 def test_four_devices(case):

@@ -225,6 +225,35 @@ def test_traced_step_counts_of_other_types(function):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("traced", [False, True])
+def test_too_few_steps(backend, traced):
+    """Of an array only the engine sees the value."""
+    critic, policy, p = network(PARAMS["critic"]), network(PARAMS["policy"]), PROBLEM
+    calls = [
+        lambda n: vgf.sample(policy, p.obs, p.noise, n, backend=backend),
+        lambda n: vgf.act(critic, policy, p.obs, p.noise, n, CONFIG, backend=backend),
+        lambda n: vgf.td_target(
+            critic, critic, policy, p.obs, p.noise, p.reward, p.mask, 0.9, n, CONFIG, backend=backend
+        ),
+        lambda n: flow(critic, p.particles, num_steps=n - 1, backend=backend),
+    ]
+    for call in calls:
+        with pytest.raises(Exception, match="expected at least|expected an integer >="):
+            jax.block_until_ready((jax.jit(call) if traced else call)(jnp.asarray(0)))
+    if not traced:
+        with pytest.raises(ValueError, match="num_steps: expected an integer >= 0, got -1"):
+            vgf.transport(jnp.sin, p.particles, CONFIG, num_steps=jnp.asarray(-1), backend=backend)
+
+
+def test_step_counts_that_are_none():
+    p, policy = PROBLEM, network(PARAMS["policy"])
+    with pytest.raises(TypeError, match="num_steps: expected an integer scalar, got float32"):
+        vgf.sample(policy, p.obs, p.noise, jnp.asarray(2.0))
+    with pytest.raises(ValueError, match=r"num_steps: expected an integer >= 1, got array\(2\); use int\(num_steps\)"):
+        vgf.sample(policy, p.obs, p.noise, np.asarray(2))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_traced_step_counts_compile_once(backend):
     critic, policy = network(PARAMS["critic"]), network(PARAMS["policy"])
     p = PROBLEM
@@ -391,11 +420,12 @@ def test_a_gradient_for_obs_is_refused():
         jax.grad(lambda obs: jnp.sum(vgf.value(critic, obs, PROBLEM.particles)))(PROBLEM.obs)
 
 
-def test_a_second_derivative_is_refused():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_second_derivative_is_refused(backend):
     critic, p = network(PARAMS["critic"]), PROBLEM
 
     def slopes(x):
-        return jnp.sum(jax.grad(lambda x: jnp.sum(vgf.value(critic, p.obs, x)))(x) ** 2)
+        return jnp.sum(jax.grad(lambda x: jnp.sum(vgf.value(critic, p.obs, x, backend=backend)))(x) ** 2)
 
     with pytest.raises(NotImplementedError, match="differentiated once, .*; .* use plain JAX for it"):
         jax.grad(slopes)(p.particles)

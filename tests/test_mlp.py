@@ -270,6 +270,8 @@ def test_flax_trees_that_are_refused(rng):
         MLP.from_flax({**tree, "LayerNorm_0": {"bias": tree["LayerNorm_0"]["bias"]}})
     with pytest.raises(ValueError, match="expected Dense_0 with kernel and bias, got 3"):
         MLP.from_flax({**tree, "Dense_0": 3})
+    with pytest.raises(ValueError, match=r"expected Dense_0 with kernel and bias alone, got \['gain'\] too"):
+        MLP.from_flax({**tree, "Dense_0": {**tree["Dense_0"], "gain": tree["Dense_0"]["bias"]}})
 
 
 @pytest.mark.parametrize("other", ["LayerNorm_2", "BatchNorm_0", "encoder"])

@@ -162,6 +162,22 @@ class TestShapes:
         module = sequential("gelu", norm, widths=(8, *[64] * 4, 1)).to(dtype)
         assert MLP.from_torch(module).dtype == str(dtype).removeprefix("torch.")
 
+    @pytest.mark.parametrize("copy", [MLP.freeze, MLP.to_flax, lambda mlp: mlp.member(0).freeze()])
+    def test_a_dtype_that_numpy_lacks(self, copy):
+        mlp = MLP.from_torch(sequential("relu", "none").bfloat16())
+        with pytest.raises(TypeError, match=r"a dtype that NumPy has, got torch.bfloat16 on cpu; .* \.float\(\)$"):
+            copy(mlp)
+
+    def test_layers_of_parameters(self):
+        module = sequential("relu", "none")
+        layers = [{"W": linear.weight.T, "b": linear.bias} for linear in module if isinstance(linear, nn.Linear)]
+        check_reads(MLP.from_layers(layers, activation="relu"), [module])
+
+    @pytest.mark.parametrize("name", ["activation", "norm"])
+    def test_a_name_that_nothing_has(self, name):
+        with pytest.raises(ValueError, match=f"{name}: expected one of .*, got 'swish'"):
+            MLP.from_torch(sequential("relu", "none"), **{name: "swish"})
+
     def test_a_forward_of_two_arguments(self):
         class Critic(nn.Module):
             def __init__(self):

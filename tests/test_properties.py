@@ -55,14 +55,16 @@ def test_clip_bounds_hold_at_every_step(engine, optimizer):
 @pytest.mark.parametrize("num_steps", [0, 2])
 def test_transport_does_not_write_to_its_input(frontend, num_steps):
     """Not by way of a score that writes to what it is given, nor of a result that is the input itself."""
-    engine = Engine(frontend, "cpu")
+    engine, config = Engine(frontend, "cpu"), replace(CONFIG, num_steps=num_steps)
     particles = engine.array(PROBLEM.particles.copy())
 
     def score(x):
         x *= 2
         return x
 
-    moved = engine.module.transport(score, particles, replace(CONFIG, num_steps=num_steps))
+    moved = engine.module.transport(score, particles, config)
+    alike = engine.module.transport(lambda x: 2 * x, particles, config)
+    np.testing.assert_array_equal(np.asarray(moved), np.asarray(alike))  # nor is the step taken from elsewhere
     moved += 1
     np.testing.assert_array_equal(np.asarray(particles), PROBLEM.particles)
 

@@ -95,10 +95,12 @@ def test_a_score_function_may_ask_for_gradients_of_what_it_is_given(problem):
     assert torch.equal(path, vgf.transport(torch.cos, noise, CONFIG, trajectory=True))
 
 
-def test_a_view_that_is_negative(problem):
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_view_that_is_negative(problem, backend):
     """Its memory holds the numbers with the other sign."""
     p, obs, noise = problem
-    assert torch.equal(vgf.flow(p.critic, obs, torch._neg_view(noise), CONFIG), vgf.flow(p.critic, obs, -noise, CONFIG))
+    views = vgf.flow(p.critic, obs, torch._neg_view(noise), CONFIG, backend=backend)
+    assert torch.equal(views, vgf.flow(p.critic, obs, -noise, CONFIG, backend=backend))
 
 
 class Wrapped(torch.Tensor):

@@ -69,7 +69,7 @@ def check_sample(policy, obs, noise, num_steps) -> None:
     """The arguments of sample, but for clip."""
     _check_states("obs", obs, "noise", noise)
     _check_policy(policy, obs, noise)
-    _check_steps("num_steps", num_steps)
+    check_steps("num_steps", num_steps)
 
 
 def check_select(q, how: str, aggregate: str, temperature, noise) -> None:
@@ -103,7 +103,7 @@ def check_act(
     _check_states("obs", obs, "noise", noise)
     _check_critic("critic", critic, obs, noise)
     _check_policy(policy, obs, noise)
-    _check_steps("euler_steps", euler_steps)
+    check_steps("euler_steps", euler_steps)
     _check_config(config)
     _check_selection("select", select, aggregate, temperature, "select_noise", select_noise, noise[:2])
 
@@ -134,7 +134,7 @@ def check_td_target(
         if is_array(discount):
             remedy = "pass one that is traced or differs by state as discount=1.0, mask=discount * mask"
         raise ValueError(f"discount: expected a finite number, got {discount!r}; {remedy}")
-    _check_steps("euler_steps", euler_steps)
+    check_steps("euler_steps", euler_steps)
     _check_config(config)
     check_choice("aggregate", aggregate, AGGREGATES)
     check_choice("reduce", reduce, REDUCES)
@@ -236,11 +236,11 @@ def _check_config(config, trajectory=False) -> None:
         )
 
 
-def _check_steps(name: str, steps) -> None:
+def check_steps(name: str, steps) -> None:
+    """Raise ValueError unless `steps` is a number of Euler steps."""
     if not _is_count(steps):
-        raise ValueError(
-            f"{name}: expected an integer >= 1, got {steps!r}; the velocity field needs at least one step"
-        )
+        remedy = f"use int({name})" if is_array(steps) else "the velocity field needs at least one step"
+        raise ValueError(f"{name}: expected an integer >= 1, got {steps!r}; {remedy}")
     check_limit(name, steps)
 
 

@@ -14,6 +14,8 @@ BACKEND = """backend: "auto", "cuda", "triton" (torch alone), "cpu" or "referenc
             first engine that serves the arrays' device. A forced engine that cannot run raises.
         precision: "fp32", "tf32", "bf16", or None for the framework's own setting (fp32 on the CPU)."""
 
+DTYPES = "Arrays are float32, and so are results; the reference computes float64 and float16, too."
+
 RAISES = """ValueError: a shape or setting does not fit; the message says what was expected and what to do.
         TypeError: an argument of the wrong type or dtype.
         RuntimeError: the engine is not available here."""
@@ -85,7 +87,7 @@ DOCS = {
     "select": """Pick one particle a state.
 
     Args:
-        q: [B, N], or [E, B, N], which is aggregated first.
+        q: [B, N], or [E, B, N], which is aggregated first; any floating dtype.
         how: "max" takes the first largest; "softmax" draws with logits q / temperature (Gumbel-max on the
             noise); "uniform" draws any.
         aggregate: "mean" or "min" over the critics.
@@ -156,7 +158,8 @@ def documented(note: str = "") -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         text = DOCS[function.__name__].format(backend=BACKEND)
-        extra = f"\n    {note}\n" if note else ""
+        notes = [note, "" if function.__name__ == "select" else DTYPES]
+        extra = "".join(f"\n    {line}\n" for line in notes if line)
         function.__doc__ = f"{text}{extra}\n    Raises:\n        {RAISES}\n    "
         return function
 

@@ -58,7 +58,7 @@ class ArraySource:
                 return None
             if tensor.device.type != "cpu":
                 return tensor.detach().clone()
-            return _own(tensor.detach().numpy())
+            return _own(tensor)
 
         return cls([[Layer(*map(snapshot, layer)) for layer in member] for member in members])
 
@@ -149,16 +149,29 @@ def _leaves(tree: Mapping[str, Any], module: str, *names: str) -> list:
         if name not in tree[module]:
             neutral = "ones" if name == "scale" else "zeros"
             raise ValueError(f"parameters: {module} lacks {name!r}; put {neutral} there if it has none")
+    if others := sorted(set(tree[module]) - set(names)):
+        raise ValueError(f"parameters: expected {module} with {' and '.join(names)} alone, got {others} too")
     return [tree[module][name] for name in names]
 
 
 def _own(array) -> np.ndarray:
     check_plain("weights", array)
-    array = np.array(array, order="C")
+    array = np.array(_numpy(array) if hasattr(array, "detach") else array, order="C")
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"weights: expected a floating-point array, got {array.dtype}")
     array.setflags(write=False)
     return array
+
+
+def _numpy(tensor) -> np.ndarray:
+    """The memory of a torch tensor."""
+    try:
+        return tensor.detach().numpy()
+    except TypeError:
+        raise TypeError(
+            f"weights: expected memory of the CPU and a dtype that NumPy has, got {tensor.dtype} on {tensor.device}; convert "
+            "them with .cpu() or .float()"
+        ) from None
 
 
 def _layer_from_dict(layer: Mapping[str, Any], member: int, index: int) -> Layer:
@@ -178,7 +191,7 @@ def to_flax(mlp: MLP) -> dict[str, Any]:
     """See MLP.to_flax."""
 
     def numpy(array):
-        return np.array(array) if isinstance(array, np.ndarray) else array.detach().cpu().numpy().copy()
+        return np.array(array if isinstance(array, np.ndarray) else _numpy(array.cpu()))
 
     members = mlp.members
     tree: dict[str, Any] = {}

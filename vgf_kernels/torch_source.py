@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .mlp import MLP, Layer
+from .config import check_choice
+from .mlp import ACTIVATIONS, MLP, NORMS, Layer
 
 
 class TorchSource:
@@ -32,10 +33,11 @@ class TorchSource:
         ]
         self._fixed: list | None = None  # with_tensors: read these instead of the modules' parameters
         self._places: list[tuple] = []  # of the modules that were read: (their parent's modules, name, module)
+        self._lengths: list[tuple] = []  # of those that run all they hold: (their modules, how many there were)
         self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_places": []}  # weights can be pickled whatever modules they are of
+        return {**self.__dict__, "_places": [], "_lengths": []}  # weights can be pickled whatever modules they are of
 
     def __deepcopy__(self, memo: dict) -> TorchSource:
         made = memo[id(self)] = object.__new__(TorchSource)
@@ -52,6 +54,10 @@ class TorchSource:
         if not modules or not all(isinstance(m, torch.nn.Module) for m in modules):
             raise ValueError("from_torch: expected an nn.Module or a non-empty list of them")
         modules = [getattr(m, "_orig_mod", m) for m in modules]  # what torch.compile has wrapped
+        if activation is not None:
+            check_choice("activation", activation, ACTIVATIONS)
+        if norm is not None:
+            check_choice("norm", norm, NORMS)
         read = [_read_module(m, activation, norm, norm_eps) for m in modules]
         settings = {r[1:] for r in read}
         if len(settings) > 1:
@@ -65,6 +71,12 @@ class TorchSource:
             for module in modules
             for parent in module.modules()
             for name, child in parent.named_children()
+        ]
+        source._lengths = [
+            (parent._modules, len(parent._modules))
+            for module in modules
+            for parent in module.modules()
+            if isinstance(parent, torch.nn.Sequential)
         ]
         return source
 
@@ -99,12 +111,18 @@ class TorchSource:
         return [[letters(linear, "Wb") + letters(norm, "sh") for linear, norm in chain] for chain in self._chains]
 
     def check(self) -> None:
-        """Raise ValueError where a module that was read is no longer part of what it was read from."""
+        """Raise ValueError where modules are no longer those that were read."""
         for modules, name, module in self._places:
             if modules.get(name) is not module:
                 raise ValueError(
                     f"{name!r} of the module that MLP.from_torch has read is another one by now, "
                     f"{type(modules.get(name)).__name__} for {type(module).__name__}; make a new MLP"
+                )
+        for modules, count in self._lengths:
+            if len(modules) != count:
+                raise ValueError(
+                    f"the nn.Sequential that MLP.from_torch has read had {count} modules, and has {len(modules)} by now; make "
+                    "a new MLP"
                 )
 
     def tensors(self) -> list:

@@ -193,7 +193,7 @@ def sample(
 ) -> jax.Array:
     (policy,) = _networks(policy=policy)
     arrays.check(obs=obs, noise=noise)
-    checks.check_sample(policy, obs.shape, noise.shape, _least(num_steps, 1))
+    checks.check_sample(policy, obs.shape, noise.shape, _least("num_steps", num_steps))
     clip = check_clip(clip)
     engine = _engine(backend, precision, "noise", noise, policy)
     return _call(engine.sample, noise, policy, obs, noise, num_steps, clip)
@@ -212,7 +212,7 @@ def select(
 ) -> jax.Array:
     arrays.check(q=q, **({} if noise is None else {"noise": noise}))
     checks.check_engine(backend, precision)
-    engines.check_available(backend)
+    engines.check_available(engines.requested(backend))
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
     checks.check_floating("q", jnp.issubdtype(q.dtype, jnp.floating), q.dtype)
     with ranges.span("select", q.shape[-2] * q.shape[-1]):
@@ -243,7 +243,7 @@ def act(
     if select_noise is not None:
         arrays.check(obs=obs, select_noise=select_noise)
     checks.check_act(
-        critic, policy, obs.shape, noise.shape, _least(euler_steps, 1), config, select, aggregate, temperature,
+        critic, policy, obs.shape, noise.shape, _least("euler_steps", euler_steps), config, select, aggregate, temperature,
         _shape(select_noise),
     )  # fmt: skip
     config, num_steps = _steps(config, num_steps)
@@ -277,7 +277,7 @@ def td_target(
     arrays.check(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
     checks.check_td_target(
         critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
-        discount, _least(euler_steps, 1), config, aggregate, reduce,
+        discount, _least("euler_steps", euler_steps), config, aggregate, reduce,
     )  # fmt: skip
     config, num_steps = _steps(config, num_steps)
     engine = _engine(backend, precision, "noise", noise, critic, target_critic, policy)
@@ -312,6 +312,8 @@ def transport(
     learned = isinstance(network, (Network, Packed))
     if learned and obs is None:
         raise TypeError("obs: expected an array [B, O], at which a score network is evaluated, got None; pass obs=")
+    if not learned and obs is not None:
+        raise TypeError("obs: expected None with a function, which is given the particles alone; use them within it")
     arrays.check(particles=particles, **({"obs": obs} if learned else {}))
     checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
     if max_norm is not None:
@@ -334,12 +336,14 @@ def transport(
         return _call(engine.update, x, x, dq, *moments, step + 1, config)
 
     start = jax.lax.stop_gradient(jnp.asarray(particles))
-    state = (start, jnp.zeros_like(start), jnp.zeros_like(start))
+    moment = jnp.zeros_like(start, dtype=jnp.promote_types(start.dtype, jnp.float32))
+    state = (start, moment, moment)
     with _span("transport", start):
         if not isinstance(start, jax.core.Tracer) and not isinstance(num_steps, jax.core.Tracer):
             # Outside of jit. A loop of XLA's would be compiled anew in every call, for it closes over score_fn.
+            _, count = _steps(config, int(num_steps))  # or an error for one below zero
             path = [start]
-            for step in range(int(num_steps)):
+            for step in range(count):
                 state = move(step, state)
                 path = [*path, state[0]] if trajectory else [state[0]]
             return jnp.stack(path) if trajectory else path[-1]
@@ -458,15 +462,15 @@ def _steps(config: FlowConfig, num_steps: Any, trajectory: bool = False) -> tupl
     return config, config.num_steps
 
 
-def _least(steps: Any, least: int) -> Any:
-    """What the checks may see of a number of steps: an array passes for the least they allow.
+def _least(name: str, steps: Any) -> Any:
+    """What the checks may see of a number of Euler steps: an array passes for the least they allow.
 
     Its value is checked when the call runs.
     """
-    if not isinstance(steps, jax.Array):
-        return steps
-    _check_count("steps", steps)
-    return least
+    if isinstance(steps, jax.Array):
+        _check_count(name, steps)
+        return 1
+    return steps
 
 
 def _check_count(name: str, steps: jax.Array) -> None:

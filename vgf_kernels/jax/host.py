@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from .. import definition
+from .. import checks, definition
 from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
 from .networks import Network, Packed, with_time
+from .primitive import refuse_derivative, vary, varying
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,35 @@ class Engine:
 
     def update(self, particles, dq, first_moment, second_moment, step, config):
         """One step of transport, numbered from 1: the particles and both moments after it."""
-        moved = [particles.shape] * 3
         step = jax.numpy.asarray(step)  # a number among the settings would be compiled with them
-        return self._call(
-            "update", moved, particles, particles, dq, first_moment, second_moment, step, config
-        )
+        moved = (particles, first_moment, second_moment)
+        return self._run("update", moved, particles, dq, first_moment, second_moment, step, config)
 
     def _call(self, function: str, shapes: list, like, *args: Any, num_steps: Any = None) -> tuple:
+        results = (jax.ShapeDtypeStruct(shape, like.dtype) for shape in shapes)
+        return self._run(function, results, *args, num_steps=num_steps)
+
+    def _run(self, function: str, results: Iterable, *args: Any, num_steps: Any = None) -> tuple:
         """`num_steps`, where it is given, takes the place of that of the FlowConfig among `args`."""
         traced = {i: a for i, a in enumerate(args) if isinstance(a, (Network, jax.Array, np.ndarray))}
         settings = tuple((i, a) for i, a in enumerate(args) if i not in traced)
-        results = tuple(jax.ShapeDtypeStruct(shape, like.dtype) for shape in shapes)
         run = _OnHost(function, self.precision, settings)
-        return jax.pure_callback(run, results, traced, num_steps, vmap_method="sequential")
+        types = tuple(jax.ShapeDtypeStruct(result.shape, result.dtype) for result in results)
+        axes = frozenset().union(*map(varying, jax.tree.leaves((traced, num_steps))))
+        return tuple(
+            vary(got, missing) if (missing := tuple(axes - varying(got))) else got
+            for got in _callback(run, types, traced, num_steps)
+        )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _callback(run: _OnHost, types: tuple, traced: dict[int, Any], num_steps: Any) -> tuple:
+    return jax.pure_callback(run, types, traced, num_steps, vmap_method="sequential")
+
+
+_callback.defjvp(refuse_derivative)
+
+EULER_STEPS = {"sample": ("num_steps", 3), "act": ("euler_steps", 4), "td_target": ("euler_steps", 8)}  # name and place
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,9 @@ class _OnHost:
         engine = definition.Engine(arrays, self.precision)
         placed = dict(self.settings) | {i: _on_host(a) for i, a in traced.items()}
         given = [placed[i] for i in range(len(placed))]
+        if self.function in EULER_STEPS:
+            name, place = EULER_STEPS[self.function]
+            checks.check_steps(name, given[place])
         if num_steps is not None:
             given = [_with_steps(a, int(num_steps)) if isinstance(a, FlowConfig) else a for a in given]
         if self.function == "update":

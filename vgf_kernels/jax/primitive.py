@@ -35,8 +35,8 @@ vgf_call.multiple_results = True
 
 def _bind(call: Call, *operands) -> list[jax.Array]:
     results = _bind_plain(call, *operands)
-    axes = tuple(frozenset().union(*map(_varying, operands)))
-    return [_vary(result, axes) for result in results] if axes else results
+    axes = tuple(frozenset().union(*map(varying, operands)))
+    return [vary(result, axes) for result in results] if axes else results
 
 
 def _bind_plain(call: Call, *operands) -> list[jax.Array]:
@@ -81,17 +81,17 @@ def _type_of_cut(operands, call: Call, rank: int, axis: int) -> dict:
     return {}
 
 
-def _refuse_derivative(primals, tangents, *, call: Call, jaxpr):
+def refuse_derivative(*_, **__):
     raise NotImplementedError(
         "expected value to be differentiated once, with respect to the actions; a second derivative goes through the "
         "engine, which has none: use plain JAX for it"
     )
 
 
-ad.primitive_jvps[vgf_call] = _refuse_derivative
+ad.primitive_jvps[vgf_call] = refuse_derivative
 
 
-def _varying(array) -> frozenset:
+def varying(array) -> frozenset:
     """The axes of an enclosing shard_map along which the array differs, where this JAX keeps account of it."""
     if not hasattr(jax, "typeof"):
         return frozenset()
@@ -101,7 +101,7 @@ def _varying(array) -> frozenset:
     )
 
 
-def _vary(array: jax.Array, axes: tuple) -> jax.Array:
+def vary(array: jax.Array, axes: tuple) -> jax.Array:
     return (
         jax.lax.pcast(array, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(array, axes)
     )

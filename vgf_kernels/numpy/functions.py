@@ -100,7 +100,7 @@ def select(
     if noise is not None:
         _check_arrays(q=q, noise=noise)
     checks.check_engine(backend, precision)
-    engines.check_available(backend)
+    engines.check_available(engines.requested(backend))
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
     checks.check_floating("q", np.issubdtype(q.dtype, np.floating), q.dtype)
     with ranges.span("select", q.shape[-2] * q.shape[-1]):
@@ -187,7 +187,7 @@ def transport(
     _check_arrays(particles=particles)
     checks.check_transport(score_fn, particles.shape, config, trajectory)
     engines.resolve(backend, arrays.device(particles), arrays.dtype(particles), precision)  # of no steps, too
-    first, second = np.zeros_like(particles, order="C"), np.zeros_like(particles, order="C")
+    first, second = (np.zeros(particles.shape, reference.moment_dtype(particles.dtype)) for _ in range(2))
     x = particles.copy()
     path = [x]
     with ranges.span("transport", x.shape[0] * x.shape[1]):

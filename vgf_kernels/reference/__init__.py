@@ -6,6 +6,7 @@ from .functions import (
     act,
     direction,
     flow,
+    moment_dtype,
     sample,
     select,
     td_target,
@@ -16,6 +17,6 @@ from .functions import (
 )
 
 __all__ = [
-    "MLP", "FlowConfig", "act", "direction", "flow", "sample", "select", "td_target", "transport", "update", "value",
+    "MLP", "FlowConfig", "act", "direction", "flow", "moment_dtype", "sample", "select", "td_target", "transport", "update", "value",
     "value_and_grad",
 ]  # fmt: skip

@@ -72,16 +72,21 @@ def direction(critic: MLP, obs: np.ndarray, particles: np.ndarray, config: FlowC
 def update(x: np.ndarray, phi: np.ndarray, moments, step: int, config: FlowConfig):
     """One optimizer step, numbered from 1, along phi, then clip. Adam after arXiv 1412.6980, algorithm 1.
 
-    x, phi [B, N, A]; moments a pair of the same shape. Returns the new x and the new moments.
+    x, phi [B, N, A]; moments a pair of the same shape, of `moment_dtype`. Returns the new x and the new moments.
     """
     first, second = moments
-    gradient = -phi
+    gradient = -phi.astype(first.dtype)
     if config.optimizer == "adam":
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient * gradient
         gradient = first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
-    x = x - config.learning_rate * gradient
+    x = (x - config.learning_rate * gradient).astype(x.dtype)
     return (x if config.clip is None else np.clip(x, *config.clip)), (first, second)
+
+
+def moment_dtype(dtype: np.dtype) -> np.dtype:
+    """Of Adam's moments: float32 at least, since float16 has neither 1e-8 nor the squares of small gradients."""
+    return np.promote_types(dtype, np.float32)
 
 
 def transport(score_fn, particles: np.ndarray, config: FlowConfig, trajectory: bool = False) -> np.ndarray:
@@ -90,7 +95,7 @@ def transport(score_fn, particles: np.ndarray, config: FlowConfig, trajectory: b
     Returns particles [B, N, A], or [L+1, B, N, A] with trajectory=True.
     """
     x = np.array(particles)
-    moments = np.zeros_like(x), np.zeros_like(x)
+    moments = np.zeros(x.shape, moment_dtype(x.dtype)), np.zeros(x.shape, moment_dtype(x.dtype))
     path = [x]
     for step in range(1, config.num_steps + 1):
         x, moments = update(x, direction_from_gradient(x, score_fn(x), config), moments, step, config)

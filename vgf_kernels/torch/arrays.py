@@ -75,7 +75,8 @@ def dtype(array: torch.Tensor) -> str:
 
 
 def to_numpy(array: torch.Tensor) -> np.ndarray:
-    return array.detach().numpy()
+    address(array)  # or an error that says what it is
+    return array.detach().resolve_neg().numpy()
 
 
 def from_numpy(array: np.ndarray) -> torch.Tensor:

@@ -143,7 +143,7 @@ def select(
     if noise is not None:
         _check_arrays(q=q, noise=noise)
     checks.check_engine(backend, precision)
-    engines.check_available(backend)
+    engines.check_available(engines.requested(backend))
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
     checks.check_floating("q", q.is_floating_point(), q.dtype)
     if not torch.compiler.is_compiling():
@@ -259,15 +259,14 @@ def transport(
     traced = _traced(particles)
     if not traced:
         engines.resolve(backend, arrays.device(particles), arrays.dtype(particles), precision)  # of no steps, too
-    first, second = (
-        torch.zeros(particles.shape, dtype=particles.dtype, device=particles.device) for _ in range(2)
-    )
+    dtype = torch.promote_types(particles.dtype, torch.float32)
+    first, second = (torch.zeros(particles.shape, dtype=dtype, device=particles.device) for _ in range(2))
     x = particles.detach().clone()
     path = [x]
     span = nullcontext() if traced else ranges.span("transport", x.shape[0] * x.shape[1])
     with span:
         for step in range(1, config.num_steps + 1):
-            score = score_fn(x.detach())  # which it may turn into a leaf of its own graph
+            score = score_fn(x.detach().clone())  # which it may write to, and make a leaf of its own graph
             _check_arrays(particles=x, score_fn=score)
             checks.check_score(score.shape, x.shape)
             if traced:
