@@ -138,12 +138,12 @@ void everything(const Case& c) {
     return cuda::sample(policy.network, obs.data(), x.data(), drawn.data(), c.sizes, 2, options.clip, w);
   });
   drawn.check("sample");
-  const cuda::Selection selection{Select::softmax, 0.5f, Aggregate::min, noise.data()};
+  const Selection selection{Select::softmax, 0.5f, Aggregate::min, noise.data()};
   run([&](auto w) {
     return cuda::act(critic.network, policy.network, obs.data(), x.data(), actions.data(), c.sizes, 2, options, selection, w);
   });
   actions.check("act");
-  const cuda::Target reduction{reward.data(), reward.data(), 0.9, Aggregate::mean, Reduce::max};
+  const Target reduction{reward.data(), reward.data(), 0.9, Aggregate::mean, Reduce::max};
   run([&](auto w) {
     return cuda::td_target(critic.network, target.network, policy.network, obs.data(), x.data(), result.data(), c.sizes, 2,
                            options, reduction, w);
@@ -203,6 +203,7 @@ int main(int count, char** arguments) {
   small.shared_bytes = 80 * 1024;
   large.shared_bytes = 227 * 1024;
   const cuda::Machine hopper{18, 227 * 1024, true, 4};  // few states go to its latency kernel
+  const cuda::Machine larger{18, 227 * 1024, true, 8};  // which is no kernel for the parts of a call on a large state
   const Case cases[] = {
       {{4, 10, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, large},
       {{4, 10, 5, 3}, {300, 33}, Precision::fp32, Norm::post, Activation::silu, small},  // activations in scratch
@@ -211,6 +212,7 @@ int main(int count, char** arguments) {
       {{1, 66, 3, 35}, {33, 1}, Precision::fp32, Norm::pre, Activation::mish, large},
       {{5, 10, 5, 3}, {33, 100}, Precision::bf16, Norm::pre, Activation::relu, hopper},  // two teams of two blocks
       {{5, 10, 5, 3}, {33, 100, 48, 70}, Precision::bf16, Norm::none, Activation::relu, hopper},
+      {{1, 131, 5, 3}, {33, 48}, Precision::bf16, Norm::pre, Activation::relu, larger},
   };
   for (const Case& c : cases) everything(c);
   return 0;

@@ -129,6 +129,16 @@ def test_gradient_of_the_aggregate(hopper, aggregate):
     expected(hopper.precision, exact, plain_torch.gradient, p, aggregate).check(gradient(hopper, p, aggregate))
 
 
+@pytest.mark.parametrize(("precision", "B", "N"), [("bf16", 1, 131), ("bf16", 3, 200), ("tf32", 1, 70), ("fp32", 1, 70)])
+def test_flow_of_states_larger_than_a_tile(emulated, emulator, precision, B, N):
+    """Its parts are other programs than a call of as few small states."""
+    emulator.set_machine(18, SHARED, True)
+    p = make_problem(B=B, N=N, hidden=(33, 48), activation="silu")
+    got = emulated.flow(p.critic, p.obs, p.particles, CONFIG, precision=precision)
+    exact = flow(reference, p.at(np.float64))
+    expected(precision, exact[-1], plain_torch.flow, p, CONFIG).check_share(got)
+
+
 @pytest.mark.parametrize("N", [10, 64])
 def test_flow(hopper, N):
     p = make_problem(B=240 // N, N=N, hidden=(64, 64), activation="silu")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "runtime.hpp"
 #include "task.hpp"
@@ -16,10 +17,12 @@ class Launches {
 
   bool real() const { return workspace_.memory != nullptr; }
   const Machine& device() const { return machine_; }
+  // Never null, though nobody may look there while it only counts: how a program runs depends on which pointers it has.
   template <class T>
   T* take(std::int64_t count) {
-    const std::int64_t at = carver_.take(count * static_cast<std::int64_t>(sizeof(T)));
-    return real() ? reinterpret_cast<T*>(static_cast<unsigned char*>(workspace_.memory) + at) : nullptr;
+    constexpr std::uintptr_t kNowhere = 256;
+    const std::uintptr_t memory = real() ? reinterpret_cast<std::uintptr_t>(workspace_.memory) : kNowhere;
+    return reinterpret_cast<T*>(memory + carver_.take(count * static_cast<std::int64_t>(sizeof(T))));
   }
   std::size_t needed() const { return std::max<std::int64_t>(carver_.used() + scratch_, 256); }
 

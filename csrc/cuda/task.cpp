@@ -114,6 +114,9 @@ void Launches::program(Program p, Precision precision, bool whole_states) {
   const Schedule schedule = fit(p, precision, whole_states, machine_);
   scratch_ = std::max(scratch_, schedule.scratch_bytes);
   if (!real()) return;
+  if (needed() > workspace_.bytes)
+    throw std::logic_error("the cuda engine planned " + std::to_string(workspace_.bytes) + " bytes of workspace for a call that takes " +
+                           std::to_string(needed()) + "; please report this");
   p.scratch = static_cast<unsigned char*>(workspace_.memory) + carver_.used();
   Grid grid{static_cast<unsigned>(schedule.blocks), 1, kThreads, schedule.shared_bytes, schedule.cluster};
   switch (schedule.family) {

@@ -53,7 +53,7 @@ class Wide {
     if (p.pairwise.median) {  // one piece of memory, cleared as one
       const std::int64_t counts = states_at_once * kDigits * kDigitBins;
       pairs.counts = launches.take<Count>(counts + states_at_once);
-      pairs.notes = pairs.counts ? reinterpret_cast<unsigned*>(pairs.counts + counts) : nullptr;
+      pairs.notes = reinterpret_cast<unsigned*>(pairs.counts + counts);
       count_bytes = (counts + states_at_once) * static_cast<std::int64_t>(sizeof(Count));
     }
     if (p.pairwise.through) {
