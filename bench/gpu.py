@@ -188,6 +188,8 @@ class Session:
             except Stopped as reason:
                 found["stopped"] = str(reason)
                 found["passed"] &= reason.in_time
+            if not found["checks"]:
+                found |= {"passed": False, "stopped": f"not a single check was done: {found.get('stopped', 'it said nothing')}"}
             self.write()
 
     def wrong(self) -> list[str]:

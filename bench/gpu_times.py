@@ -78,9 +78,13 @@ def run(
     Contestants compile at once and are then timed alone. Whoever has not answered once is not asked again in that precision.
     """
     silent: dict = {}  # a contestant and precision: the command that it did not answer
-    for jobs in _groups(_jobs(engines, precisions, quick)):
-        for asked in _waves(jobs):
-            yield from _wave(asked, silent, device, limits, deadline)
+    waves = [asked for jobs in _groups(_jobs(engines, precisions, quick)) for asked in _waves(jobs)]
+    for asked in sorted(waves, key=_compiles):  # what compiles nothing in every precision and size, then what takes longer
+        yield from _wave(asked, silent, device, limits, deadline)
+
+
+def _compiles(asked: list[tuple[Job, Entry]]) -> bool:
+    return any(str(entry) not in AT_ONCE for _, entry in asked)
 
 
 def _waves(jobs: list[Job]) -> Iterator[list[tuple[Job, Entry]]]:
@@ -124,7 +128,7 @@ def _wave(asked: list, silent: dict, device: str, limits: dict, deadline: float)
             one.result().process.close()
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache  # asked for by two waves far apart
 def _truth(case: Case, precision: str) -> tuple[np.ndarray, Error]:
     data = make_data(case)
     truth = evaluate(case, data, np.float64)

@@ -235,6 +235,7 @@ def test_who_compiles_nothing_is_timed_first_and_large_cases_alone(bench):
         {"torch.compile"},
     ]
     assert sum(map(len, times._waves(small))) == sum(len(job.entries) for job in small)
+    assert [times._compiles(wave) for wave in times._waves(small)] == [False, True, True]
     alone = list(times._waves(large))
     assert [len(wave) for wave in alone] == [1] * len(large[0].entries) and alone[0][0][1] == times.Entry("torch")
 

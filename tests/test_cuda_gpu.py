@@ -415,3 +415,22 @@ def test_a_frozen_network_first_used_in_the_graphs_of_torch_compile():
     for _ in range(4):
         torch.compiler.cudagraph_mark_step_begin()
         assert torch.equal(fast(obs, particles), wanted)
+
+
+def test_a_gradient_in_the_graphs_of_torch_compile():
+    """Its backward pass has an operator that looks at a value, which torch has to leave out of its graphs."""
+    if not hasattr(torch.Tag, "cudagraph_unsafe"):
+        pytest.skip("this torch has no tag for operators that no graph can hold")
+    p = make_problem(B=20, N=6)
+    obs, particles = (torch.tensor(a, device="cuda") for a in (p.obs, p.particles))
+
+    def values(obs, x):
+        return vgf.value_and_grad(p.critic, obs, x, backend="cuda", precision="fp32")
+
+    fast = torch.compile(values, fullgraph=True, mode="reduce-overhead")
+    wanted = values(obs, particles)[1]
+    for _ in range(4):
+        torch.compiler.cudagraph_mark_step_begin()
+        leaf = particles.clone().requires_grad_()
+        fast(obs, leaf)[0].mean(0).sum().backward()
+        torch.testing.assert_close(leaf.grad, wanted)

@@ -184,7 +184,7 @@ def test_all_work_is_on_the_current_stream(emulated, emulator, monkeypatch, N):
 
 
 def test_what_is_kept_of_a_frozen_network(emulated, emulator, monkeypatch):
-    """Packed once, and waited for; in a graph under capture anew, for it runs later. Other streams that read it are noted."""
+    """Packed once, and waited for, before it is captured. Other streams that read it are noted."""
     from vgf_kernels import cuda
 
     p, seen = make_problem(), []
@@ -200,7 +200,8 @@ def test_what_is_kept_of_a_frozen_network(emulated, emulator, monkeypatch):
         emulated.value(critic, p.obs, p.particles)
         return emulator.launches_of("pack_kernel") - before, list(seen)
 
-    assert value(frozen, capturing=True) == (1, [])
+    with pytest.raises(RuntimeError, match="layer 0, W: it lies on the host, .*; call the function once before"):
+        value(frozen, capturing=True)
     assert value(frozen) == (1, ["finished"])
     assert value(frozen) == value(frozen, capturing=True) == (0, [])
     assert value(frozen, stream=7) == (0, ["recorded"])

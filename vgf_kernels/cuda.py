@@ -240,6 +240,11 @@ class _Call:
                 f"{where}: the cuda engine computes float32, got {dtype}; cast the weights to float32"
             )
         if not isinstance(array, torch.Tensor):
+            if _capturing():
+                raise RuntimeError(
+                    f"{where}: it lies on the host, and cannot be copied to the GPU while a CUDA graph is captured; call the "
+                    "function once before capturing it"
+                )
             return torch.tensor(array, device=self._like.device)
         if array.device != self._like.device:
             raise ValueError(

@@ -32,11 +32,11 @@ CONFIG = (
 ENGINE = "str backend, str? precision"
 
 
-def _define(name: str, arguments: str, returns: str, fake: Callable) -> Callable[[Callable], Any]:
+def _define(name: str, arguments: str, returns: str, fake: Callable, *tags: torch.Tag) -> Callable[[Callable], Any]:
     """Register the decorated function as the operator vgf::name on every device, and return the operator."""
 
     def decorate(run: Callable) -> Any:
-        LIBRARY.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag,))
+        LIBRARY.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag, *tags))
         LIBRARY.impl(name, run, "CompositeExplicitAutograd")
         torch.library.register_fake(f"vgf::{name}", fake, lib=LIBRARY)
         return getattr(torch.ops.vgf, name).default
@@ -208,7 +208,11 @@ def first_order(dq, actions):
     return dq.clone(memory_format=torch.contiguous_format)
 
 
-@_define("refuse_second_order", "Tensor grad", "Tensor", lambda grad: _like(grad))
+# It looks at a value, which no CUDA graph can; newer versions of torch leave such an operator out of theirs.
+OUT_OF_GRAPHS = [tag for tag in (getattr(torch.Tag, "cudagraph_unsafe", None),) if tag is not None]
+
+
+@_define("refuse_second_order", "Tensor grad", "Tensor", lambda grad: _like(grad), *OUT_OF_GRAPHS)
 def refuse_second_order(grad):
     """0, the second-order part of a gradient whose upstream `grad` is zero. Anything else cannot be computed.
 
