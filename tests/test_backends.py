@@ -9,7 +9,7 @@ from problems import make_problem
 
 import vgf_kernels
 import vgf_kernels.numpy as vgf
-from vgf_kernels import FlowConfig
+from vgf_kernels import FlowConfig, engines
 
 PROBLEM = make_problem()
 DOUBLE = PROBLEM.at(np.float64)  # what only the reference computes
@@ -108,3 +108,20 @@ def test_weights_packed_for_values_alone_are_packed_again_for_a_gradient(precisi
     _, dq = vgf.value_and_grad(*arrays, backend="cpu", precision=precision)
     wanted = vgf.value_and_grad(make_problem().critic, *arrays[1:], backend="cpu", precision=precision)[1]
     np.testing.assert_array_equal(dq, wanted)
+
+
+def test_the_order_of_auto_on_a_gpu(monkeypatch):
+    for name in ("cuda", "triton"):
+        monkeypatch.setattr(engines.MODULES[name], "missing", lambda: None)
+    assert engines.resolve("auto", "cuda:1", "float32", None) == "cuda"
+    monkeypatch.setattr(engines.MODULES["cuda"], "missing", lambda: "not built")
+    assert engines.resolve("auto", "cuda:1", "float32", None) == "triton"
+    assert engines.resolve("triton", "cuda:1", "float32", None) == "triton"
+
+
+def test_the_environment_decides_in_jax(monkeypatch):
+    import vgf_kernels.jax as jax_frontend
+
+    monkeypatch.setenv("VGF_BACKEND", "reference")
+    with pytest.raises(ValueError, match="the reference engine packs no weights"):
+        jax_frontend.pack(jax_frontend.Network.from_mlp(PROBLEM.critic))

@@ -16,6 +16,7 @@ from test_changed_weights import strided
 from test_cuda_emulated import THROUGH, act, direction, flow, gradient, sample, td_target
 from test_layouts import torch_wider
 
+import vgf_kernels.torch as vgf
 from vgf_kernels import MLP, FlowConfig, reference
 from vgf_kernels.mlp import NORMS
 
@@ -305,6 +306,24 @@ def test_none_follows_the_newer_setting(emulated):
         np.testing.assert_array_equal(emulated.value(p.critic, p.obs, p.particles), full)
     finally:
         cpu.fp32_precision = before
+
+
+def test_the_gradient_of_values_weighed_by_critic(emulated):
+    """Every critic's own, by autograd."""
+    p = make_problem()
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles).requires_grad_()
+    weights = torch.tensor([1.0, 3.0])[:, None, None]
+    got, wanted = (
+        torch.autograd.grad((weights * vgf.value(p.critic, obs, x, backend=backend, precision="fp32")).sum(), x)[0]
+        for backend in ("cuda", "cpu")
+    )
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_view_that_is_negative(emulated):
+    p = make_problem()
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    assert torch.equal(vgf.value(p.critic, obs, torch._neg_view(x), backend="cuda"), vgf.value(p.critic, obs, -x, backend="cuda"))
 
 
 def test_a_change_of_live_weights_is_seen(emulated):

@@ -459,3 +459,24 @@ def test_byte_swapped_arrays_are_refused():
     swapped = replace(PROBLEM, obs=PROBLEM.obs.astype(">f4"), particles=PROBLEM.particles.astype(">f4"))
     with pytest.raises(TypeError, match="byte-swapped float32"):
         vgf_kernels.numpy.value(swapped.critic, swapped.obs, swapped.particles, backend="cpu")
+
+
+@pytest.mark.parametrize("function", ["act", "transport", "select"])
+def test_noise_and_scores_of_another_dtype(frontend, function):
+    changes = {
+        "act": {"select": "softmax", "select_noise": np.full((B, N), 0.5)},
+        "transport": {"score_fn": lambda x: frontend.array(np.zeros((B, N, A)))},
+        "select": {"how": "softmax", "noise": np.full((B, N), 0.5)},
+    }
+    arguments = {name: good()[name] for name in ARGUMENTS[function]} | changes[function]
+    with pytest.raises(TypeError, match=r"expected the dtype of \w+, (torch\.)?float32, got (torch\.)?float64; cast"):
+        call(frontend, function, arguments)
+
+
+def test_counts_that_numpy_holds():
+    import vgf_kernels.numpy as vgf
+
+    p = PROBLEM
+    np.testing.assert_array_equal(
+        vgf.sample(p.policy, p.obs, p.noise, np.int64(3)), vgf.sample(p.policy, p.obs, p.noise, 3)
+    )

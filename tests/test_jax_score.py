@@ -81,6 +81,11 @@ def test_a_function_may_be_the_score_too():
     np.testing.assert_allclose(got, halved, atol=1e-6)
 
 
+def test_the_path_is_constant():
+    gradient = jax.grad(lambda x: vgf.transport(jnp.sin, x, CONFIG, True).sum())(PROBLEM.particles)
+    assert not gradient.any()
+
+
 def test_what_is_refused():
     x, score = PROBLEM.particles, vgf.Network.from_mlp(SCORE)
     with pytest.raises(TypeError, match="obs: expected None with a function"):

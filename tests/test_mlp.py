@@ -299,3 +299,20 @@ def test_what_engines_have_packed_for_cannot_be_set(rng, name):
     mlp = make_mlp(rng, (5, 8, 1), 1, "relu", "none")
     with pytest.raises(AttributeError, match=f"MLP.{name} cannot be set: .*; make a new MLP"):
         setattr(mlp, name, "tanh")
+
+
+def test_arrays_are_copied(rng):
+    frozen = make_mlp(rng, (5, 8, 1), 2, "relu", "none").to_flax()["value_net"]
+    tree = {module: {name: np.array(array) for name, array in leaves.items()} for module, leaves in frozen.items()}
+    mlp = MLP.from_flax(tree)
+    before = mlp.members[0][0].W.copy()
+    tree["Dense_0"]["kernel"][...] = 0
+    np.testing.assert_array_equal(mlp.members[0][0].W, before)
+
+
+def test_the_eps_of_flax_is_the_default():
+    import vgf_kernels.jax as vgf
+
+    layers = [{"W": np.ones((5, 8)), "b": np.zeros(8), "scale": np.ones(8), "bias": np.zeros(8)}, {"W": np.ones((8, 1)), "b": np.zeros(1)}]
+    mlp = MLP.from_layers(layers, norm="pre")
+    assert vgf.network(mlp.to_flax()).norm_eps == mlp.norm_eps == MLP.from_flax(mlp.to_flax()).norm_eps == 1e-6

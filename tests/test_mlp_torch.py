@@ -168,6 +168,25 @@ class TestShapes:
         with pytest.raises(TypeError, match=r"a dtype that NumPy has, got torch.bfloat16 on cpu; .* \.float\(\)$"):
             copy(mlp)
 
+    def test_members_of_another_eps(self):
+        with pytest.raises(ValueError, match="members must be equal"):
+            MLP.from_torch([sequential(norm="pre"), sequential(norm="pre", eps=1e-3)])
+
+    def test_a_member_is_a_snapshot(self):
+        module = sequential()
+        member = MLP.from_torch([module, sequential(seed=1)]).member(0)
+        before = np.array(member.members[0][0].W)
+        module[0].weight.data.zero_()
+        np.testing.assert_array_equal(member.members[0][0].W, before)
+
+    def test_modules_do_not_share_a_snapshots_memory(self):
+        mlp = MLP.from_torch(sequential()).freeze()
+        before = np.array(mlp.members[0][0].b)
+        with torch.no_grad():
+            for parameter in mlp.to_torch().parameters():
+                parameter.zero_()
+        np.testing.assert_array_equal(mlp.members[0][0].b, before)
+
     def test_layers_of_parameters(self):
         module = sequential("relu", "none")
         layers = [{"W": linear.weight.T, "b": linear.bias} for linear in module if isinstance(linear, nn.Linear)]

@@ -8,6 +8,8 @@ import pytest
 import torch
 from engines import FRONTENDS, Engine
 
+import vgf_kernels.jax
+
 SOURCES = {
     "numpy": np.random.default_rng,
     "torch": lambda seed: torch.Generator().manual_seed(seed),
@@ -48,3 +50,8 @@ def test_sizes_that_are_refused(frontend, sizes):
 def test_no_source(frontend):
     with pytest.raises(TypeError, match="expected a .*Generator, got NoneType; "):
         Engine(frontend, "cpu").module.draw_noise(None, 1, 2, 3)
+
+
+def test_jax_draws_what_the_official_agent_draws():
+    key = jax.random.PRNGKey(3)
+    np.testing.assert_array_equal(vgf_kernels.jax.draw_noise(key, 2, 4, 3), jax.random.normal(key, (2, 4, 3)))

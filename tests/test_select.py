@@ -29,9 +29,11 @@ def test_max_takes_the_first_largest(engine):
 
 
 def test_the_ensemble_is_aggregated_first(engine):
-    q = np.stack([Q, Q[:, ::-1]])
-    np.testing.assert_array_equal(engine.select(q, aggregate="min"), q.min(axis=0).argmax(axis=1))
-    np.testing.assert_array_equal(engine.select(q, aggregate="mean"), q.mean(axis=0).argmax(axis=1))
+    state = np.array([[6, 5, 2], [-9, 0, 1]], np.float32)  # one critic's, the mean's and the smallest's largest differ
+    q = np.stack([state, state[:, ::-1]], axis=1)
+    np.testing.assert_array_equal(engine.select(q[0]), [0, 2])
+    np.testing.assert_array_equal(engine.select(q, aggregate="mean"), [1, 1])
+    np.testing.assert_array_equal(engine.select(q, aggregate="min"), [2, 0])
 
 
 @pytest.mark.parametrize("temperature", [0.5, 2.0])

@@ -9,6 +9,7 @@ import torch
 from accuracy import Expected
 from problems import layers_of, make_problem
 from test_mlp_torch import inputs, sequential
+from torch.autograd import forward_ad
 
 import vgf_kernels.torch as vgf
 from vgf_kernels import MLP, FlowConfig, reference
@@ -176,3 +177,29 @@ def test_a_score_by_autograd():
     got = vgf.transport(score, x, config)
     wanted = plain_torch.flow(p.critic, obs.double(), x.double(), config)
     assert ((got - wanted).abs() < 1e-3).double().mean() >= 0.99
+
+
+def test_values_under_autograd_are_of_the_precision_asked_for():
+    p = make_problem()
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    wanted = vgf.value(p.critic, obs, x, precision="bf16")
+    assert torch.equal(vgf.value(p.critic, obs, x.clone().requires_grad_(), precision="bf16"), wanted)
+    assert not torch.equal(wanted, vgf.value(p.critic, obs, x))
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "min"])
+def test_the_gradient_is_the_same_under_autograd(aggregate):
+    p = make_problem(E=3)
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+    _, dq = vgf.value_and_grad(p.critic, obs, x.clone().requires_grad_(), aggregate)
+    torch.testing.assert_close(dq.detach(), vgf.value_and_grad(p.critic, obs, x, aggregate)[1])
+
+
+@pytest.mark.parametrize("name", ["obs", "actions"])
+def test_forward_mode_is_refused(name):
+    p = make_problem()
+    tensors = {"obs": torch.from_numpy(p.obs), "actions": torch.from_numpy(p.particles)}
+    with forward_ad.dual_level():
+        tensors[name] = forward_ad.make_dual(tensors[name], torch.ones_like(tensors[name]))
+        with pytest.raises(RuntimeError, match=f"{name}: expected a tensor, got a dual one of forward mode"):
+            vgf.value(p.critic, **tensors)

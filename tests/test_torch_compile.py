@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from problems import make_problem
@@ -297,3 +298,47 @@ def test_operators_trace_for_gpu_tensors():
         }
     for shape, result in results.items():
         assert (tuple(result.shape), result.device.type, result.dtype) == (shape, "cuda", torch.float32)
+
+
+def test_the_engine_asked_for_computes_a_graph():
+    p = PROBLEM.at(np.float64)
+    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
+
+    def value(obs, x):
+        return vgf.value(p.critic, obs, x, backend="reference")
+
+    assert torch.equal(compiled(value)(obs, x), value(obs, x))
+
+
+def test_the_precision_asked_for_is_a_graphs():
+    obs, x = TENSORS["obs"], TENSORS["particles"]
+
+    def flow(obs, x, precision="bf16"):
+        return vgf.flow(PROBLEM.critic, obs, x, CONFIG, precision=precision)
+
+    assert torch.equal(compiled(flow)(obs, x), flow(obs, x))
+    assert not torch.equal(flow(obs, x), flow(obs, x, None))
+
+
+def test_the_temperature_is_a_graphs():
+    def act(tensors, temperature=0.01):
+        return vgf.act(
+            PROBLEM.critic, PROBLEM.policy, tensors["obs"], tensors["noise"], 3, CONFIG, "softmax",
+            temperature=temperature, select_noise=tensors["select_noise"],
+        )  # fmt: skip
+
+    assert not torch.equal(act(TENSORS), act(TENSORS, 1.0))
+    assert torch.equal(compiled(act)(TENSORS), act(TENSORS))
+
+
+def test_a_graph_takes_what_it_moves_for_constants():
+    x = TENSORS["particles"].clone().requires_grad_()
+    assert not compiled(lambda obs, x: vgf.flow(PROBLEM.critic, obs, x, CONFIG))(TENSORS["obs"], x).requires_grad
+
+
+def test_a_loss_of_values_beside_their_gradient():
+    """The backward pass of a graph runs for dq, too, on which nothing depends."""
+    obs, x = TENSORS["obs"], TENSORS["particles"].clone().requires_grad_()
+    q, dq = compiled(lambda obs, x: vgf.value_and_grad(PROBLEM.critic, obs, x))(obs, x)
+    q.mean(0).sum().backward()
+    torch.testing.assert_close(x.grad, dq.detach())

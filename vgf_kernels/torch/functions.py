@@ -308,8 +308,10 @@ def _differentiates(obs: Tensor, actions: Tensor) -> bool:
     if torch.compiler.is_compiling():
         if torch._C._are_functorch_transforms_active():  # where requires_grad tells nothing
             raise RuntimeError(f"actions: expected a tensor, got one of a transform; {arrays.NO_TRANSFORMS}")
-    elif forward_ad._current_level >= 0 and forward_ad.unpack_dual(actions).tangent is not None:
-        raise RuntimeError(f"actions: expected a tensor, got a dual one of forward mode; {arrays.NO_TRANSFORMS}")
+    elif forward_ad._current_level >= 0:
+        for name, tensor in (("obs", obs), ("actions", actions)):
+            if forward_ad.unpack_dual(tensor).tangent is not None:
+                raise RuntimeError(f"{name}: expected a tensor, got a dual one of forward mode; {arrays.NO_TRANSFORMS}")
     if not torch.is_grad_enabled():
         return False
     if obs.requires_grad:
