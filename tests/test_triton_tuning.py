@@ -75,6 +75,10 @@ def test_off(cache, monkeypatch):
     clock = favour(CANDIDATES[1])
     assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[0]
     assert clock.asked == [] and not cache.exists()
+    with monkeypatch.context() as context:
+        context.setattr(tuning, "_read", None)  # the file is not looked at, at no call
+        for key in (("a", 1), ("c", 1)):
+            assert tuning.choose(key, CANDIDATES, clock) == CANDIDATES[0]
     monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "maybe")
     with pytest.raises(ValueError, match="VGF_TRITON_AUTOTUNE: expected 0 or 1, got 'maybe'; "):
         tuning.choose(("b", 1), CANDIDATES, clock)

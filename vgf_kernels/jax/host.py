@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
 from .networks import Network, Packed, with_time
-from .primitive import refuse_derivative, vary, varying
+from .primitive import refuse_derivative, varying_as
 
 
 @dataclass(frozen=True)
@@ -84,29 +83,24 @@ class Engine:
     def update(self, particles, dq, first_moment, second_moment, step, config):
         """One step of transport, numbered from 1: the particles and both moments after it."""
         step = jax.numpy.asarray(step)  # a number among the settings would be compiled with them
-        moved = (particles, first_moment, second_moment)
+        moved = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (particles, first_moment, second_moment))
         return self._run("update", moved, particles, dq, first_moment, second_moment, step, config)
 
     def _call(self, function: str, shapes: list, like, *args: Any, num_steps: Any = None) -> tuple:
-        results = (jax.ShapeDtypeStruct(shape, like.dtype) for shape in shapes)
+        results = tuple(jax.ShapeDtypeStruct(shape, like.dtype) for shape in shapes)
         return self._run(function, results, *args, num_steps=num_steps)
 
-    def _run(self, function: str, results: Iterable, *args: Any, num_steps: Any = None) -> tuple:
+    def _run(self, function: str, results: tuple, *args: Any, num_steps: Any = None) -> tuple:
         """`num_steps`, where it is given, takes the place of that of the FlowConfig among `args`."""
         traced = {i: a for i, a in enumerate(args) if isinstance(a, (Network, jax.Array, np.ndarray))}
         settings = tuple((i, a) for i, a in enumerate(args) if i not in traced)
         run = _OnHost(function, self.precision, settings)
-        types = tuple(jax.ShapeDtypeStruct(result.shape, result.dtype) for result in results)
-        axes = frozenset().union(*map(varying, jax.tree.leaves((traced, num_steps))))
-        return tuple(
-            vary(got, missing) if (missing := tuple(axes - varying(got))) else got
-            for got in _callback(run, types, traced, num_steps)
-        )
+        return tuple(varying_as(jax.tree.leaves((traced, num_steps)), _callback(run, results, traced, num_steps)))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _callback(run: _OnHost, types: tuple, traced: dict[int, Any], num_steps: Any) -> tuple:
-    return jax.pure_callback(run, types, traced, num_steps, vmap_method="sequential")
+def _callback(run: _OnHost, results: tuple, traced: dict[int, Any], num_steps: Any) -> tuple:
+    return jax.pure_callback(run, results, traced, num_steps, vmap_method="sequential")
 
 
 _callback.defjvp(refuse_derivative)

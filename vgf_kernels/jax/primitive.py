@@ -34,9 +34,7 @@ vgf_call.multiple_results = True
 
 
 def _bind(call: Call, *operands) -> list[jax.Array]:
-    results = _bind_plain(call, *operands)
-    axes = tuple(frozenset().union(*map(varying, operands)))
-    return [vary(result, axes) for result in results] if axes else results
+    return varying_as(operands, _bind_plain(call, *operands))
 
 
 def _bind_plain(call: Call, *operands) -> list[jax.Array]:
@@ -91,7 +89,13 @@ def refuse_derivative(*_, **__):
 ad.primitive_jvps[vgf_call] = refuse_derivative
 
 
-def varying(array) -> frozenset:
+def varying_as(operands, results) -> list[jax.Array]:
+    """The results, of a type that differs along the axes of an enclosing shard_map along which the operands do."""
+    axes = frozenset().union(*map(_varying, operands))
+    return [_vary(result, tuple(axes - _varying(result))) for result in results]
+
+
+def _varying(array) -> frozenset:
     """The axes of an enclosing shard_map along which the array differs, where this JAX keeps account of it."""
     if not hasattr(jax, "typeof"):
         return frozenset()
@@ -101,7 +105,9 @@ def varying(array) -> frozenset:
     )
 
 
-def vary(array: jax.Array, axes: tuple) -> jax.Array:
+def _vary(array: jax.Array, axes: tuple) -> jax.Array:
+    if not axes:
+        return array
     return (
         jax.lax.pcast(array, axes, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(array, axes)
     )
