@@ -109,6 +109,16 @@ def test_other_functions(target, kernel):
     assert not overtaken(found)
 
 
+@pytest.mark.parametrize("target", ["sm_90", "sm_120"])
+def test_what_tuning_tries_fits(target):
+    """The default for the paper's batch is deep in stages; with longer blocks it has fewer."""
+    for config in plan.candidates(512, "bf16", 256, PARTICLES, gpu_of(target)):
+        shape, _ = paper(target, "bf16", rows=config.rows, **plan.parts(512, config))
+        kernel = compiled(target, flow, "bf16", shape, config.options)
+        assert usage_of(kernel).shared <= SHARED[target], config
+        assert not overtaken(kernel), config
+
+
 def test_flow_uses_the_tensor_cores_of_each_generation():
     instruction = {"sm_80": "mma.sync", "sm_90": "wgmma", "sm_100": "tcgen05.mma"}
     for target, name in instruction.items():

@@ -58,6 +58,42 @@ def test_a_replayed_graph_sees_new_weights_and_inputs():
         assert torch.equal(out, target(critic, policy, a))
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_frozen_network_is_not_packed_by_a_graph(monkeypatch, elsewhere):
+    """Whichever stream it was packed on; a graph is captured on another."""
+    from vgf_kernels.triton import packed
+
+    modules, module, a = networks()
+    critic, policy = MLP.from_torch(modules).freeze(), MLP.from_torch(module).freeze()
+    with torch.cuda.stream(torch.cuda.Stream() if elsewhere else torch.cuda.current_stream()):
+        wanted = target(critic, policy, a)
+    torch.cuda.synchronize()
+    monkeypatch.setattr(packed, "launch", None)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = target(critic, policy, a)
+    out.zero_()
+    graph.replay()
+    assert torch.equal(out, wanted)
+
+
+def test_a_size_not_called_before_a_capture_is_called_after_it(monkeypatch):
+    """A kernel that a capture could not load is loaded by the next call."""
+    from vgf_kernels.triton import launch
+
+    modules, _, a = networks()
+    critic = MLP.from_torch(modules)
+    wanted = vgf.value(critic, a["obs"], a["noise"], **TRITON)
+    monkeypatch.setattr(launch, "_compiled", {})
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            vgf.value(critic, a["obs"], a["noise"], **TRITON)
+    except RuntimeError as error:
+        assert "call the function once with arrays of these sizes" in str(error) or "captur" in str(error)
+    assert torch.equal(vgf.value(critic, a["obs"], a["noise"], **TRITON), wanted)
+
+
 def test_capturing_before_the_first_call_says_what_to_do():
     modules, _, a = networks()
     critic = MLP.from_torch(modules)

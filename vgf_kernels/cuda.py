@@ -209,7 +209,7 @@ class _Call:
             kept = network.packed(self._weights(mlp), memory.data_ptr(), self._stream), memory
             if keeps:
                 _finish(self._like.device)  # once, so that other streams may use it too
-                mlp.packed[key] = kept
+                kept = mlp.packed.setdefault(key, kept)  # another thread's, where it was first and a graph may have it
         network, memory = kept
         if mlp.frozen and self._stream != DEFAULT_STREAM:
             _record(memory)

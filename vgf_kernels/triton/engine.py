@@ -196,6 +196,7 @@ class TritonEngine:
         key = (
             kernel.__name__,
             *constants,
+            config and (config.kernel, config.bandwidth == "median", config.bandwidth_grad),
             packed.description,
             self._precision,
             size,

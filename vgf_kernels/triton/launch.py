@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ class Options:
 
 
 _compiled: dict[tuple, Any] = {}
+_first = threading.Lock()  # of a kernel's launches
 _SMALL = 2**31 - 1  # bytes of an array up to which Triton gives AMD's compiler 32-bit offsets
 
 
@@ -55,16 +57,36 @@ def launch(
     key = (id(kernel), device.index, options, constants, *kinds)
     with torch.cuda.device(device):
         compiled = _compiled.get(key)
-        if compiled is None:
-            _compiled[key] = kernel[grid](
-                *arguments,
-                *constants,
-                num_warps=options.num_warps,
-                num_stages=options.num_stages,
-                enable_fp_fusion=True,
-            )
-        else:
+        if compiled is not None:
             compiled[(*grid, 1)](*arguments, *constants)
+        else:
+            _launch_first(key, kernel, grid, device, options, arguments, constants)
+
+
+def _launch_first(key, kernel, grid, device, options, arguments, constants) -> None:
+    """Compile, which launches nothing, then launch, which loads. Triton alone would keep a kernel that could not be loaded, and
+    give it to another thread before it is; a compiled one, asked directly, loads again.
+    """
+    with _first:
+        compiled = _compiled.get(key) or kernel.warmup(
+            *arguments,
+            *constants,
+            grid=grid,
+            num_warps=options.num_warps,
+            num_stages=options.num_stages,
+            enable_fp_fusion=True,
+        )
+        capturing = is_capturing(device)
+        try:
+            compiled[(*grid, 1)](*arguments, *constants)
+        except RuntimeError as error:
+            if capturing:
+                raise RuntimeError(
+                    "a kernel for these sizes is not on the GPU yet, and could not be loaded while a CUDA graph is captured; "
+                    "call the function once with arrays of these sizes before capturing it"
+                ) from error
+            raise
+        _compiled[key] = compiled
 
 
 def is_capturing(device: torch.device) -> bool:
@@ -76,7 +98,7 @@ def is_capturing(device: torch.device) -> bool:
 
 
 def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], float] | None:
-    """A function that gives the seconds `run(config)` takes; None where that may not be measured now.
+    """A function that gives the seconds `run(config)` takes, once it is compiled; None where that may not be measured now.
 
     Measuring waits for the GPU. A configuration that cannot run, for want of shared memory, registers or memory, or because
     the compiler fails on it, takes for ever.
@@ -84,11 +106,16 @@ def timer(device: torch.device, run: Callable[[Any], None]) -> Callable[[Any], f
     if device.type == "cpu" or is_capturing(device):
         return None
 
+    ready = set()
+
     def measure(config: Any) -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         stream = torch.cuda.current_stream(device)
-        start.record(stream)
         try:
+            if config not in ready:
+                run(config)
+                ready.add(config)
+            start.record(stream)
             run(config)
         except (OutOfResources, PTXASError, RuntimeError):  # torch is out of memory, a pass of the compiler fails
             return math.inf

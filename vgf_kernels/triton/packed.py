@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from .shape import ALIGNED, round_up
 
 TILE = 64
 POWERS_UP_TO = 512  # widths up to this become powers of two, wider ones multiples of it
+TABLES = 4  # of an MLP and device that are kept, with their copies
 LARGEST = 2**31 - 1  # offsets within a packed network are 32-bit integers
 
 
@@ -27,20 +29,20 @@ class Table:
     Attributes:
         entries: [E, depth + 1, 8] int64, see pack.py.
         widths: [depth + 1] int32, the hidden layers' widths and a zero.
-        identity: what the entries were made from; for a live MLP, address, dtype, shape and strides of its parameters.
         held: by member, layer and name, the arrays that are not parameters of a live module: snapshots, and the
             zeros and ones that stand for an absent bias or affine norm.
+        copies: of these weights, the packed ones.
     """
 
     entries: Tensor
     widths: Tensor
-    identity: list
     held: dict[tuple, Tensor]
+    copies: dict[tuple, PackedMLP] = field(default_factory=dict)
 
 
 @dataclass
 class PackedMLP:
-    """The engine's copy of an MLP on one device, for one stream.
+    """The engine's copy of an MLP on one device.
 
     Attributes:
         width: H. first: rows of the first layer. actions: A rounded up. outputs: columns of the last layer.
@@ -78,27 +80,29 @@ def up_to_date(
 ) -> PackedMLP:
     """The packed copy with today's weights.
 
-    A live MLP is packed at every call, since comparing its weights with the copy would wait for the GPU; a frozen
-    one once. Each stream has a copy of its own, so that none overwrites what another still reads. A captured call
-    packs into memory of its graph, again with every replay.
+    A live MLP is packed at every call, since comparing its weights with the copy would wait for the GPU; each stream has
+    a copy of its own, so that none overwrites what another still reads. A frozen one is packed once, and waited for, so
+    that every stream and graph may read it. What was not packed before a capture is packed into memory of its graph, again
+    with every replay.
 
     Args:
         actions: A. timed: the network is a velocity field, with a time input. products: see shape.Shape.
     """
     capturing = is_capturing(device)
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
-    key = f"triton {precision} {device} {stream and stream.cuda_stream} {actions} {timed}"
-    packed = mlp.packed.get(key)
-    if packed is not None and mlp.frozen:
-        return packed
     table = _table(mlp, device, capturing)
+    key = (precision, actions, timed, None if mlp.frozen else stream and stream.cuda_stream)
+    packed = table.copies.get(key)
+    if packed is not None and mlp.frozen:
+        if stream is not None and stream != torch.cuda.default_stream(device):
+            _record(packed.arrays, stream)
+        return packed
     if capturing:
         packed = _allocate(mlp, actions, timed, precision, device, table)
     elif packed is None:
         packed = outlasting(lambda: _allocate(mlp, actions, timed, precision, device, table), device)
-    if stream is not None:  # it is another stream's memory, and must not be used again while this one still reads it
-        for tensor in (table.entries, *table.held.values(), *packed.arrays):
-            tensor.record_stream(stream)
+    if stream is not None:
+        _record((table.entries, *table.held.values(), *packed.arrays), stream)
     stride, first, depth, _ = packed.sizes
     tiles = max(-(-inner // TILE) * -(-outer // TILE) for inner, outer in zip(mlp.widths, mlp.widths[1:]))
     launch(
@@ -106,9 +110,17 @@ def up_to_date(
         (table.entries, *packed.arrays[:2], stride, first, depth, mlp.widths[0] - actions - timed, actions),
         (packed.width, packed.actions, packed.outputs, products, TILE),
     )  # fmt: skip
-    if not capturing:
-        mlp.packed[key] = packed
-    return packed
+    if capturing:
+        return packed
+    if mlp.frozen and stream is not None:
+        stream.synchronize()
+    return table.copies.setdefault(key, packed)  # another thread's, where it was first and a graph may have it by now
+
+
+def _record(tensors: Iterable[Tensor], stream: torch.cuda.Stream) -> None:
+    """They are another stream's memory, and must not be used again while this one still reads them."""
+    for tensor in tensors:
+        tensor.record_stream(stream)
 
 
 def _allocate(
@@ -145,26 +157,31 @@ def _allocate(
 
 
 def _table(mlp: MLP, device: torch.device, capturing: bool) -> Table:
-    """Where the weights are now: the known table, unless parameters have been replaced."""
+    """Where the weights are now: a known table, unless parameters have been replaced by others.
+
+    Several are known, since one MLP stands for the networks of several exported programs, and weights may be swapped with
+    their moving averages.
+    """
     mlp.check()
-    key = f"triton table {device}"
-    known = mlp.packed.get(key)
-    identity = [(t.data_ptr(), t.dtype, t.shape, t.stride()) for t in mlp.tensors()]
-    if known is not None and known.identity == identity:
+    tables = mlp.packed.setdefault(f"triton tables {device}", {})
+    identity = tuple((t.data_ptr(), t.dtype, t.shape, t.stride()) for t in mlp.tensors())
+    known = tables.get(identity)
+    if known is not None:
         if capturing:  # its graph reads it at every replay, whatever becomes of the parameters
-            mlp.packed.setdefault(f"{key} of graphs", {})[id(known)] = known
+            mlp.packed.setdefault(f"triton tables of graphs {device}", {})[id(known)] = known
         return known
     if capturing:
         raise RuntimeError(
             "a network's parameters have moved since the last call, or there was none: their addresses cannot be "
             "copied to the GPU while a CUDA graph is captured; call the function once before capturing it"
         )
-    made = mlp.packed[key] = outlasting(lambda: _make_table(mlp, identity, device), device)
-    return made
+    made = outlasting(lambda: _make_table(mlp, {pointer for pointer, *_ in identity}, device), device)
+    while len(tables) >= TABLES:
+        tables.pop(next(iter(tables)), None)
+    return tables.setdefault(identity, made)
 
 
-def _make_table(mlp: MLP, identity: list, device: torch.device) -> Table:
-    parameters = {address for address, *_ in identity}
+def _make_table(mlp: MLP, parameters: set[int], device: torch.device) -> Table:
     held: dict[tuple, Tensor] = {}
     entries = []
     for e, member in enumerate(mlp.members):
@@ -178,7 +195,6 @@ def _make_table(mlp: MLP, identity: list, device: torch.device) -> Table:
     return Table(
         torch.tensor(entries, dtype=torch.int64).to(device),
         torch.tensor([*mlp.widths[1:-1], 0], dtype=torch.int32).to(device),
-        identity,
         held,
     )
 

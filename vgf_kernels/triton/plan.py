@@ -83,9 +83,14 @@ def config_of(width: int, precision: str, rows: int, architecture: int) -> Confi
     return Config(rows, min(width, chunk), block, warps, stages)
 
 
+def _is_hopper(architecture: int) -> bool:
+    """Or larger: from 120 on, there is no more shared memory than before 90."""
+    return 90 <= architecture < 120
+
+
 def _choice(precision: str, rows: int, architecture: int) -> tuple[int, int, int, int]:
     """Chunk, block, warps and stages."""
-    hopper, amd = 90 <= architecture < 120, architecture == 0  # from 120 on, there is no more shared memory than before 90
+    hopper, amd = _is_hopper(architecture), architecture == 0
     if amd:
         return (128, 32, 8, 3) if precision == "bf16" and rows >= 64 else (64, 32, 4, 2)
     if precision == "bf16":
@@ -112,8 +117,10 @@ def candidates(width: int, precision: str, B: int, N: int, gpu: Gpu) -> list[Con
         for rows in (default.rows * 2, default.rows // 2)
         if fewest_rows(N) <= rows <= 128
     ]
-    wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8)
-    longer = replace(default, block=2 * default.block)
+    fewer = max(2, default.stages - 2)  # shared memory has to hold twice as much of each
+    stages = default.stages if _is_hopper(gpu.architecture) else fewer
+    wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8, stages=stages)
+    longer = replace(default, block=2 * default.block, stages=fewer)
     return list(dict.fromkeys([default, *others, wider, longer]))
 
 

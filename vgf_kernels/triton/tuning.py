@@ -7,19 +7,21 @@ VGF_CACHE_DIR is where results are kept, `vgf-kernels` in the user's cache folde
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .plan import Config
 
-REPEATS = 3  # timed runs of each, after one that compiles it
-SECONDS = 20.0  # no candidate is begun when this much time has been measured
+REPEATS = 3  # timed runs of each
+SECONDS = 20.0  # no candidate is begun when so much time has passed
 
 chosen: dict[tuple, Config] = {}  # what this process has decided
+_measuring = threading.Lock()  # or two threads would time each other's kernels
 
 
 def enabled() -> bool:
@@ -52,23 +54,26 @@ def choose(key: tuple, candidates: Sequence[Config], measure: Callable[[Config],
     elif measure is None:
         return candidates[0]
     else:
-        chosen[key] = _fastest(candidates, measure)
-        _write(str(key), chosen[key])
+        with _measuring:
+            if key not in chosen:
+                _measure(key, candidates, measure)
     return chosen[key]
 
 
-def _fastest(candidates: Sequence[Config], measure: Callable[[Config], float]) -> Config:
+def _measure(key: tuple, candidates: Sequence[Config], measure: Callable[[Config], float]) -> None:
+    """Only a choice among all is remembered: most of the time goes to compilation, which the next process finds done."""
     times: dict[Config, float] = {}
-    spent = 0.0
+    until = time.monotonic() + SECONDS
     for config in candidates:
-        if spent > SECONDS:
+        if time.monotonic() > until:
             break
         runs = [measure(config)]
-        while len(runs) <= REPEATS and runs[-1] < SECONDS:
+        while len(runs) < REPEATS and runs[-1] < SECONDS:
             runs.append(measure(config))
-        spent += sum(seconds for seconds in runs if math.isfinite(seconds))
-        times[config] = min(runs[1:], default=math.inf)
-    return min(times, key=times.__getitem__)
+        times[config] = min(runs)
+    chosen[key] = min(times, key=times.__getitem__)
+    if len(times) == len(candidates):
+        _write(str(key), chosen[key])
 
 
 def file() -> Path:

@@ -1,0 +1,137 @@
+"""Packed networks of the Triton engine: which calls share a copy, on a stand-in for the GPU."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from vgf_kernels import MLP
+from vgf_kernels.triton import packed
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def launches(monkeypatch) -> list:
+    """What is packed: the first argument of each launch, where the weights are."""
+    found = []
+    monkeypatch.setattr(packed, "launch", lambda kernel, grid, device, options, arguments, constants: found.append(arguments[0]))
+    return found
+
+
+@pytest.fixture
+def capture(monkeypatch):
+    """Calls are captured from now on, or no more."""
+
+    def change(on: bool) -> None:
+        monkeypatch.setattr(packed, "is_capturing", lambda device: on)
+
+    return change
+
+
+def module() -> torch.nn.Sequential:
+    return torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+
+
+def pack(mlp: MLP, actions: int = 2, timed: bool = False, precision: str = "fp32"):
+    return packed.up_to_date(mlp, actions, timed, precision, "ieee", CPU)
+
+
+def test_a_live_network_is_packed_at_every_call_into_one_copy(launches):
+    mlp = MLP.from_torch(module())
+    assert pack(mlp) is pack(mlp)
+    assert len(launches) == 2
+
+
+def test_a_frozen_one_is_packed_once_and_serves_captured_calls(launches, capture):
+    mlp = MLP.from_torch(module()).freeze()
+    before = pack(mlp)
+    capture(True)
+    assert pack(mlp) is before
+    assert len(launches) == 1
+
+
+def test_what_was_never_packed_is_packed_by_the_graph(launches, capture):
+    mlp = MLP.from_torch(module()).freeze()
+    pack(mlp)
+    capture(True)
+    in_graph = pack(mlp, precision="bf16")
+    capture(False)
+    assert pack(mlp, precision="bf16") is not in_graph
+    assert len(launches) == 3
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_a_copy_depends_on(frozen):
+    mlp = MLP.from_torch(module())
+    mlp = mlp.freeze() if frozen else mlp
+    copies = [pack(mlp), pack(mlp, actions=3), pack(mlp, timed=True), pack(mlp, precision="bf16")]
+    assert len({id(copy) for copy in copies}) == 4
+
+
+def test_two_threads_that_pack_a_frozen_network_take_one_copy(monkeypatch):
+    """A graph may have captured the first."""
+    mlp = MLP.from_torch(module()).freeze()
+    first = []
+
+    def meanwhile(*arguments):
+        if not first:
+            first.append(None)
+            first[0] = pack(mlp)
+
+    monkeypatch.setattr(packed, "launch", meanwhile)
+    assert pack(mlp) is first[0]
+
+
+def exported(network: torch.nn.Module, description: str) -> MLP:
+    """The MLP of a program that another process exported."""
+    return MLP.from_graph([p.detach() for p in network.parameters()], -2, description)
+
+
+def test_networks_that_share_an_mlp_have_copies_of_their_own(launches, capture):
+    """Those of exported programs do: its handle and architecture are alike in every process."""
+    networks = [module(), module()]
+    description = MLP.from_torch(networks[0]).description
+    first, second = (pack(exported(network, description)) for network in networks)
+    assert first is not second
+    capture(True)
+    for network in networks:
+        pack(exported(network, description))
+    assert launches[0] is launches[2] and launches[1] is launches[3]
+
+
+def test_old_tables_are_dropped():
+    mlp = MLP.from_torch(module())
+    tables = []
+    for _ in range(packed.TABLES + 1):
+        for parameter in mlp.tensors():
+            parameter.data = parameter.data.clone()
+        tables.append(weakref.ref(packed._table(mlp, CPU, False)))
+    assert [table() is not None for table in tables] == [False] + [True] * packed.TABLES
+
+
+@pytest.mark.parametrize("captures", [False, True])
+def test_a_captured_table_outlives_the_parameters_it_names(captures):
+    """A graph's replay reads the table at its address, whatever has become of the parameters since."""
+    mlp = MLP.from_torch(module())
+    table = weakref.ref(packed._table(mlp, CPU, False))
+    assert packed._table(mlp, CPU, captures) is table()
+    for _ in range(packed.TABLES):
+        for parameter in mlp.tensors():
+            parameter.data = parameter.data.clone()
+        packed._table(mlp, CPU, False)
+    assert (table() is not None) == captures
+
+
+def test_weights_that_moved_before_a_capture(capture):
+    mlp = MLP.from_torch(module())
+    pack(mlp)
+    for parameter in mlp.tensors():
+        parameter.data = parameter.data.clone()
+    capture(True)
+    with pytest.raises(RuntimeError, match="parameters have moved since the last call.*call the function once"):
+        pack(mlp)
