@@ -202,6 +202,43 @@ def test_another_module_in_the_place_of_one_that_was_read_is_an_error(place, com
     call(*inputs())
 
 
+@pytest.mark.parametrize("change", [lambda ms: ms.__setitem__(0, sequential()), lambda ms: ms.append(sequential())])
+def test_another_member_in_a_module_list_is_an_error(change):
+    members = nn.ModuleList([sequential(), sequential(seed=9)])
+    critic = MLP.from_torch(members)
+    change(members)
+    with pytest.raises(ValueError, match=r"is another one by now, .*|the ModuleList .* had 2 modules, and has 3 by now.*make a new MLP"):
+        vgf_kernels.torch.value(critic, *inputs())
+
+
+def test_a_weight_that_is_taken_away():
+    module = sequential()
+    critic = MLP.from_torch(module)
+    module[0].weight = None
+    with pytest.raises(ValueError, match="the module has other parameters than when its MLP was made"):
+        vgf_kernels.torch.value(critic, *inputs())
+
+
+def test_weights_of_a_transform():
+    module = sequential()
+    critic = MLP.from_torch(module)
+
+    class Agent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.critic = module
+
+        def forward(self, obs, actions):
+            return vgf_kernels.torch.value(critic, obs, actions)
+
+    def loss(parameters):
+        return torch.func.functional_call(Agent(), parameters, inputs()).sum()
+
+    parameters = {f"critic.{name}": p.detach() for name, p in module.named_parameters()}
+    with pytest.raises(RuntimeError, match="vmap, grad and jvp cannot pass through an engine"):
+        torch.func.grad(loss)(parameters)
+
+
 def test_training_a_critic_on_its_own_targets():
     """A loop of optimizer step, Polyak update and call: every call sees the weights of its time."""
     critic, target = sequential(seed=1), sequential(seed=2)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accuracy import EPS
 from torch import nn
+from torch.nn.utils import prune
 
 import vgf_kernels.torch
 from vgf_kernels import MLP
@@ -327,6 +328,12 @@ def hooked():
     return module
 
 
+def bias_pruned():
+    module = sequential()
+    prune.random_unstructured(module[0], "bias", 0.5)
+    return module
+
+
 def weight_normed():
     return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(8, 4)), nn.ReLU(), nn.Linear(4, 1))
 
@@ -414,6 +421,7 @@ REFUSED = {
         weight_normed,
         "has a parametrized weight; remove the parametrization first|is a _WeightNorm",
     ),
+    "a bias that is pruned": (bias_pruned, "'0' has a parametrized bias; remove the parametrization first"),
     "a function": (lambda: torch.relu, "expected an nn.Module or a non-empty list of them"),
     "an empty list": (list, "expected an nn.Module or a non-empty list of them"),
     "members that differ": (

@@ -123,6 +123,30 @@ def test_a_score_with_parameters_is_a_constant_in_a_graph_too():
     assert not got.requires_grad and not wanted.requires_grad
 
 
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_a_score_that_breaks_the_graph(backend, skipped):
+    """Below the break, or a function that it skips, torch.compile meets the engine's own functions, which it must not take apart; the score's memory, a
+    slice of what autograd returned, would be free by the time that the engine reads it.
+    """
+    network = sequential(widths=(5, 16, 1))
+
+    def score(x):
+        x.requires_grad_()
+        states = TENSORS["obs"][:, None].expand(-1, x.shape[1], -1)
+        return torch.autograd.grad(network(torch.cat([states, x], -1)).sum(), x)[0]
+
+    transport = torch.compiler.disable(vgf.transport, recursive=False) if skipped else vgf.transport
+
+    def move(x):
+        return transport(score, x, replace(CONFIG, num_steps=3))
+
+    wanted = move(TENSORS["particles"])
+    broken = torch.compile(move, backend=backend)
+    for _ in range(3):
+        torch.testing.assert_close(broken(TENSORS["particles"]), wanted, rtol=0, atol=1e-5)
+
+
 def test_weights_that_change_after_compiling():
     module = sequential("relu", "pre")
     mlp = MLP.from_torch(module)

@@ -155,7 +155,8 @@ class MLP(Described):
         warning says so.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
         call; a submodule replaced by another is an error then, since it needs a new MLP. So it is for a deep copy, of whose
-        modules it holds copies; a pickled one no longer looks. A LayerNorm's eps is read once.
+        modules it holds copies; a pickled one no longer looks. What is no parameter, as a
+        LayerNorm's eps or an ELU's alpha, is read once.
 
         Raises:
             ValueError: the module is not a plain MLP, or the members differ; the message says where.

@@ -33,7 +33,7 @@ class TorchSource:
         ]
         self._fixed: list | None = None  # with_tensors: read these instead of the modules' parameters
         self._places: list[tuple] = []  # of the modules that were read: (their parent's modules, name, module)
-        self._lengths: list[tuple] = []  # of those that run all they hold: (their modules, how many there were)
+        self._lengths: list[tuple] = []  # of those of which all they hold counts: (their modules, how many there were, of what type)
         self.activation, self.norm, self.norm_eps = activation, norm, norm_eps
 
     def __getstate__(self) -> dict[str, Any]:
@@ -48,7 +48,8 @@ class TorchSource:
     def from_modules(cls, modules, *, activation, norm, norm_eps) -> TorchSource:
         import torch
 
-        if isinstance(modules, torch.nn.Module) and not isinstance(modules, torch.nn.ModuleList):
+        container = [modules] if isinstance(modules, torch.nn.ModuleList) else []
+        if isinstance(modules, torch.nn.Module) and not container:
             modules = [modules]
         modules = list(modules) if isinstance(modules, Iterable) else []
         if not modules or not all(isinstance(m, torch.nn.Module) for m in modules):
@@ -66,17 +67,14 @@ class TorchSource:
         source = cls(tables, *read[0][1:])
         for module, chain in zip(modules, tables):
             _check_forward(module, cls([chain], *read[0][1:]))
+        parents = [*container, *(parent for module in modules for parent in module.modules())]
         source._places = [
-            (parent._modules, name, child)
-            for module in modules
-            for parent in module.modules()
-            for name, child in parent.named_children()
+            (parent._modules, name, child) for parent in parents for name, child in parent.named_children()
         ]
         source._lengths = [
-            (parent._modules, len(parent._modules))
-            for module in modules
-            for parent in module.modules()
-            if isinstance(parent, torch.nn.Sequential)
+            (parent._modules, len(parent._modules), type(parent).__name__)
+            for parent in parents
+            if isinstance(parent, torch.nn.Sequential) or parent in container
         ]
         return source
 
@@ -118,11 +116,10 @@ class TorchSource:
                     f"{name!r} of the module that MLP.from_torch has read is another one by now, "
                     f"{type(modules.get(name)).__name__} for {type(module).__name__}; make a new MLP"
                 )
-        for modules, count in self._lengths:
+        for modules, count, kind in self._lengths:
             if len(modules) != count:
                 raise ValueError(
-                    f"the nn.Sequential that MLP.from_torch has read had {count} modules, and has {len(modules)} by now; make "
-                    "a new MLP"
+                    f"the {kind} that MLP.from_torch has read had {count} modules, and has {len(modules)} by now; make a new MLP"
                 )
 
     def tensors(self) -> list:
@@ -165,7 +162,14 @@ class TorchSource:
             writes = [p._version for p in tensors]
         except RuntimeError:  # inference tensors count no writes
             writes = []
-        return [(p.data_ptr(), p.shape, p.stride()) for p in tensors], writes
+        try:
+            return [(p.data_ptr(), p.shape, p.stride()) for p in tensors], writes
+        except RuntimeError:
+            from .torch.arrays import address
+
+            for p in tensors:
+                address(p)  # or an error that says what to do
+            raise
 
     def dtype(self) -> str:
         return str(self.tensors()[0].dtype).removeprefix("torch.")
@@ -194,6 +198,8 @@ def _in_memory(parameter):
 
 def _torch_layer(linear, norm) -> Layer:
     weight, bias = linear
+    if weight is None:
+        raise ValueError(_OTHER_PARAMETERS)
     bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     if norm is None:
         return Layer(weight.t(), bias)
@@ -216,6 +222,13 @@ def _activation_name(module) -> str | None:
     return names.get(type(module))
 
 
+def _check_parameters(name: str, leaf) -> None:
+    """Raise ValueError where something computes a weight or a bias, which then is none of the module's parameters."""
+    for key in ("weight", "bias"):
+        if key not in leaf._parameters:
+            raise ValueError(f"from_torch: {name!r} has a parametrized {key}; remove the parametrization first")
+
+
 def _read_module(module, activation, norm, norm_eps) -> tuple:
     """(chain, activation, norm, eps) of one module. Raises ValueError where it is not a plain MLP."""
     from torch import nn
@@ -230,10 +243,7 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
             spelled &= type(leaf) is nn.Sequential
             continue
         if isinstance(leaf, nn.Linear):
-            if leaf._parameters.get("weight") is None:
-                raise ValueError(
-                    f"from_torch: {name!r} has a parametrized weight; remove the parametrization first"
-                )
+            _check_parameters(name, leaf)
             if nn.parameter.is_lazy(leaf.weight):
                 raise ValueError(f"from_torch: {name!r} has no weights yet; call the module once first")
             chain.append([leaf, None])
@@ -241,6 +251,7 @@ def _read_module(module, activation, norm, norm_eps) -> tuple:
         elif isinstance(leaf, nn.LayerNorm):
             if not chain or tuple(leaf.normalized_shape) != (chain[-1][0].out_features,):
                 raise ValueError(f"from_torch: LayerNorm {name!r} does not follow a Linear of its width")
+            _check_parameters(name, leaf)
             chain[-1][1] = leaf
             eps.add(leaf.eps)
             order += "N"
@@ -301,9 +312,42 @@ def _agreed(name: str, said: Any, found: Any) -> Any:
 def _check_forward(module, source: TorchSource) -> None:
     """Raise ValueError where the module's own forward differs from the MLP that `source` reads from it.
 
-    Both compute random inputs, with random numbers in all that the module keeps: its own, such as a last layer near
-    zero or a scale of one, may hide a difference. Where a forward takes neither concat(obs, action) nor its two or three
-    parts, it is not tried, and a warning says so.
+    Where a forward takes neither concat(obs, action) nor its two or three parts, it is not tried, and a warning says so.
+    """
+    import torch
+
+    own = source.tensors()[0].dtype
+    # Only a forward that insists on its own numbers is tried in them: they tell similar activations apart less well.
+    trials = {own: max(1e-2, 16 * torch.finfo(own).eps), torch.float64: 1e-6}
+    name = type(module).__name__
+    for dtype, tolerance in reversed(trials.items()):
+        tried, error = False, None
+        for got, wanted in _forwards(module, source, dtype):
+            if isinstance(got, Exception):
+                error = error or got
+                continue
+            tried = True
+            if got.size == wanted.size and np.allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max()):
+                return
+        if tried:
+            raise ValueError(
+                f"from_torch: {name}.forward does not compute the MLP its submodules spell "
+                f"(activation {source.activation!r}, norm {source.norm!r}, and nothing else); expected a plain chain of its "
+                "layers from concat(obs, action), or concat(obs, x, t)"
+            )
+    warnings.warn(
+        f"from_torch: {name}.forward takes neither concat(obs, action) nor its parts, so it was not tried whether it "
+        f"computes the MLP its submodules spell; if it does, pass those alone: MLP.from_torch(module.net). "
+        f"Of concat(obs, action) it said: {type(error).__name__}: {error}",
+        stacklevel=4,
+    )
+
+
+def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[Any, np.ndarray]]:
+    """What the module computes, or the exception that it raises, and what `source` does, for every way to call a forward.
+
+    Both compute random inputs, large ones among them, with random numbers in all that the module keeps: its own, such as a
+    last layer near zero or a scale of one, may hide a difference.
     """
     import torch
     from torch.func import functional_call
@@ -311,50 +355,41 @@ def _check_forward(module, source: TorchSource) -> None:
     from .reference.mlp import forward
 
     tensors = source.tensors()
-    if tensors[0].is_meta:
-        return
     generator = torch.Generator().manual_seed(0)
+    device = "cpu" if tensors[0].is_meta else tensors[0].device
 
-    def draw(like, scale: float = 1.0):
-        return (torch.randn(like.shape, generator=generator, device="cpu") * scale).to(like)
+    def draw(shape, scale: float = 1.0):
+        return (torch.randn(shape, generator=generator, device="cpu") * scale).to(device, dtype)
 
-    drawn = {id(t): draw(t, t.shape[-1] ** -0.5 if t.ndim == 2 else 1.0) for t in tensors}
+    drawn = {id(t): draw(t.shape, t.shape[-1] ** -0.5 if t.ndim == 2 else 1.0) for t in tensors}
     (layers,) = source.with_tensors([drawn[id(t)] for t in tensors]).members()
-    x = draw(tensors[0].new_empty(3, len(layers[0].W)))
+    x = draw((6, len(layers[0].W)))
+    x[3:] *= 100
     arrays = [Layer(*(None if a is None else a.double().cpu().numpy() for a in layer)) for layer in layers]
     wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps)
-    tolerance = max(1e-2, 16 * torch.finfo(x.dtype).eps) * np.abs(wanted).max()
 
-    kept = itertools.chain(module.named_parameters(), module.named_buffers())
+    def stands_for(t):
+        if id(t) not in drawn:
+            drawn[id(t)] = draw(t.shape) if t.is_floating_point() else t.clone()
+        return drawn[id(t)]
+
+    # Every place once: of a module that has two names, functional_call would not put the parameters back.
     state = {
-        name: drawn[id(t)] if id(t) in drawn else draw(t) if t.is_floating_point() else t.clone() for name, t in kept
+        f"{prefix}.{key}" if prefix else key: stands_for(t)
+        for prefix, owner in module.named_modules()
+        for key, t in itertools.chain(owner._parameters.items(), owner._buffers.items())
+        if t is not None
     }
-    tried = False
     for parts in _parts(x.shape[1]):
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                got = functional_call(module, state, x.split(parts, dim=1))
-        except Exception:  # it is not made for these
+                got = functional_call(module, state, x.split(parts, dim=1), tie_weights=False)
+        except Exception as error:  # it is not made for these
+            yield error, wanted
             continue
-        if not isinstance(got, torch.Tensor):
-            continue
-        tried = True
-        got = got.double().cpu().numpy().reshape(-1)
-        if got.size == wanted.size and np.allclose(got, wanted.reshape(-1), rtol=0, atol=tolerance):
-            return
-    name = type(module).__name__
-    if tried:
-        raise ValueError(
-            f"from_torch: {name}.forward does not compute the MLP its submodules spell "
-            f"(activation {source.activation!r}, norm {source.norm!r}, and nothing else); expected a plain chain of its "
-            "layers from concat(obs, action), or concat(obs, x, t)"
-        )
-    warnings.warn(
-        f"from_torch: {name}.forward takes neither concat(obs, action) nor its parts, so it was not tried whether it "
-        f"computes the MLP its submodules spell; if it does, pass those alone: MLP.from_torch(module.net)",
-        stacklevel=4,
-    )
+        if isinstance(got, torch.Tensor):
+            yield got.double().cpu().numpy().reshape(-1), wanted.reshape(-1)
 
 
 def _parts(width: int) -> Iterator[list[int]]:

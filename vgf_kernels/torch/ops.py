@@ -21,6 +21,7 @@ from .. import config as flow_config
 from ..config import FlowConfig, from_bits
 from ..mlp import MLP
 from . import arrays
+from .untraced import untraced
 
 LIBRARY = torch.library.Library("vgf", "DEF")
 flow_config.in_a_graph = torch.compiler.is_compiling
@@ -37,7 +38,7 @@ def _define(name: str, arguments: str, returns: str, fake: Callable, *tags: torc
 
     def decorate(run: Callable) -> Any:
         LIBRARY.define(f"{name}({arguments}) -> {returns}", tags=(torch.Tag.pt2_compliant_tag, *tags))
-        LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+        LIBRARY.impl(name, untraced(run), "CompositeExplicitAutograd")
         torch.library.register_fake(f"vgf::{name}", fake, lib=LIBRARY)
         return getattr(torch.ops.vgf, name).default
 
