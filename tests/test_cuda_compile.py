@@ -60,6 +60,17 @@ __global__ void __launch_bounds__(128) waiting_kernel(float* p, std::uint32_t a,
 }
 """
 
+# With products that take rows from R4 to R7, and what may stand before they are waited for.
+ROWS = """
+/*0000*/ LDSM.16.M88.4 R4, [R2] ;
+/*0010*/ WARPGROUP.ARRIVE ;
+/*0020*/ HGMMA.64x32x8.F32.TF32 R24, R4, gdesc[UR8], !UPT ;
+/*0030*/ HGMMA.64x32x8.F32.TF32 R24, R4, gdesc[UR12], R24, gsb0 ;
+/*0040*/ {} ;
+/*0050*/ WARPGROUP.DEPBAR.LE gsb0, 0x0 ;
+/*0060*/ @P0 LDSM.16.M88.4 R4, [R2] ;
+"""
+
 
 @pytest.fixture(scope="module")
 def code(once):
@@ -114,6 +125,25 @@ def products(instructions: str) -> str:
     code = with_addresses(instructions)
     at = [address for address, text in code if re.match(r"WARPGROUP\.(ARRIVE|DEPBAR)|HGMMA", text)]
     return " ".join(text for address, text in code if at and at[0] <= address <= at[-1])
+
+
+def overwritten(instructions: str) -> tuple[int, list[str]]:
+    """How many products take rows from registers, and the instructions that write to those of one not yet waited for."""
+    count, found, rows = 0, [], set()
+    for _, text in with_addresses(instructions):
+        name, *operands = re.split(r"[\s,]+", re.sub(r"^@\S+\s+", "", text))
+        registers = [int(match[1]) if (match := re.match(r"R(\d+)", operand)) else None for operand in operands[:2]]
+        if name.startswith("HGMMA"):
+            if None not in registers:
+                count += 1
+                rows |= set(range(registers[1], registers[1] + 4))
+        elif name == "WARPGROUP.DEPBAR.LE" and operands[:2] == ["gsb0", "0x0"]:
+            rows = set()
+        elif registers and registers[0] is not None and not re.match(r"ST|RED|BAR|SYNCS", name):
+            width = 4 if ".128" in name or name.startswith("LDSM") else 2 if re.search(r"\.64|WIDE", name) else 1
+            if rows & set(range(registers[0], registers[0] + width)):
+                found.append(text.strip())
+    return count, found
 
 
 def reached(code: list[tuple[int, str]], start: int) -> set[int]:
@@ -223,6 +253,16 @@ def test_only_barriers_of_the_cluster_wait_for_memory(hopper_code):
         assert counts["CCTL.IVALL"] == counts["UCGABAR_WAIT"] + 2 * meetings, name  # of the first try and the others
 
 
+def test_rows_that_a_product_takes_from_registers_stay_there(hopper_code):
+    """Compilers before CUDA 13.3 may use them again while a product still reads them."""
+    counts = set()
+    for name, instructions in hopper_code.items():
+        count, found = overwritten(instructions)
+        assert not found, name
+        counts.add((kernel_of(name), count > 0))
+    assert counts == {(kernel, kernel == "hopper_tile_kernel fp32") for kernel in INSTRUCTIONS}
+
+
 @pytest.mark.parametrize("architecture", cubins.ARCHITECTURES)
 def test_spills_are_found(tmp_path, architecture):
     """Those of functions that are called, too."""
@@ -237,3 +277,14 @@ def test_products_that_are_waited_for_are_found(tmp_path, options, expected):
     cubin = compiled(tmp_path, WAITING, "sm_90a", *options)
     (instructions,) = cubins.instructions_of(cubin).values()
     assert re.fullmatch(expected, groups_of_products(instructions))
+
+
+@pytest.mark.parametrize(
+    ("between", "wrong"),
+    [
+        ("MOV R5, R9", True), ("@!P1 IADD3 R7, R1, R2, RZ", True), ("LDS.128 R0, [R6]", False), ("LDS.128 R4, [R0]", True),
+        ("IMAD.WIDE R2, R4, R5, R6", False), ("LDS.64 R6, [R0]", True), ("STS.128 [R4], R4", False), ("UMOV UR4, 0x1", False),
+    ],
+)  # fmt: skip
+def test_rows_that_are_overwritten_are_found(between, wrong):
+    assert overwritten(ROWS.format(between)) == (2, [between] if wrong else [])

@@ -33,6 +33,12 @@ __device__ inline void hold(float (&d)[Count]) {
 #pragma unroll
   for (float& x : d) asm volatile("" : "+f"(x)::"memory");
 }
+// The same of rows that products read in registers, which must keep them until then.
+template <int Count>
+__device__ inline void hold(std::uint32_t (&a)[Count]) {
+#pragma unroll
+  for (std::uint32_t& x : a) asm volatile("" : "+r"(x)::"memory");
+}
 // What this thread has written to shared memory becomes visible to products and bulk copies, after a barrier, and what it has read
 // there comes before what they write.
 __device__ inline void show_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

@@ -197,6 +197,8 @@ class WarpgroupNetwork {
         ptx::commit_products();
         ptx::wait_products<0>();
         ptx::hold(term);
+        ptx::hold(small);
+        ptx::hold(large);
 #pragma unroll
         for (int i = 0; i < kGroup / 2; i++) sum[group * kGroup / 2 + i] += term[i];
       }

@@ -127,8 +127,8 @@ inline void multiply_together(emulator::Product& mine) {
 
 inline std::uint32_t operand(const void* shared) { return wgmma_descriptor_low(shared_address(shared)); }
 inline void begin_products() {}
-template <int Count>
-inline void hold(float (&)[Count]) {}
+template <class T, int Count>
+inline void hold(T (&)[Count]) {}
 inline void show_to_products() { emulator::races::show(emulator::races::Space::shared); }
 inline void show_to_copies() { emulator::races::show(emulator::races::Space::global); }
 inline void commit_products() { emulator::current->products.emplace_back(); }
