@@ -45,6 +45,12 @@ struct Cell {
   std::vector<Epoch> reads;
 };
 
+struct Region {
+  std::uintptr_t begin, end;
+  Cell* cells;  // null: nobody watches it
+  bool in_shared;
+};
+
 using Vector = std::vector<std::uint32_t>;
 
 struct Agent {
@@ -103,7 +109,8 @@ std::vector<unsigned char*> shared;
 std::size_t shared_bytes = 0;
 std::map<std::uintptr_t, std::uintptr_t> watched;  // to their ends
 std::vector<std::vector<Cell>> shared_cells;
-std::unordered_map<std::uintptr_t, std::vector<Cell>> global_cells;
+std::unordered_map<std::uintptr_t, std::vector<Cell>> global_cells;  // by the page's address
+std::array<Region, 8> recent = {};  // what was looked up last, the very last first
 std::set<std::pair<std::uint32_t, std::uint32_t>> reported;
 
 std::uint32_t code_at(const void* address) {
@@ -151,30 +158,48 @@ bool knows(const Agent& agent, int index, int what, const Epoch& e) {
   return e.agent == index ? agent.own(what) >= e.time : (*agent.knows[what])[e.agent] >= e.time;
 }
 
-// The cell of an address, and whether it is in shared memory; null: nobody watches it.
-Cell* cell_of(std::uintptr_t address, bool& in_shared) {
+// The region that an address lies in. Of global memory it is at most a page.
+Region look_up(std::uintptr_t address) {
+  std::uintptr_t begin = 0, end = ~std::uintptr_t{0};
   for (std::size_t rank = 0; rank < shared.size(); rank++) {
-    const auto begin = reinterpret_cast<std::uintptr_t>(shared[rank]);
-    if (address < begin || address >= begin + shared_bytes) continue;
-    in_shared = true;
-    return &shared_cells[rank][(address - begin) / kCell];
+    const auto first = reinterpret_cast<std::uintptr_t>(shared[rank]), past = first + shared_bytes;
+    if (first <= address && address < past) return {first, past, shared_cells[rank].data(), true};
+    first > address ? end = std::min(end, first) : begin = std::max(begin, past);
   }
-  auto range = watched.upper_bound(address);
-  if (range == watched.begin() || address >= (--range)->second) return nullptr;
-  in_shared = false;
-  std::vector<Cell>& page = global_cells[address / kPage];
-  if (page.empty()) page.resize(kPage / kCell);
-  return &page[address % kPage / kCell];
+  const auto next = watched.upper_bound(address);
+  if (next != watched.end()) end = std::min(end, next->first);
+  if (next != watched.begin()) {
+    const auto [first, past] = *std::prev(next);
+    if (address < past) {
+      const std::uintptr_t page_begin = address / kPage * kPage;
+      std::vector<Cell>& page = global_cells[page_begin];
+      if (page.empty()) page.resize(kPage / kCell);
+      begin = std::max(first, page_begin);
+      return {begin, std::min(past, page_begin + kPage), &page[(begin - page_begin) / kCell], false};
+    }
+    begin = std::max(begin, past);
+  }
+  return {begin, end, nullptr, false};
+}
+const Region& region_of(std::uintptr_t address) {
+  const auto has = [&](const Region& region) { return address - region.begin < region.end - region.begin; };
+  if (has(recent[0])) return recent[0];
+  auto found = std::find_if(recent.begin() + 1, recent.end(), has);
+  if (found == recent.end()) *--found = look_up(address);
+  std::swap(recent[0], *found);
+  return recent[0];
 }
 
 template <class F>
 void for_cells(const void* at, std::size_t bytes, F f) {
-  const auto begin = reinterpret_cast<std::uintptr_t>(at) / kCell * kCell, end = reinterpret_cast<std::uintptr_t>(at) + bytes;
-  for (std::uintptr_t address = begin; address < end; address += kCell) {
-    bool in_shared;
-    Cell* const cell = cell_of(address, in_shared);
-    if (!cell) return;
-    f(*cell, in_shared, reinterpret_cast<const void*>(address));
+  std::uintptr_t address = reinterpret_cast<std::uintptr_t>(at) / kCell * kCell;
+  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(at) + bytes;
+  while (address < end) {
+    const Region region = region_of(address);
+    if (!region.cells) return;
+    Cell* cell = region.cells + (address - region.begin) / kCell;
+    for (const std::uintptr_t past = std::min(end, region.end); address < past; address += kCell)
+      f(*cell++, region.in_shared, reinterpret_cast<const void*>(address));
   }
 }
 
@@ -254,12 +279,14 @@ void complete(const void* point, int agent, unsigned phase) {
 }  // namespace
 
 void begin_launch() {
+  recent = {};
   global_cells.clear();
   cluster = 0;
 }
 
 void begin_cluster(int count, const std::vector<unsigned char*>& memory, std::size_t bytes) {
   cluster++;
+  recent = {};
   threads = count;
   shared = memory;
   shared_bytes = bytes;
@@ -275,9 +302,13 @@ void begin_cluster(int count, const std::vector<unsigned char*>& memory, std::si
 
 void run_as(int thread) { current = thread; }
 void watch(const void* begin, std::size_t bytes) {
+  recent = {};
   watched[reinterpret_cast<std::uintptr_t>(begin)] = reinterpret_cast<std::uintptr_t>(begin) + bytes;
 }
-void forget(const void* begin) { watched.erase(reinterpret_cast<std::uintptr_t>(begin)); }
+void forget(const void* begin) {
+  recent = {};
+  watched.erase(reinterpret_cast<std::uintptr_t>(begin));
+}
 
 void before(const void* point) {
   hand_on(points[point].in_block);
