@@ -7,6 +7,7 @@ import re
 import sys
 
 import jax
+import jax.export
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -139,6 +140,18 @@ def vmap_and_shard_map():
         (shard_map(over_networks, **{**specs, "out_specs": P(None, "states")}), (critics, p.obs, p.particles, 2), [wanted[0]] * 2),
     ):
         np.testing.assert_array_equal(jax.jit(function)(*arguments), np.stack(expected))
+
+
+def exported_shard_map():
+    """Unlike a jit, which asks Python how to cut a call."""
+    p, along = PROBLEM, P("states")
+    specs = {"mesh": MESH, "in_specs": (along, along), "out_specs": along}
+    run = shard_map(lambda obs, x: vgf.flow(p.critic, obs, x, CONFIG), **specs)
+    kept = [jax.export.DisabledSafetyCheck.custom_call(f"vgf_{name}") for name in ("pack", "flow")]
+    exported = jax.export.export(jax.jit(run), disabled_checks=kept)(spread(p.obs), spread(p.particles))
+    got = exported.call(spread(p.obs), spread(p.particles))
+    assert got.sharding.is_equivalent_to(ALONG_STATES, 3), got.sharding
+    np.testing.assert_array_equal(got, plain.flow(p.critic, p.obs, p.particles, CONFIG))
 
 
 def explicit_mesh():

@@ -72,3 +72,26 @@ def test_transport_of_constant_particles_is_a_loop_inside_jit():
 
     assert jax.jit(run).lower(-1.0).as_text().count("@vgf_update") == 1
     np.testing.assert_array_equal(jax.jit(run)(-1.0), run(-1.0))
+
+
+CALLS = {
+    "vgf_flow": lambda x: flow(network(PARAMS["critic"]), x),
+    "vgf_jacobian": jax.grad(lambda x: vgf.value(network(PARAMS["critic"]), PROBLEM.obs, x).sum()),
+    "vgf_update": lambda x: vgf.transport(lambda x: -x, x, CONFIG),
+}
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["", "jit"])
+@pytest.mark.parametrize("name", CALLS)
+def test_jax_debug_nans_names_the_call(name, jitted):
+    call = jax.jit(CALLS[name]) if jitted else CALLS[name]
+    x = PROBLEM.particles
+    wanted = call(x)
+    bad = x.copy()
+    bad[0, 0, 0] = np.inf  # NaN itself JAX would find where it comes in
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(call(x), wanted)
+        with pytest.raises(FloatingPointError, match=rf"nan.* encountered in {name}\b"):
+            jax.block_until_ready(call(bad))
+        with pytest.raises(FloatingPointError, match=r"nan.* encountered in log\b"):  # what follows a call is still found
+            jax.jit(lambda x: jnp.log(call(x) - 1e6))(x)

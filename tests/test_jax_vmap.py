@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 from problems import make_problem
 from test_jax_tracing import BACKENDS, CONFIG, PARAMS, PROBLEM, expected_flow, flow, network
 
@@ -60,6 +61,19 @@ def test_vmap_of_every_function(backend, O):
     got = jax.vmap(everything)(*map(np.stack, zip(*each)))
     wanted = jax.tree.map(lambda *results: np.stack(results), *[everything(*arrays) for arrays in each])
     jax.tree.map(np.testing.assert_array_equal, got, wanted)
+
+
+def test_vmap_over_as_many_as_there_will_be():
+    """Exported for any number along both axes: sizes are symbols, whose products are folded."""
+    critic, p = network(PARAMS["critic"]), PROBLEM
+    many, states = export.symbolic_shape("many, states")
+    run = jax.jit(jax.vmap(lambda obs, x: vgf.flow(critic, obs, x, CONFIG), (None, 0)))
+    shapes = [jax.ShapeDtypeStruct(s, np.float32) for s in ((states, *p.obs.shape[1:]), (many, states, *p.particles.shape[1:]))]
+    kept = [export.DisabledSafetyCheck.custom_call(f"vgf_{name}") for name in ("pack", "flow")]
+    exported = export.export(run, disabled_checks=kept)(*shapes)
+    for count in (1, 3):
+        xs = np.stack([p.particles * s for s in (1, -1, 0.5)])[:count]
+        np.testing.assert_array_equal(exported.call(p.obs, xs), [expected_flow(x=x) for x in xs])
 
 
 def test_vmap_is_one_call_of_the_engine():

@@ -34,8 +34,10 @@ def check_arrays(array_type: Any, remedy: str, **arrays: Any) -> None:
         if not isinstance(array, array_type):
             raise TypeError(f"{name}: expected {array_type.__name__}, got {type(array).__name__}; {remedy}")
         if array.dtype != first.dtype:
+            # of which every engine computes float32
+            odd, good = (first_name, name) if str(array.dtype).endswith("float32") else (name, first_name)
             raise TypeError(
-                f"{name}: expected the dtype of {first_name}, {first.dtype}, got {array.dtype}; cast one"
+                f"{odd}: expected the dtype of {good}, {arrays[good].dtype}, got {arrays[odd].dtype}; cast one"
             )
 
 

@@ -14,6 +14,7 @@ from .checks import check_plain
 from .mlp import MLP, Layer
 
 LAYER_KEYS = ("W", "b", "scale", "bias")
+STACK_MEMBERS = "stack the members along a leading axis: jax.tree.map(lambda *arrays: jnp.stack(arrays), *members)"
 
 
 class ArraySource:
@@ -115,7 +116,9 @@ def flax_layers(tree: Mapping[str, Any], array: Callable[[Any], Any]) -> tuple[l
             tree = tree[key]
     if not isinstance(tree, Mapping) or "Dense_0" not in tree:
         found = sorted(tree) if isinstance(tree, Mapping) else type(tree).__name__
-        raise ValueError(f"parameters: expected a tree with Dense_0, Dense_1, ..., got {found}")
+        remedy = "; pass its params" if hasattr(tree, "params") else ""
+        remedy = f"; {STACK_MEMBERS}" if isinstance(tree, (list, tuple)) else remedy
+        raise ValueError(f"parameters: expected a tree with Dense_0, Dense_1, ..., got {found}{remedy}")
     depth = sum(1 for name in tree if name.startswith("Dense_"))
     has_norm = any(name.startswith("LayerNorm_") for name in tree)
     wanted = [f"Dense_{i}" for i in range(depth)] + [f"LayerNorm_{i}" for i in range(depth - 1) if has_norm]
@@ -146,9 +149,15 @@ def _leaves(tree: Mapping[str, Any], module: str, *names: str) -> list:
     if not isinstance(tree.get(module), Mapping):
         raise ValueError(f"parameters: expected {module} with {' and '.join(names)}, got {tree.get(module)!r:.40}")
     for name in names:
-        if name not in tree[module]:
+        leaf = tree[module].get(name)
+        if leaf is None:
             neutral = "ones" if name == "scale" else "zeros"
-            raise ValueError(f"parameters: {module} lacks {name!r}; put {neutral} there if it has none")
+            remedy = "pass all parameters" if name == "kernel" else f"put {neutral} there if it has none"
+            raise ValueError(f"parameters: {module} lacks {name!r}; {remedy}")
+        if hasattr(leaf, "unbox"):
+            raise ValueError(
+                f"parameters: expected arrays, got {module} {name} in a {type(leaf).__name__}; pass nn.meta.unbox(params)"
+            )
     if others := sorted(set(tree[module]) - set(names)):
         raise ValueError(f"parameters: expected {module} with {' and '.join(names)} alone, got {others} too")
     return [tree[module][name] for name in names]

@@ -19,7 +19,16 @@ def check(**named: Any) -> None:
             kind = type(array).__name__
             raise TypeError(f"{name}: expected Array, got {kind}; use jnp.asarray(..., jnp.float32)")
         checks.check_plain(name, array)
+        if name.endswith("noise") and _is_key(array):
+            raise TypeError(
+                f"{name}: expected random numbers, got a key; draw them: draw_noise(key, B, N, A) for particles, "
+                "jax.random.uniform(key, (B, N)) to select by"
+            )
     checks.check_arrays(object, "", **named)
+
+
+def _is_key(array: Any) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key) or array.dtype == np.uint32
 
 
 def device(array: Any) -> str | None:

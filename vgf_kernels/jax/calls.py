@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from .networks import Description
 
 STATES = None  # in the shape of a result: as many as the operands have states
+Axes = tuple[int | None, ...]  # where an array has each mapped axis and, last, that of states; None: it does not have it
 
 
 class Result(NamedTuple):
@@ -63,6 +65,8 @@ class Call:
         per_state: for every operand, whether its first axis counts states; the others serve all states.
         results: what it returns.
         attributes: (name, value) pairs.
+        mapped: for every axis that vmap maps, the outermost first, which operands have it. Operands have these axes in
+            front, in this order, and so do all results.
     """
 
     handler: str
@@ -71,6 +75,7 @@ class Call:
     results: tuple[Result, ...]
     terms: Terms
     attributes: tuple[tuple[str, Any], ...]
+    mapped: tuple[tuple[bool, ...], ...] = ()
 
     @classmethod
     def of(cls, terms, handler, networks, per_state, steps, results, **attributes):
@@ -89,9 +94,33 @@ class Call:
         call = cls(handler, tuple(nets), flags, tuple(results), terms, tuple(attributes.items()))
         return call, [*operands, *per_state, *steps]
 
+    @property
+    def operand_axes(self) -> list[Axes]:
+        axes = []
+        for i, counts in enumerate(self.per_state):
+            place = itertools.count()
+            has = *(having[i] for having in self.mapped), counts
+            axes.append(tuple(next(place) if each else None for each in has))
+        return axes
+
+    @property
+    def result_axes(self) -> list[Axes]:
+        first = len(self.mapped)
+        return [(*range(first), None if r.axis is None else first + r.axis) for r in self.results]
+
+    @property
+    def looped(self) -> list[bool]:
+        """Of every mapped axis, whether weights or step counts differ along it: each then is a call of its own."""
+        return [any(has and not counts for has, counts in zip(having, self.per_state)) for having in self.mapped]
+
+    def sizes(self, operands) -> list[int]:
+        """Of every mapped axis, and last the number of states, 0 where no operand has them."""
+        by_axis = zip(*self.operand_axes)
+        return [next((o.shape[at] for o, at in zip(operands, places) if at is not None), 0) for places in by_axis]
+
     def shapes(self, operands) -> list[tuple[int, ...]]:
-        states = [o.shape[0] for o, counts in zip(operands, self.per_state) if counts]
-        return [result.of(states[0] if states else 0) for result in self.results]
+        *mapped, states = self.sizes(operands)
+        return [(*mapped, *result.of(states)) for result in self.results]
 
     def split(self, operands) -> tuple[list[tuple[Net, list]], list]:
         """The networks with their operands, and the operands after them."""
@@ -100,5 +129,3 @@ class Call:
             networks.append((net, rest[: net.arrays]))
             rest = rest[net.arrays :]
         return networks, rest
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from ..docs import documented
 from ..mlp import MLP
 from . import arrays, fused, host, platforms
 from .arrays import Array
-from .networks import Network, Packed, check_score_network
+from .networks import Network, Packed, as_networks, check_score_network, is_network
 from .selection import aggregated, chosen
 
 AnyNetwork = Network | Packed | MLP
@@ -72,7 +72,7 @@ def pack(
         TypeError: no network, or weights that are not float32.
         RuntimeError: the engine is not available here.
     """
-    (network,) = _networks(network=network)
+    (network,) = as_networks(network=network)
     if not isinstance(network, Network):
         raise TypeError(f"network: expected what `network` returned, got {type(network).__name__}")
     network.check_shapes()
@@ -94,7 +94,7 @@ def pack(
 def value(
     critic: AnyNetwork, obs: Array, actions: Array, *, backend: str = "auto", precision: str | None = None
 ) -> jax.Array:
-    (critic,) = _networks(critic=critic)
+    (critic,) = as_networks(critic=critic)
     arrays.check(obs=obs, actions=actions)
     checks.check_value(critic, obs.shape, actions.shape)
     engine = _engine(backend, precision, "actions", actions, critic)
@@ -136,7 +136,7 @@ def value_and_grad(
     backend: str = "auto",
     precision: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    (critic,) = _networks(critic=critic)
+    (critic,) = as_networks(critic=critic)
     arrays.check(obs=obs, actions=actions)
     checks.check_value(critic, obs.shape, actions.shape, aggregate)
     engine = _engine(backend, precision, "actions", actions, critic)
@@ -153,7 +153,7 @@ def direction(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    (critic,) = _networks(critic=critic)
+    (critic,) = as_networks(critic=critic)
     arrays.check(obs=obs, particles=particles)
     checks.check_flow(critic, obs.shape, particles.shape, config)
     engine = _engine(backend, precision, "particles", particles, critic)
@@ -172,7 +172,7 @@ def flow(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    (critic,) = _networks(critic=critic)
+    (critic,) = as_networks(critic=critic)
     arrays.check(obs=obs, particles=particles)
     checks.check_flow(critic, obs.shape, particles.shape, config, trajectory)
     config, num_steps = _steps(config, num_steps, trajectory)
@@ -191,7 +191,7 @@ def sample(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    (policy,) = _networks(policy=policy)
+    (policy,) = as_networks(policy=policy)
     arrays.check(obs=obs, noise=noise)
     checks.check_sample(policy, obs.shape, noise.shape, _least("num_steps", num_steps))
     clip = check_clip(clip)
@@ -238,7 +238,7 @@ def act(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    critic, policy = _networks(critic=critic, policy=policy)
+    critic, policy = as_networks(critic=critic, policy=policy)
     arrays.check(obs=obs, noise=noise)
     if select_noise is not None:
         arrays.check(obs=obs, select_noise=select_noise)
@@ -273,7 +273,7 @@ def td_target(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    critic, target_critic, policy = _networks(critic=critic, target_critic=target_critic, policy=policy)
+    critic, target_critic, policy = as_networks(critic=critic, target_critic=target_critic, policy=policy)
     arrays.check(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
     checks.check_td_target(
         critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
@@ -308,11 +308,12 @@ def transport(
     backend: str = "auto",
     precision: str | None = None,
 ) -> jax.Array:
-    network = _network(score_fn)
-    learned = isinstance(network, (Network, Packed))
-    if learned and obs is None:
-        raise TypeError("obs: expected an array [B, O], at which a score network is evaluated, got None; pass obs=")
-    if not learned and obs is not None:
+    learned = is_network(score_fn) or (obs is not None and hasattr(score_fn, "params"))
+    if learned:
+        (network,) = as_networks(score_fn=score_fn)
+        if obs is None:
+            raise TypeError("obs: expected an array [B, O], at which a score network is evaluated, got None; pass obs=")
+    elif obs is not None:
         raise TypeError("obs: expected None with a function, which is given the particles alone; use them within it")
     arrays.check(particles=particles, **({"obs": obs} if learned else {}))
     checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
@@ -385,23 +386,6 @@ def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:
 # ---- their parts
 
 
-def _networks(**named: Any) -> list[Any]:
-    """MLPs as networks; what is neither is left for the checks to refuse.
-
-    Raises:
-        TypeError: for parameters that nobody has made a network of.
-    """
-    for name, given in named.items():
-        if isinstance(given, Mapping) or hasattr(given, "params"):  # a tree of parameters, or what trains one
-            remedy = "network(params)" if isinstance(given, Mapping) else "network(state.params)"
-            raise TypeError(f"{name}: expected a Network, got {type(given).__name__}; make one with {remedy}")
-    return [_network(given) for given in named.values()]
-
-
-def _network(given: Any) -> Any:
-    return Network.from_mlp(given) if isinstance(given, MLP) else given
-
-
 def _engine(backend: str, precision: str | None, name: str, like: Any, *networks: Any):
     """The engine for arrays like this one, which the caller calls `name`, and for these networks.
 
@@ -438,7 +422,7 @@ def _call(method: Callable, like: Any, *args: Any) -> Any:
 
 
 def _constant(leaf: Any) -> Any:
-    return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf
+    return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.core.Tracer) else leaf
 
 
 def _span(name: str, like: Any):

@@ -17,7 +17,7 @@ from .networks import (
     Network,
     Packed,
     as_policy,
-    check_float32,
+    check_dtypes,
     describe,
     role_of,
     weights_of,
@@ -55,7 +55,7 @@ class Engine:
         """Raise TypeError where weights are not float32."""
         for network in networks:
             if isinstance(network, Network):
-                check_float32(network, self.backend or default())
+                check_dtypes(network, self.backend or default(), ("float32",))
 
     def pack(self, network: Network, gradient: bool, role: str, observations: int | None) -> Packed:
         """role: as in Layout; observations: how many of its inputs are, which the cuda engine must know."""

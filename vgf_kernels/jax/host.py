@@ -14,7 +14,7 @@ from .. import checks, definition
 from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
-from .networks import Network, Packed, with_time
+from .networks import Network, Packed, check_dtypes, with_time
 from .primitive import refuse_derivative, varying_as
 
 
@@ -25,12 +25,14 @@ class Engine:
     precision: str | None
 
     def check(self, networks) -> None:
-        """Raise ValueError where weights are packed."""
+        """Raise ValueError where weights are packed, and TypeError where NumPy does not compute with them."""
         if any(isinstance(network, Packed) for network in networks):
             raise ValueError(
                 "packed weights are a compiled engine's, but the reference engine was asked for; pass what `network` "
                 "returned"
             )
+        for network in networks:
+            check_dtypes(network, "reference", checks.REFERENCE_DTYPES)
 
     def pack(self, network, gradient, role, observations):
         raise ValueError("pack: the reference engine packs no weights; pass it the network itself")

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..checks import REFERENCE_DTYPES
 from ..config import check_choice
 from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_eps, check_layers
-from ..sources import flax_layers
+from ..sources import STACK_MEMBERS, flax_layers
 from .attributes import PackedNetwork
 
 
@@ -181,12 +182,47 @@ class Packed(Described):
     def ensemble(self) -> int:
         return self.description.ensemble
 
+    def check_shapes(self) -> None:
+        """Raise TypeError where the weights are no longer those of one network: whoever maps a pytree may change them."""
+        if self.weights.dtype != np.uint8 or self.weights.ndim != 1:
+            raise TypeError(
+                f"packed weights: expected the bytes that pack returned, uint8 of rank 1, got {self.weights.dtype} of shape "
+                f"{list(self.weights.shape)}; average or stack the parameters, then pack"
+            )
+
     def tree_flatten(self):
         return (self.weights,), self.description
 
     @classmethod
     def tree_unflatten(cls, description, children) -> Packed:
         return cls(*children, description)
+
+
+def as_networks(**named: Any) -> list[Network | Packed]:
+    """What the caller names so, MLPs as networks.
+
+    Raises:
+        TypeError: for parameters that nobody has made a network of, and for what has none.
+    """
+    for name, given in named.items():
+        if not isinstance(given, (Network, Packed, MLP)):
+            wanted = "a Network" if _is_parameters(given) else "an MLP"
+            params = "state.params" if hasattr(given, "params") else "params"
+            first = f"{STACK_MEMBERS}, and " if isinstance(given, (list, tuple)) else ""
+            raise TypeError(
+                f"{name}: expected {wanted}, got {type(given).__name__}; {first}make one with network({params})"
+            )
+    return [Network.from_mlp(given) if isinstance(given, MLP) else given for given in named.values()]
+
+
+def is_network(given: Any) -> bool:
+    """Whether it is one, or parameters to make one of, rather than a function."""
+    return isinstance(given, Described) or (_is_parameters(given) and not callable(given))
+
+
+def _is_parameters(given: Any) -> bool:
+    """A tree of parameters, or what trains one."""
+    return isinstance(given, (Mapping, list, tuple)) or hasattr(given, "params")
 
 
 def describe(network: Network, gradient: bool) -> Description:
@@ -236,12 +272,13 @@ def check_score_network(network: Network | Packed, obs, particles) -> None:
         )
 
 
-def check_float32(network: Network, engine: str) -> None:
-    """Raise TypeError unless all weights are float32."""
+def check_dtypes(network: Network, engine: str, dtypes: tuple[str, ...]) -> None:
+    """Raise TypeError unless all weights are of dtypes that the engine computes."""
     for i, layer in enumerate(network.layers):
         for name, array in zip(layer._fields, layer):
-            if array is not None and array.dtype != np.float32:
+            if array is not None and str(array.dtype) not in dtypes:
+                remedy = ' or pass backend="reference"' if str(array.dtype) in REFERENCE_DTYPES else ""
                 raise TypeError(
-                    f"weights: layer {i}, {name}: the {engine} engine computes float32, got {array.dtype}; cast the "
-                    'weights to float32 or pass backend="reference"'
+                    f"weights: layer {i}, {name}: the {engine} engine computes {' or '.join(dtypes)}, got {array.dtype}; cast "
+                    f"the weights to float32{remedy}"
                 )

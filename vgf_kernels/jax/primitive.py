@@ -1,25 +1,25 @@
 """One JAX primitive for every call of an engine, which knows which axis counts states.
 
-States never mix. So vmap folds its axis into the states, and the compiler may cut a call along them: on several
-devices each works on the states it holds.
+States never mix. So the compiler may cut a call along them, and along what vmap maps: on several devices each works on the
+states it holds, and only there are mapped axes folded into the states.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
-from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from .calls import Call
-from .lowering import vgf_handler
+from .partition import partitioned, parts_of, spec_of
 from .platforms import engine_for
 
 
@@ -47,12 +47,17 @@ def _bind_plain(call: Call, *operands) -> list[jax.Array]:
 def _traced(call: Call, shapes):
     """What the call lowers to. JAX looks into it to see that it must know the devices by then."""
     ranks = tuple(len(shape) for shape, _ in shapes)
-    return jax.make_jaxpr(_partitioned(call, ranks))(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+    return jax.make_jaxpr(partitioned(call, ranks))(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(call: Call):
-    return jax.jit(functools.partial(_bind, call))
+    def run(*operands):
+        return _bind(call, *operands)
+
+    run.__name__ = run.__qualname__ = f"vgf_{call.handler}"
+    run._apply_primitive = True  # for jax_debug_nans: where its results are NaN there is nothing within to look for
+    return jax.jit(run)
 
 
 @vgf_call.def_impl
@@ -63,20 +68,14 @@ def _run(*operands, call: Call, jaxpr):
 
 @vgf_call.def_abstract_eval
 def _abstract(*operands, call: Call, jaxpr):
-    shapes = zip(call.shapes(operands), call.results)
-    return [ShapedArray(s, np.dtype(r.dtype), **_type_of_cut(operands, call, len(s), r.axis)) for s, r in shapes]
-
-
-def _type_of_cut(operands, call: Call, rank: int, axis: int) -> dict:
-    """What the type of a result says of its sharding, where those of the operands do: on meshes with explicit axes, which
-    the states are cut along."""
-    for operand, counts in zip(operands, call.per_state):
-        sharding = getattr(operand, "sharding", None)
-        parts = next(iter(getattr(sharding, "spec", ())), None)
-        if counts and parts is not None:
-            spec = [parts if i == axis else None for i in range(rank)]
-            return {"sharding": NamedSharding(sharding.mesh, PartitionSpec(*spec))}
-    return {}
+    types = [(shape, np.dtype(result.dtype)) for shape, result in zip(call.shapes(operands), call.results)]
+    parts = parts_of(operands, call.operand_axes)
+    if not any(parts):
+        return [ShapedArray(*each) for each in types]
+    # On meshes with explicit axes, where types say how arrays are cut.
+    mesh = next(o.sharding.mesh for o in operands if any(o.sharding.spec))
+    specs = [spec_of(parts, len(shape), axes) for (shape, _), axes in zip(types, call.result_axes)]
+    return [ShapedArray(*each, sharding=NamedSharding(mesh, spec)) for each, spec in zip(types, specs)]
 
 
 def refuse_derivative(*_, **__):
@@ -121,101 +120,12 @@ def _batched(operands, axes, *, call: Call, jaxpr):
     if size == 0:
         raise ValueError("vmap: expected at least one along the mapped axis, got 0; skip empty calls")
     fronted = [o if axis is None else jnp.moveaxis(o, axis, 0) for o, axis in zip(operands, axes)]
-    if any(axis is not None and not counts for axis, counts in zip(axes, call.per_state)):
-        return _one_by_one(fronted, axes, call)  # other weights or step counts for each
-    folded = []
-    for operand, axis, counts in zip(fronted, axes, call.per_state):
-        if counts and axis is None:
-            operand = jnp.broadcast_to(operand, (size, *operand.shape))
-        # no -1 here: states may have no observations, and act no noise to select by
-        folded.append(operand.reshape(size * operand.shape[1], *operand.shape[2:]) if counts else operand)
-    results = _bind_plain(call, *folded)
-    unfolded = []
-    for got, result in zip(results, call.results):
-        at = result.axis
-        split = got.reshape(*got.shape[:at], size, -1, *got.shape[at + 1 :])
-        unfolded.append(jnp.moveaxis(split, at, 0))
-    return unfolded, [0] * len(unfolded)
-
-
-def _one_by_one(fronted, axes, call: Call):
-    results = _mapped(call, tuple(axis is not None for axis in axes))(*fronted)
+    having = tuple(axis is not None for axis in axes)
+    results = _bind_plain(replace(call, mapped=(having, *call.mapped)), *fronted)
     return results, [0] * len(results)
 
 
-@functools.lru_cache(maxsize=1024)
-def _mapped(call: Call, mapped: tuple[bool, ...]):
-    """Compiled once for all eager calls."""
-
-    def every(*operands):
-        def one(batched):
-            rest = iter(batched)
-            return _bind_plain(call, *(next(rest) if each else o for o, each in zip(operands, mapped)))
-
-        return jax.lax.map(one, [o for o, each in zip(operands, mapped) if each])
-
-    return jax.jit(every)
-
-
 batching.primitive_batchers[vgf_call] = _batched
-
-
-# ---- several devices
-
-
-@functools.lru_cache(maxsize=1024)
-def _partitioned(call: Call, ranks: tuple[int, ...]):
-    """The custom call as something the compiler may cut along the states, and along nothing else."""
-
-    def local(*operands):
-        return vgf_handler.bind(*operands, call=call)
-
-    def shardings(mesh, parts):
-        def one(rank, axis):
-            spec = [None] * rank
-            if axis is not None:
-                spec[axis] = parts
-            return NamedSharding(mesh, PartitionSpec(*spec))
-
-        operands = tuple(one(rank, 0 if counts else None) for rank, counts in zip(ranks, call.per_state))
-        return operands, [one(len(r.shape), r.axis) for r in call.results]
-
-    def parts_of(shapes, axes):
-        """How the first sharded array's states are cut."""
-        for shape, axis in zip(shapes, axes):
-            spec = getattr(shape.sharding, "spec", ())
-            if axis is not None and axis < len(spec) and spec[axis] is not None:
-                return spec[axis]
-        return None
-
-    def from_operands(operand_shapes):
-        return parts_of(operand_shapes, [0 if counts else None for counts in call.per_state])
-
-    def infer(mesh, operand_shapes, result_shapes):
-        return shardings(mesh, from_operands(operand_shapes))[1]
-
-    def partition(mesh, operand_shapes, result_shapes):
-        parts = parts_of(result_shapes, [r.axis for r in call.results]) or from_operands(operand_shapes)
-        operands, results = shardings(mesh, parts)
-        return mesh, local, results, operands
-
-    function = custom_partitioning(local)
-    function.def_partition(
-        partition=partition, infer_sharding_from_operands=infer, sharding_rule=_sharding_rule(call, ranks)
-    )
-    return function
-
-
-def _sharding_rule(call: Call, ranks) -> str:
-    """The same in Shardy's notation: one letter for the states, a name of its own for every other axis."""
-    names = (f"x{i}" for i in range(10**6))
-
-    def term(rank, axis):
-        return " ".join("b" if i == axis else next(names) for i in range(rank))
-
-    operands = [term(rank, 0 if counts else None) for rank, counts in zip(ranks, call.per_state)]
-    results = [term(len(r.shape), r.axis) for r in call.results]
-    return f"{', '.join(operands)} -> {', '.join(results)}"
 
 
 # ---- lowering
