@@ -11,7 +11,8 @@ import torch
 # Rows of 2,560 and 100,000 particles in a hidden layer, and a product large enough for a GPU's peak.
 SIZES = {"cpu": [(2560, 512, 512)], "cuda": [(100_000, 512, 512), (8192, 8192, 8192)]}
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16")}
-REPEATS = 20
+WARM_UPS, REPEATS = 3, 20
+PATIENCE = 3.0  # seconds for a size on a CPU, some of which take one for a product in bfloat16
 
 
 def measure_limits(device: str) -> dict:
@@ -42,15 +43,15 @@ def _copy_rate(device: str) -> float:
 
 def _seconds(device: str, call) -> float:
     """Median time of a call. On a GPU by events around each of a train of calls, so launches are hidden."""
-    for _ in range(3):
-        call()
     if device != "cuda":
-        times = []
-        for _ in range(REPEATS):
+        times: list[float] = []
+        while len(times) < WARM_UPS + REPEATS and sum(times) < PATIENCE:
             start = time.perf_counter()
             call()
             times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        return statistics.median(times[WARM_UPS:] or times)
+    for _ in range(WARM_UPS):
+        call()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(REPEATS + 1)]
     torch.cuda.synchronize()
     events[0].record()
