@@ -1,4 +1,4 @@
-"""The error of bfloat16 against float64, ours beside eager torch's, on the same inputs, as a table for the README.
+"""The error of bfloat16 against float64, ours beside eager torch's, on the same inputs, as a table for bench/README.md.
 
 python bench/errors.py
 """

@@ -112,6 +112,27 @@ def test_a_program_is_on_its_own_in_the_process_that_exported_it():
     assert torch.equal(program(*inputs()), wanted)
 
 
+def test_an_exported_program_refuses_a_batch_of_nothing():
+    """torch lets one pass, whatever the least is that the batch was declared with."""
+    module = sequential()
+    critic = vgf.MLP.from_torch(module)
+
+    class Value(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.critic = module
+
+        def forward(self, obs, x):
+            return vgf.value(critic, obs, x)
+
+    obs, x = inputs()
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(Value(), (obs, x), dynamic_shapes=({0: batch}, {0: batch})).module()
+    assert torch.equal(program(obs[:4], x[:4]), vgf.value(critic, obs[:4], x[:4]))
+    with pytest.raises((ValueError, RuntimeError, AssertionError)):
+        program(obs[:0], x[:0])
+
+
 def test_a_parameter_that_came_after_the_mlp_is_not_left_out():
     module = Value()
     module.net[0].bias = None

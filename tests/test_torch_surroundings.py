@@ -67,6 +67,39 @@ TRACED = {
 }
 
 
+OTHERS = {
+    "fewer observations": (lambda obs, x: (obs[:1], x), "the same number"),
+    "no states": (lambda obs, x: (obs[:0], x[:0]), r"at least one in every axis of \[B, N, A\], got \[0, "),
+    "no particles": (lambda obs, x: (obs, x[:, :0]), "at least one in every axis"),
+    "another dtype": (lambda obs, x: (obs.double(), x), "got one of torch.float64"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("function", [name for name in TRACED if name != "transport"])
+def test_a_recorded_call_looks_at_its_arrays_again(problem, function, other):
+    """The engine would read what is not there: no guard goes with what torch.jit.trace has recorded."""
+    p, obs, noise = problem
+    traced = torch.jit.trace(lambda obs, x: TRACED[function](p, obs, x), (obs, noise))
+    change, message = OTHERS[other]
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        traced(*change(obs, noise))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_recorded_call_looks_at_its_noise_again(problem):
+    p, obs, noise = problem
+
+    def act(obs, x, u):
+        return vgf.act(p.critic, p.policy, obs, x, 2, CONFIG, "softmax", select_noise=u)
+
+    u = torch.full(noise.shape[:2], 0.5)
+    traced = torch.jit.trace(act, (obs, noise, u))
+    with pytest.raises((ValueError, RuntimeError), match="select_noise: expected "):
+        traced(obs, noise, u[:, :-1])
+
+
 @pytest.mark.parametrize("pre_dispatch", [False, True])
 @pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
 @pytest.mark.parametrize("function", TRACED)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .config import FlowConfig, check_choice, check_limit, check_positive, is_array, is_finite
+from .config import LEAST, FlowConfig, check_choice, check_limit, check_positive, is_array, is_finite
 from .mlp import MLP, Described
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
@@ -131,7 +131,7 @@ def check_td_target(
     _check_policy(policy, next_obs, noise)
     _check_shape("reward", reward, next_obs[:1], "[B]")
     _check_shape("mask", mask, next_obs[:1], "[B]")
-    if not is_finite(discount):
+    if not is_finite(discount) or abs(discount) > 1 / LEAST:
         remedy = "0.99 is usual"
         if is_array(discount):
             remedy = "pass one that is traced or differs by state as discount=1.0, mask=discount * mask"
@@ -162,7 +162,7 @@ def _check_states(obs_name: str, obs, actions_name: str, actions) -> None:
     if len(obs) != 2:
         raise ValueError(
             f"{obs_name}: expected rank 2, [B, O], got shape {_show(obs)}; "
-            f"a single observation is {obs_name}[None]"
+            + (f"a single observation is {obs_name}[None]" if len(obs) == 1 else "reshape it")
         )
     _check_particles(actions_name, actions)
     if obs[0] != actions[0]:
@@ -177,7 +177,7 @@ def _check_particles(name: str, particles) -> None:
     if len(particles) != 3:
         raise ValueError(
             f"{name}: expected rank 3, [B, N, A], got shape {_show(particles)}; "
-            f"{name}[:, None, :] is one particle a state"
+            + (f"{name}[:, None, :] is one particle a state" if len(particles) == 2 else "reshape it")
         )
     for letter, size in zip("BNA", particles):
         if size < 1:
@@ -241,7 +241,7 @@ def _check_config(config, trajectory=False) -> None:
 def check_steps(name: str, steps) -> None:
     """Raise ValueError unless `steps` is a number of Euler steps."""
     if not _is_count(steps):
-        remedy = f"use int({name})" if is_array(steps) else "the velocity field needs at least one step"
+        remedy = f"use int({name})" if is_array(steps) else "the velocity field takes a whole number of steps, one or more"
         raise ValueError(f"{name}: expected an integer >= 1, got {steps!r}; {remedy}")
     check_limit(name, steps)
 
@@ -267,7 +267,8 @@ def _check_selection(name: str, how: str, aggregate: str, temperature, noise_nam
 def _check_mlp(name: str, network) -> None:
     if not isinstance(network, Described):
         raise TypeError(
-            f"{name}: expected an MLP, got {type(network).__name__}; make one with MLP.from_torch(module)"
+            f"{name}: expected an MLP, got {type(network).__name__}; make one with MLP.from_torch(module), from_flax(params) "
+            "or from_layers(arrays)"
         )
     network.check_shapes()
 

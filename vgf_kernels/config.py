@@ -98,7 +98,7 @@ def from_bits(bits: int) -> float:
 def check_limit(name: str, steps: int) -> None:
     """Raise ValueError where an engine could not count so many steps."""
     if steps > MOST_STEPS:
-        raise ValueError(f"{name}: expected at most {MOST_STEPS} steps, got {steps!r}; particles settle long before")
+        raise ValueError(f"{name}: expected at most {MOST_STEPS} steps, got {steps!r}; the engines count in 32 bits")
 
 
 def check_positive(name: str, value: Any, remedy: str = "") -> float:
@@ -154,10 +154,12 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     try:
         low, high = map(_as_float, clip)
     except (TypeError, ValueError, OverflowError):
-        remedy = remedy_for(clip[0]) if isinstance(clip, (tuple, list)) and clip else ""
+        arrays = isinstance(clip, (tuple, list)) and any(map(is_array, clip))
+        remedy = "; one pair of numbers is for all dimensions of an action" if arrays else ""
         raise ValueError(f"clip: expected (low, high), two numbers, or None, got {clip!r}{remedy}") from None
     if not low < high:
-        raise ValueError(f"clip: expected low < high, got {clip!r}; swap the bounds or pass None for no clip")
+        swap = "swap the bounds or " if low > high else ""
+        raise ValueError(f"clip: expected low < high, got {clip!r}; {swap}pass None for no clip")
     return (low, high)
 
 

@@ -63,7 +63,7 @@ DOCS = {
         obs: [B, O].
         particles: [B, N, A]; not written to.
         config: FlowConfig.
-        trajectory: also return every step on the way.
+        trajectory: return the particles of every step, the start included.
         {backend}
 
     Returns:
@@ -144,7 +144,7 @@ DOCS = {
         score_fn: score_fn(particles) returns the gradient dq [B, N, A] of the value at particles [B, N, A].
         particles: [B, N, A]; not written to.
         config: FlowConfig; its `aggregate` is not used.
-        trajectory: also return every step on the way.
+        trajectory: return the particles of every step, the start included.
         {backend}
 
     Returns:

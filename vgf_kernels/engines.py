@@ -14,7 +14,7 @@ from . import checks, cpu, cuda, definition, ranges, triton
 MODULES: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": definition}
 PLACES = {
     "cpu": ("the CPU", "move them with .cpu()"),
-    "cuda": ("a GPU", 'move them with .cuda() or pass backend="auto"'),
+    "cuda": ("a GPU", 'move them with .cuda(), NumPy\'s by way of torch or JAX, or pass backend="auto"'),
 }
 
 

@@ -49,13 +49,16 @@ struct Call {
   int states_per_unit;
   int group_tiles;  // tiles of the largest group
   std::int64_t units;
+  std::int64_t tasks;  // of a unit, that a team divides: its tiles through every critic
+  int members;         // of a team
   long stride;      // of a particle row in struct of arrays: N padded to a panel
   long row_stride;  // of row-major tile buffers
   long max_width;   // of k-major tile buffers
   int max_hidden, max_ensemble;
   long shared_floats, own_floats;  // memory a unit needs, and each member on top
 
-  Call(Sizes, const FlowOptions&, std::initializer_list<const PackedMlp*>, int threads);
+  // policy: of a call that samples, else null
+  Call(Sizes, const FlowOptions&, std::initializer_list<const PackedMlp*> critics, const PackedMlp* policy, int threads);
 };
 
 }  // namespace vgf::cpu

@@ -1,4 +1,5 @@
 // The entry points: which phases a unit goes through.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <stdexcept>
@@ -11,13 +12,21 @@
 namespace vgf::cpu {
 namespace {
 
+// Whether each thread should take whole units. A team takes one after the other, and only as many members as there are tasks in a
+// unit have work in it; so it pays where it is done before the thread with the most units would be.
+bool takes_whole_units(const Call& call, int threads) {
+  if (call.units >= 2 * static_cast<std::int64_t>(threads)) return true;
+  const std::int64_t most = (call.units + threads - 1) / threads, useful = std::min<std::int64_t>(threads, call.tasks);
+  return most * useful < call.units;
+}
+
 // Calls fn(unit) for all units. Many units: each member takes whole units as it gets free. Few: the team works
 // through them together.
 template <class F>
 void run_units(const Call& call, int threads, F fn) {
-  if (call.units >= 2 * static_cast<std::int64_t>(threads)) {
+  if (takes_whole_units(call, threads)) {
     std::atomic<std::int64_t> next{0};
-    share_work(threads, [&] {
+    share_work(static_cast<int>(std::min<std::int64_t>(threads, call.units)), [&] {
       const Member alone;
       float* memory = thread_scratch(call.shared_floats + call.own_floats);
       Unit unit(call, alone, memory, memory + call.shared_floats);
@@ -29,8 +38,8 @@ void run_units(const Call& call, int threads, F fn) {
     return;
   }
   // Everybody's memory at once: a member that got none would leave the others waiting for it.
-  float* shared = thread_scratch(call.shared_floats + threads * call.own_floats);
-  run_team(threads, [&](const Member& member) {
+  float* shared = thread_scratch(call.shared_floats + call.members * call.own_floats);
+  run_team(call.members, [&](const Member& member) {
     Unit unit(call, member, shared, shared + call.shared_floats + member.rank * call.own_floats);
     for (std::int64_t i = 0; i < call.units; i++) {
       unit.begin(i);
@@ -81,7 +90,7 @@ int selected(const Unit& unit, int ensemble, const Selection& how, int s, int n)
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes sizes, int threads) {
   check_input(critic, sizes.O + sizes.A);
   const Range range("value", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&critic}, threads);
+  const Call call(sizes, {}, {&critic}, nullptr, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -96,7 +105,7 @@ void value_and_grad(const PackedMlp& critic, const float* obs, const float* acti
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("value_and_grad", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&critic}, threads);
+  const Call call(sizes, {}, {&critic}, nullptr, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -112,7 +121,7 @@ void direction(const PackedMlp& critic, const float* obs, const float* particles
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("direction", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic}, threads);
+  const Call call(sizes, options, {&critic}, nullptr, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
     unit.observe(net, obs, 0);
@@ -128,7 +137,7 @@ void flow(const PackedMlp& critic, const float* obs, const float* particles, flo
   check_input(critic, sizes.O + sizes.A);
   need_gradient(critic);
   const Range range("flow", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic}, threads);
+  const Call call(sizes, options, {&critic}, nullptr, threads);
   const std::int64_t one = sizes.B * sizes.N * sizes.A;
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic};
@@ -146,7 +155,7 @@ void sample(const PackedMlp& policy, const float* obs, const float* noise, float
             Clip clip, int threads) {
   check_input(policy, sizes.O + sizes.A + 1);
   const Range range("sample", sizes.B * sizes.N);
-  const Call call(sizes, {}, {&policy}, threads);
+  const Call call(sizes, {}, {}, &policy, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&policy};
     unit.observe(net, obs, 0);
@@ -161,7 +170,7 @@ void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, con
   check_input(policy, sizes.O + sizes.A + 1);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("act", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic, &policy}, threads);
+  const Call call(sizes, options, {&critic}, &policy, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net net{&critic}, velocity{&policy};
     unit.observe(net, obs, 0);
@@ -186,7 +195,7 @@ void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const Pa
   check_input(policy, sizes.O + sizes.A + 1);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("td_target", sizes.B * sizes.N);
-  const Call call(sizes, options, {&critic, &target_critic, &policy}, threads);
+  const Call call(sizes, options, {&critic, &target_critic}, &policy, threads);
   run_units(call, threads, [&](Unit& unit) {
     Net online{&critic}, judge{&target_critic}, velocity{&policy};
     unit.observe(online, next_obs, 0);
@@ -216,8 +225,9 @@ void update(const float* particles, const float* dq, float* first, float* second
             const FlowOptions& options, int threads) {
   const Range range("transport", sizes.B * sizes.N);
   // Without a network, a few states are done before another thread has woken.
-  if (sizes.B * sizes.N * sizes.N * sizes.A < 1 << 15) threads = 1;
-  const Call call(sizes, options, {}, threads);
+  const double pairs = static_cast<double>(sizes.B) * sizes.N * sizes.N;
+  if (pairs * sizes.A < 1 << 15) threads = 1;
+  const Call call(sizes, options, {}, nullptr, threads);
   run_units(call, threads, [&](Unit& unit) {
     unit.load(particles);
     unit.load_gradient(dq);

@@ -152,7 +152,8 @@ void Group::products(int count, void (*run)(const Gemm&), F product, const Panel
 void Group::share(const Passenger& p, Gemm g, void (*run)(const Gemm&), int panel_width) {
   float *z = g.c, *shared = together_[meetings_++ % 2];
   g.c = shared;
-  const int begin = g.end * member_.rank / member_.size, end = g.end * (member_.rank + 1) / member_.size;
+  const int begin = static_cast<int>(member_.begin_of(g.end, member_.rank));
+  const int end = static_cast<int>(member_.begin_of(g.end, member_.rank + 1));
   const int step = panels_at_once(g, 1, run == kernels_.gathered);
   for (int at = begin; at < end; at += step)
     for (int i = 0; i < p.parts; i++) run(rows_of(slice(g, at, std::min(at + step, end)), p.part[i]));

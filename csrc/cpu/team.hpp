@@ -34,6 +34,9 @@ struct Member {
   void sync() const {
     if (barrier) barrier->wait(rank == 0);
   }
+  // Where a member's share of [0, count) begins, if shares lie one behind the other. The caller's, rank 0, is never the smaller:
+  // by what it works is judged what a team is worth.
+  std::int64_t begin_of(std::int64_t count, int of_rank) const { return (count * of_rank + size - 1) / size; }
   // Calls f(i) for this member's share of [0, count).
   template <class F>
   void share(std::int64_t count, F f) const {

@@ -16,8 +16,11 @@ constexpr int kChunk = 64;  // particles a member takes at a time in the pairwis
 
 }  // namespace
 
-Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*> nets, int threads)
+Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*> critics, const PackedMlp* policy, int threads)
     : sizes(s), options(o) {
+  if (s.B < 1 || s.N < 1 || s.A < 1 || s.O < 0)  // of an exported graph nobody else looks
+    throw std::invalid_argument("expected at least one state, particle and action dimension, got B = " + std::to_string(s.B) +
+                                ", N = " + std::to_string(s.N) + ", A = " + std::to_string(s.A) + "; skip empty calls");
   if (s.N > kMostParticles)
     throw std::invalid_argument("the cpu engine takes at most " + std::to_string(kMostParticles) +
                                 " particles a state, got " + std::to_string(s.N) + "; give them more states");
@@ -35,11 +38,18 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
   units = (s.B + states_per_unit - 1) / states_per_unit;
   stride = padded(s.N);
   max_width = 0, max_hidden = 0, max_ensemble = 1;
-  for (const PackedMlp* net : nets) {
-    max_width = std::max(max_width, net->max_width());
-    max_hidden = std::max(max_hidden, net->spec().hidden());
-    max_ensemble = std::max(max_ensemble, net->spec().ensemble);
-  }
+  const auto make_room = [&](const PackedMlp& net) {
+    max_width = std::max(max_width, net.max_width());
+    max_hidden = std::max(max_hidden, net.spec().hidden());
+    max_ensemble = std::max(max_ensemble, net.spec().ensemble);
+  };
+  for (const PackedMlp* critic : critics) make_room(*critic);
+  if (policy) make_room(*policy);
+  tasks = states_per_tile > 0 ? (states_per_unit + states_per_tile - 1) / states_per_tile : (s.N + kTileRows - 1) / kTileRows;
+  tasks *= max_ensemble;
+  // Where nobody evaluates a critic, all divide the panels of every product.
+  if (policy && critics.size() == 0) tasks = std::max<std::int64_t>(tasks, threads);
+  members = policy ? threads : static_cast<int>(std::min<std::int64_t>(threads, tasks));
   // One panel more than the widest keeps rows from falling on the same cache sets; action gradients may straddle one.
   row_stride = std::max(max_width, padded(s.A) + kPanel) + kPanel;
   const int tile_rows = states_per_tile > 0 ? static_cast<int>(states_per_tile * s.N) : kTileRows;
@@ -99,8 +109,8 @@ Tile Unit::tile(int t) const {
 template <class F>
 void Unit::groups(int ensemble, F f) const {
   const std::int64_t tiles = this->tiles(), all = tiles * ensemble;
-  std::int64_t task = all * member_.rank / member_.size;
-  const std::int64_t end = all * (member_.rank + 1) / member_.size;
+  std::int64_t task = member_.begin_of(all, member_.rank);
+  const std::int64_t end = member_.begin_of(all, member_.rank + 1);
   while (task < end) {
     const std::int64_t e = task / tiles, left = std::min(end, (e + 1) * tiles) - task;
     const std::int64_t groups = (left + call_.group_tiles - 1) / call_.group_tiles, count = (left + groups - 1) / groups;

@@ -26,9 +26,10 @@ def run(output: str, backend: str, seed: int, particles: int) -> int:
         RuntimeError: the engine cannot run, or matplotlib is not installed.
         OSError, ValueError: the picture cannot be written, or not in the format its name asks for.
     """
-    if not Path(output).suffix:
-        raise ValueError(f"--output: expected a file that ends in .png, .pdf or .svg, got {output!r}")
+    if not Path(output).absolute().parent.is_dir():
+        raise ValueError(f"--output: expected a file in a folder that exists, got {output!r}")
     picture = _import_picture()
+    picture.check_format(output)
     engine = resolve(backend, "cpu", "float32", None)
 
     rng = np.random.default_rng(seed)

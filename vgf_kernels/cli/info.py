@@ -14,8 +14,8 @@ PACKAGES = ("numpy", "torch", "triton", "jax")
 VARIABLES = {
     "VGF_BACKEND": "forces an engine",
     "VGF_CPU_ISA": "forces an instruction set",
-    "VGF_CPU_DENSE": "1: the cpu engine leaves out no unit that is off",
-    "VGF_NUM_THREADS": "threads of the cpu engine",
+    "VGF_CPU_DENSE": "1: the cpu engine computes all units, those that relu switches off, too",
+    "VGF_NUM_THREADS": "threads of the NumPy and JAX frontends",
     "OMP_NUM_THREADS": "the same, where VGF_NUM_THREADS is not set",
     "VGF_TRITON_AUTOTUNE": "0: the triton engine measures no configurations",
     "VGF_CACHE_DIR": "where the triton engine keeps what it has measured",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -29,6 +30,13 @@ class Landscape:
 
     axis: np.ndarray
     value: np.ndarray
+
+
+def check_format(output: str) -> None:
+    """Raise ValueError for a file whose name ends in no format that matplotlib writes."""
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(output).suffix[1:].lower() not in known:
+        raise ValueError(f"--output: expected a name that ends in .{', .'.join(sorted(known))}, got {output!r}")
 
 
 def nearest_distance(particles: np.ndarray) -> float:

@@ -330,7 +330,7 @@ def transport(
     def move(step, state):
         x, *moments = state
         dq = score_fn(x)
-        arrays.check(particles=x, score_fn=dq)
+        arrays.check(**{"particles": x, "the result of score_fn": dq})
         checks.check_score(dq.shape, x.shape)
         if max_norm is not None:
             dq = _bounded(dq, max_norm)

@@ -193,7 +193,7 @@ def transport(
     with ranges.span("transport", x.shape[0] * x.shape[1]):
         for step in range(1, config.num_steps + 1):
             score = score_fn(x.copy())  # which it may write to
-            _check_arrays(particles=particles, score_fn=score)
+            _check_arrays(**{"particles": particles, "the result of score_fn": score})
             checks.check_score(score.shape, particles.shape)
             x = _call("update", particles, backend, precision, x, score, first, second, step, config)
             if trajectory:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import checks
 from ..config import FlowConfig
 from ..mlp import MLP, Layer
 from .mlp import forward, forward_with_tape, input_gradient
@@ -32,6 +33,7 @@ def _rows(obs: np.ndarray, actions: np.ndarray, *more: np.ndarray) -> np.ndarray
 
 def value(critic: MLP, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
     """q of every critic. obs [B, O], actions [B, N, A] -> q [E, B, N]."""
+    checks.check_value(critic, obs.shape, actions.shape)
     x = _rows(obs, actions)
     q = [
         forward(layers, x, critic.activation, critic.norm, critic.norm_eps)[:, 0]
@@ -45,6 +47,7 @@ def value_and_grad(critic: MLP, obs: np.ndarray, actions: np.ndarray, aggregate:
 
     aggregate "min" gives the gradient to the smallest critic; an exact tie shares it evenly.
     """
+    checks.check_value(critic, obs.shape, actions.shape, aggregate)
     x = _rows(obs, actions)
     passes = [
         forward_with_tape(layers, x, critic.activation, critic.norm, critic.norm_eps)
@@ -94,6 +97,7 @@ def transport(score_fn, particles: np.ndarray, config: FlowConfig, trajectory: b
 
     Returns particles [B, N, A], or [L+1, B, N, A] with trajectory=True.
     """
+    checks.check_transport(score_fn, particles.shape, config, trajectory)
     x = np.array(particles)
     moments = np.zeros(x.shape, moment_dtype(x.dtype)), np.zeros(x.shape, moment_dtype(x.dtype))
     path = [x]
@@ -112,6 +116,7 @@ def flow(critic: MLP, obs: np.ndarray, particles: np.ndarray, config: FlowConfig
 
 def sample(policy: MLP, obs: np.ndarray, noise: np.ndarray, num_steps: int, clip=(-1.0, 1.0)) -> np.ndarray:
     """Euler on the velocity field v(obs, x, t), t = i/K. obs [B, O], noise [B, N, A] -> particles [B, N, A]."""
+    checks.check_sample(policy, obs.shape, noise.shape, num_steps)
     (layers,) = _members(policy)
     x = noise
     for i in range(num_steps):
@@ -139,6 +144,7 @@ def select(
     how: "max" the first largest; "softmax" a draw with logits q / temperature (Gumbel-max on the noise);
     "uniform" any. noise [B, N], uniform in (0, 1), is needed for the two random ones.
     """
+    checks.check_select(q.shape, how, aggregate, temperature, None if noise is None else noise.shape)
     if q.ndim == 3:
         q = aggregate_ensemble(q, aggregate)
     if how == "softmax":
@@ -189,6 +195,10 @@ def td_target(
 
     The particles move on the online critic; the target critic evaluates them.
     """
+    checks.check_td_target(
+        critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
+        discount, euler_steps, config, aggregate, reduce,
+    )  # fmt: skip
     particles = flow(critic, next_obs, sample(policy, next_obs, noise, euler_steps, config.clip), config)
     q = aggregate_ensemble(value(target_critic, next_obs, particles), aggregate)
     return reward + discount * mask * (q.max(axis=1) if reduce == "max" else q.mean(axis=1))

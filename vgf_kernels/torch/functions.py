@@ -267,7 +267,7 @@ def transport(
     with span:
         for step in range(1, config.num_steps + 1):
             score = score_fn(x.detach().clone())  # which it may write to, and make a leaf of its own graph
-            _check_arrays(particles=x, score_fn=score)
+            _check_arrays(**{"particles": x, "the result of score_fn": score})
             checks.check_score(score.shape, x.shape)
             if traced:
                 score = score.detach()

@@ -105,6 +105,20 @@ _config_of = functools.lru_cache(maxsize=256)(FlowConfig)
 
 
 def _call(function: str, like: Tensor, engine: tuple, *args: Any) -> Any:
+    """Looks again at what the engines rely on: a graph, traced or exported, may be called with other arrays than those that the
+    public functions have checked.
+    """
+    if 0 in like.shape:
+        raise ValueError(f"expected at least one in every axis of [B, N, A], got {list(like.shape)}; skip empty calls")
+    for other in args:
+        if not isinstance(other, Tensor):
+            continue
+        if other.shape[0] != like.shape[0]:
+            raise ValueError(f"expected arrays of {like.shape[0]} states, got one of {list(other.shape)}; give all the same number")
+        if other.device != like.device or (other.dtype != like.dtype and function != "update"):
+            raise TypeError(
+                f"expected arrays of {like.dtype} on {like.device}, got one of {other.dtype} on {other.device}; cast or move it"
+            )
     return engines.call(arrays, function, like, *engine, *args)
 
 
@@ -306,6 +320,8 @@ def act(*arguments):
     critic, policy = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3))
     obs, noise, euler_steps, select, aggregate, temperature, select_noise, *rest = arguments[6:]
     *config, backend, precision = rest
+    if select_noise is not None and select_noise.shape != noise.shape[:2]:
+        raise ValueError(f"select_noise: expected {list(noise.shape[:2])}, as many as noise has, got {list(select_noise.shape)}")
     return _call(
         "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps,
         _config(*config), select, aggregate, temperature, select_noise,
