@@ -13,7 +13,7 @@ import pytest
 from engines import Engine
 from problems import layers_of, make_problem
 
-from vgf_kernels import MLP, FlowConfig
+from vgf_kernels import MLP, FlowConfig, reference
 
 B, N, A, O, E = 3, 4, 2, 5, 2
 PROBLEM = make_problem(B=B, N=N, A=A, O=O, E=E)
@@ -203,6 +203,7 @@ CASES = {
     "num_steps": Bad({"num_steps": -1}, "num_steps: expected an integer >= 1, got -1; "),
     "clip": Bad({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); "),
     "discount nan": Bad({"discount": float("nan")}, "discount: expected a finite number, got nan; "),
+    "discount beyond float32": Bad({"discount": 1e40}, "discount: expected a finite number, got 1e\\+40; "),
     "discount inf": Bad({"discount": float("inf")}, "discount: expected a finite number, got inf; "),
     "discounts by state": Bad(
         {"discount": zeros(B)}, "discount: expected a finite number, got .*; .*differs by state as discount=1.0, mask="
@@ -480,3 +481,20 @@ def test_counts_that_numpy_holds():
     np.testing.assert_array_equal(
         vgf.sample(p.policy, p.obs, p.noise, np.int64(3)), vgf.sample(p.policy, p.obs, p.noise, 3)
     )
+
+
+@pytest.mark.parametrize(
+    ("function", "change", "message"),
+    [
+        ("select", {"how": "argmax"}, "how: expected one of"),
+        ("select", {"how": "softmax"}, r"noise: expected an array \[B, N\] uniform in \(0, 1\)"),
+        ("td_target", {"reduce": "min"}, "reduce: expected one of"),
+        ("value_and_grad", {"aggregate": "max"}, "aggregate: expected one of"),
+        ("flow", {"obs": zeros(B + 1, O)}, "expected the same number of states"),
+        ("sample", {"num_steps": 0}, "num_steps: expected an integer >= 1"),
+    ],
+)
+def test_the_reference_refuses_too(function, change, message):
+    arguments = {key: good()[key] for key in ARGUMENTS[function] if key in good()}
+    with pytest.raises(ValueError, match=message):
+        getattr(reference, function)(**arguments | change)
