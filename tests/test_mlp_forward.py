@@ -8,20 +8,12 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_torch import ACTIVATIONS
 from test_mlp_torch import OfABatch, Residual, check_reads, sequential
 from torch import nn
 
 from vgf_kernels import MLP
 
-FUNCTIONS = {
-    "relu": F.relu,
-    "gelu": lambda z: F.gelu(z, approximate="tanh"),
-    "gelu_erf": F.gelu,
-    "silu": F.silu,
-    "mish": F.mish,
-    "tanh": torch.tanh,
-    "elu": F.elu,
-}
 OTHERS = {
     "relu": [F.relu6, lambda z: F.leaky_relu(z, 1e-3), lambda z: F.leaky_relu(z, 1e-2)],
     "gelu": [F.gelu, lambda z: z * torch.sigmoid(1.702 * z)],
@@ -53,11 +45,11 @@ def _every_forward_is_tried():
         yield
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
 def test_an_activation_that_is_a_function(name):
-    module = Functional(FUNCTIONS[name])
+    module = Functional(ACTIVATIONS[name])
     check_reads(MLP.from_torch(module, activation=name), [module])
-    for other in FUNCTIONS.keys() - {name}:
+    for other in ACTIVATIONS.keys() - {name}:
         with pytest.raises(ValueError, match="Functional.forward does not compute the MLP"):
             MLP.from_torch(module, activation=other)
 
