@@ -154,8 +154,10 @@ def check_clip(clip: tuple[float, float] | None) -> tuple[float, float] | None:
     try:
         low, high = map(_as_float, clip)
     except (TypeError, ValueError, OverflowError):
-        arrays = isinstance(clip, (tuple, list)) and any(map(is_array, clip))
-        remedy = "; one pair of numbers is for all dimensions of an action" if arrays else ""
+        bounds = clip if isinstance(clip, (tuple, list)) else ()
+        remedy = next(filter(None, map(remedy_for, bounds)), "")
+        if any(is_array(bound) and len(bound.shape) > 0 for bound in bounds):
+            remedy = "; one pair of numbers is for all dimensions of an action"
         raise ValueError(f"clip: expected (low, high), two numbers, or None, got {clip!r}{remedy}") from None
     if not low < high:
         swap = "swap the bounds or " if low > high else ""
