@@ -328,6 +328,12 @@ def hooked():
     return module
 
 
+def weight_taken():
+    module = sequential()
+    module[0].weight = None
+    return module
+
+
 def bias_pruned():
     module = sequential()
     prune.random_unstructured(module[0], "bias", 0.5)
@@ -421,6 +427,7 @@ REFUSED = {
         weight_normed,
         "has a parametrized weight; remove the parametrization first|is a _WeightNorm",
     ),
+    "a weight that is not there": (weight_taken, "'0' has a parametrized weight; remove the parametrization first"),
     "a bias that is pruned": (bias_pruned, "'0' has a parametrized bias; remove the parametrization first"),
     "a function": (lambda: torch.relu, "expected an nn.Module or a non-empty list of them"),
     "an empty list": (list, "expected an nn.Module or a non-empty list of them"),

@@ -129,8 +129,8 @@ def check_td_target(
     _check_critic("critic", critic, next_obs, noise)
     _check_critic("target_critic", target_critic, next_obs, noise)
     _check_policy(policy, next_obs, noise)
-    _check_shape("reward", reward, next_obs[:1], "[B]")
-    _check_shape("mask", mask, next_obs[:1], "[B]")
+    check_shape("reward", reward, next_obs[:1], "[B]")
+    check_shape("mask", mask, next_obs[:1], "[B]")
     if not is_finite(discount) or abs(discount) > 1 / LEAST:
         remedy = "0.99 is usual"
         if is_array(discount):
@@ -152,7 +152,7 @@ def check_transport(score_fn, particles, config, trajectory=False) -> None:
 
 def check_score(score, particles) -> None:
     """What score_fn returned."""
-    _check_shape("score_fn", score, particles, "[B, N, A]")
+    check_shape("score_fn", score, particles, "[B, N, A]")
 
 
 # ---- their parts
@@ -186,7 +186,8 @@ def _check_particles(name: str, particles) -> None:
             )
 
 
-def _check_shape(name: str, got, wanted, letters: str) -> None:
+def check_shape(name: str, got, wanted, letters: str) -> None:
+    """Raise ValueError unless the two shapes are the same."""
     if len(got) != len(wanted) or any(g != w for g, w in zip(got, wanted)):
         raise ValueError(
             f"{name}: expected shape {letters} = {_show(wanted)}, got {_show(got)}; reshape it, "
@@ -256,7 +257,7 @@ def _check_selection(name: str, how: str, aggregate: str, temperature, noise_nam
     check_choice("aggregate", aggregate, AGGREGATES)
     check_positive("temperature", temperature, remedy="; 1.0 is the default")
     if noise is not None:
-        _check_shape(noise_name, noise, shape, "[B, N]")
+        check_shape(noise_name, noise, shape, "[B, N]")
     elif how != "max":
         raise ValueError(
             f"{noise_name}: expected an array [B, N] uniform in (0, 1) for {name}={how!r}, got None; "
@@ -295,12 +296,16 @@ def check_weights(members, engine: str, dtypes) -> None:
                     raise ValueError(
                         f"{where}: expected the CPU for CPU arrays, got {device}; move the module with .cpu()"
                     )
-                if dtype not in dtypes:
-                    remedy = ' or pass backend="reference"' if dtype in REFERENCE_DTYPES else ""
-                    raise TypeError(
-                        f"{where}: the {engine} engine computes {' or '.join(dtypes)}, got {dtype}; cast the weights to "
-                        f"float32{remedy}"
-                    )
+                check_weight(where, dtype, engine, dtypes)
+
+
+def check_weight(where: str, dtype: str, engine: str, dtypes) -> None:
+    """The dtype of one weight, for an engine that computes `dtypes`."""
+    if dtype not in dtypes:
+        remedy = ' or pass backend="reference"' if dtype in REFERENCE_DTYPES else ""
+        raise TypeError(
+            f"{where}: the {engine} engine computes {' or '.join(dtypes)}, got {dtype}; cast the weights to float32{remedy}"
+        )
 
 
 def _show(shape) -> str:

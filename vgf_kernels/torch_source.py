@@ -224,8 +224,11 @@ def _activation_name(module) -> str | None:
 
 def _check_parameters(name: str, leaf) -> None:
     """Raise ValueError where something computes a weight or a bias, which then is none of the module's parameters."""
+    from torch import nn
+
     for key in ("weight", "bias"):
-        if key not in leaf._parameters:
+        optional = key == "bias" or isinstance(leaf, nn.LayerNorm)
+        if key not in leaf._parameters or (leaf._parameters[key] is None and not optional):
             raise ValueError(f"from_torch: {name!r} has a parametrized {key}; remove the parametrization first")
 
 
@@ -366,7 +369,7 @@ def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[Any, np.ndar
     x = draw((6, len(layers[0].W)))
     x[3:] *= 100
     arrays = [Layer(*(None if a is None else a.double().cpu().numpy() for a in layer)) for layer in layers]
-    wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps)
+    wanted = forward(arrays, x.double().cpu().numpy(), source.activation, source.norm, source.norm_eps).reshape(-1)
 
     def stands_for(t):
         if id(t) not in drawn:
@@ -389,7 +392,7 @@ def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[Any, np.ndar
             yield error, wanted
             continue
         if isinstance(got, torch.Tensor):
-            yield got.double().cpu().numpy().reshape(-1), wanted.reshape(-1)
+            yield got.double().cpu().numpy().reshape(-1), wanted
 
 
 def _parts(width: int) -> Iterator[list[int]]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..checks import REFERENCE_DTYPES
+from ..checks import check_weight
 from ..config import check_choice
 from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_eps, check_layers
 from ..sources import STACK_MEMBERS, flax_layers
@@ -276,9 +276,5 @@ def check_dtypes(network: Network, engine: str, dtypes: tuple[str, ...]) -> None
     """Raise TypeError unless all weights are of dtypes that the engine computes."""
     for i, layer in enumerate(network.layers):
         for name, array in zip(layer._fields, layer):
-            if array is not None and str(array.dtype) not in dtypes:
-                remedy = ' or pass backend="reference"' if str(array.dtype) in REFERENCE_DTYPES else ""
-                raise TypeError(
-                    f"weights: layer {i}, {name}: the {engine} engine computes {' or '.join(dtypes)}, got {array.dtype}; cast "
-                    f"the weights to float32{remedy}"
-                )
+            if array is not None:
+                check_weight(f"weights: layer {i}, {name}", str(array.dtype), engine, dtypes)

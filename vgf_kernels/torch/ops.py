@@ -320,8 +320,8 @@ def act(*arguments):
     critic, policy = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3))
     obs, noise, euler_steps, select, aggregate, temperature, select_noise, *rest = arguments[6:]
     *config, backend, precision = rest
-    if select_noise is not None and select_noise.shape != noise.shape[:2]:
-        raise ValueError(f"select_noise: expected {list(noise.shape[:2])}, as many as noise has, got {list(select_noise.shape)}")
+    if select_noise is not None:
+        checks.check_shape("select_noise", select_noise.shape, noise.shape[:2], "[B, N]")
     return _call(
         "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps,
         _config(*config), select, aggregate, temperature, select_noise,
