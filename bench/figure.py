@@ -71,7 +71,10 @@ def main() -> None:
     figure = Figure(figsize=(5.5 * len(arguments.records), 5.2), layout="constrained")
     panels = figure.subplots(1, len(arguments.records), squeeze=False)[0]
     for axes, path in zip(panels, arguments.records):
-        draw(axes, json.loads(path.read_text()))
+        record = json.loads(path.read_text())
+        if not CASES.keys() & record.get("cases", {}).keys():
+            parser.error(f"{path}: expected a record with one of the cases {', '.join(CASES)}")
+        draw(axes, record)
     panels[-1].legend(loc="best", fontsize=8, frameon=False)
     figure.savefig(arguments.out, dpi=110)
     print(f"wrote {arguments.out}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import processes
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -25,3 +26,14 @@ def test_every_option_has_help(script):
     ]
     assert options
     assert not [ast.unparse(o) for o in options if "help" not in {keyword.arg for keyword in o.keywords}]
+
+
+def test_the_figure_of_records(tmp_path):
+    pytest.importorskip("matplotlib")
+    script, results, picture = str(ROOT / "bench/figure.py"), ROOT / "bench/results", tmp_path / "speed.png"
+    drawn = processes.python(script, str(results / "2026-11-28-amd-epyc-zen-3-2-cores.json"), "--out", str(picture))
+    assert drawn.returncode == 0, drawn.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    # A record of something else is no empty panel.
+    refused = processes.python(script, str(results / "2026-11-28-amd-epyc-2-cores-latency.json"))
+    assert refused.returncode == 2 and "expected a record with one of the cases flow-L3" in refused.stderr

@@ -180,7 +180,9 @@ class MLP(Described):
         Args:
             tree: `Dense_i` {kernel, bias} and `LayerNorm_i` {scale, bias}, bare or under `params`,
                 `value_net` (leading ensemble axis E, or none for one member) or `mlp`.
-            norm: None means "pre" where the tree has LayerNorm entries, else "none".
+            activation: what the flax module applies, of which the tree tells nothing: one of those above.
+            norm: None means "pre" where the tree has LayerNorm entries, else "none". A module that normalizes what
+                its activation returns has the same tree and is "post".
 
         Raises:
             ValueError: the tree has no Dense_0, layers are missing or do not fit, or there is something else in

@@ -88,8 +88,10 @@ def network(
     Args:
         params: `Dense_i` {kernel, bias} and `LayerNorm_i` {scale, bias}, bare or under `params`, `value_net`
             (leading ensemble axis E, or none for one member) or `mlp`: the official agent's trees.
-        activation: "relu", "gelu" (tanh form), "gelu_erf", "silu", "mish", "tanh" or "elu".
-        norm: "pre", "post" or "none"; None means "pre" where the tree has LayerNorm entries, else "none".
+        activation: "relu", "gelu" (tanh form), "gelu_erf", "silu", "mish", "tanh" or "elu": what the flax module
+            applies, of which the tree tells nothing.
+        norm: "pre", "post" or "none"; None means "pre" where the tree has LayerNorm entries, else "none". A module that
+            normalizes what its activation returns has the same tree and is "post".
         norm_eps: epsilon of the layer norms; flax uses 1e-6.
 
     Raises:
