@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import processes
 import pytest
@@ -16,6 +18,16 @@ def test_info_lists_every_engine_in_order(capsys):
     section = capsys.readouterr().out.split("engines, in the order")[1].split("\n\n")[0]
     names = [line.split()[0] for line in section.splitlines()[1:]]
     assert names == ["cuda", "triton", "cpu", "reference"]
+
+
+def test_info_tells_what_the_jax_frontend_was_built_with(monkeypatch, capsys):
+    xla = pytest.importorskip("vgf_kernels._xla")
+    monkeypatch.setitem(sys.modules, "vgf_kernels._xla_cuda", None)  # how Python notes what cannot be imported
+    assert main(["info"]) == 0
+    section = capsys.readouterr().out.split("jax frontend\n")[1].split("\n\n")[0]
+    rows = dict(line.split(maxsplit=1) for line in section.splitlines())
+    assert rows["cpu"] == "XLA handlers, FFI API {}.{}".format(*xla.api_version())
+    assert rows["cuda"].startswith("none: ") and "_xla_cuda" in rows["cuda"]
 
 
 def test_info_says_why_a_thread_setting_is_unusable(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -10,7 +11,8 @@ from .. import __version__, cpu, ranges
 from ..engines import backends, requested
 from ..numpy import arrays
 
-PACKAGES = ("numpy", "torch", "triton", "jax")
+PACKAGES = ("numpy", "torch", "triton", "jax", "jaxlib")
+HANDLERS = {"cpu": "_xla", "cuda": "_xla_cuda"}
 VARIABLES = {
     "VGF_BACKEND": "forces an engine",
     "VGF_CPU_ISA": "forces an instruction set",
@@ -30,6 +32,7 @@ def run() -> int:
         'engines, in the order "auto" tries them', {name: str(engine) for name, engine in backends().items()}
     )
     _section("cpu engine", {"instruction sets": _instruction_sets(), "threads": _threads()})
+    _section("jax frontend", {engine: _handlers(module) for engine, module in HANDLERS.items()})
     _section("environment", {name: _variable(name, meaning) for name, meaning in VARIABLES.items()})
     _section("profiling", {"NVTX ranges": "on" if ranges.nvtx else "off: package nvtx is not installed"})
     return 0
@@ -61,6 +64,14 @@ def _threads() -> str:
         return f"{arrays.threads()} (vgf_kernels.torch follows torch.set_num_threads instead)"
     except ValueError as error:
         return f"unusable: {error}"
+
+
+def _handlers(module: str) -> str:
+    try:
+        version = importlib.import_module(f"vgf_kernels.{module}").api_version()
+    except ImportError as error:
+        return f"none: {error}"
+    return f"XLA handlers, FFI API {'.'.join(map(str, version))}"
 
 
 def _variable(name: str, meaning: str) -> str:
