@@ -55,3 +55,9 @@ def test_no_source(frontend):
 def test_jax_draws_what_the_official_agent_draws():
     key = jax.random.PRNGKey(3)
     np.testing.assert_array_equal(vgf_kernels.jax.draw_noise(key, 2, 4, 3), jax.random.normal(key, (2, 4, 3)))
+
+
+def test_jax_is_given_no_key():
+    for key in (None, 0):
+        with pytest.raises(TypeError, match=f"key: expected a key of jax.random, got {type(key).__name__}; "):
+            vgf_kernels.jax.draw_noise(key, 1, 2, 3)

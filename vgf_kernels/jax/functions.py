@@ -378,8 +378,15 @@ def _field(engine, network: Network | Packed, obs: Array, particles: Array) -> C
 
 
 def draw_noise(key: jax.Array, B: int, N: int, A: int) -> jax.Array:
-    """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`."""
+    """Standard normal noise [B, N, A], float32, for `sample`, `act` and `td_target`.
+
+    Raises:
+        TypeError: the key is no array.
+        ValueError: a size is not an integer of 1 or more.
+    """
     checks.check_noise(B=B, N=N, A=A)
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"key: expected a key of jax.random, got {type(key).__name__}; use jax.random.key(0)")
     return jax.random.normal(key, (B, N, A), jnp.float32)
 
 
