@@ -35,7 +35,7 @@ def defined(score, dtype, max_norm, config=CONFIG):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("max_norm", [None, 0.5, 1e6])
+@pytest.mark.parametrize("max_norm", [None, 0.5, 1e6, 10**20])
 def test_the_engine_evaluates_the_score(backend, max_norm):
     plain = [defined(s, np.float32, max_norm) for s in (SCORE, *(reordered(SCORE, i) for i in range(ORDERS)))]
     expected = Expected(defined(SCORE, np.float64, max_norm), plain)

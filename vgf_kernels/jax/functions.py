@@ -333,7 +333,7 @@ def transport(
         arrays.check(**{"particles": x, "the result of score_fn": dq})
         checks.check_score(dq.shape, x.shape)
         if max_norm is not None:
-            dq = _bounded(dq, max_norm)
+            dq = _bounded(dq, float(max_norm))  # JAX takes no integer of more than 32 bits
         return _call(engine.update, x, x, dq, *moments, step + 1, config)
 
     start = jax.lax.stop_gradient(jnp.asarray(particles))
