@@ -208,6 +208,11 @@ REFUSED = {
         TypeError,
         r"expected a floating-point array, got int32",
     ),
+    "swapped bytes": (
+        lambda layers: layers[0].update(W=np.zeros((5, 8), np.dtype(np.float32).newbyteorder())),
+        TypeError,
+        r"expected this machine's byte order, got >f4; cast them to float32",
+    ),
     "two dtypes": (
         lambda layers: layers[0].update(W=np.zeros((5, 8), np.float64)),
         TypeError,

@@ -168,6 +168,8 @@ def _own(array) -> np.ndarray:
     array = np.array(_numpy(array) if hasattr(array, "detach") else array, order="C")
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"weights: expected a floating-point array, got {array.dtype}")
+    if not array.dtype.isnative:
+        raise TypeError(f"weights: expected this machine's byte order, got {array.dtype}; cast them to {array.dtype.name}")
     array.setflags(write=False)
     return array
 
