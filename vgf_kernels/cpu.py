@@ -47,23 +47,22 @@ class Engine:
     def __init__(self, arrays: Any, precision: str | None) -> None:
         self._arrays = arrays
         self._precision = precision or "fp32"
+        self._threads = arrays.threads()
 
     def value(self, critic, obs, actions):
         q = self._empty(critic.ensemble, *actions.shape[:2])
-        threads = self._arrays.threads()
         obs, actions = self._in(obs, actions)
         _native.value(
-            self._packed(critic, False, threads), *self._at(obs, actions, q), *_sizes(obs, actions), threads
+            self._packed(critic, False), *self._at(obs, actions, q), *_sizes(obs, actions), self._threads
         )
         return q
 
     def value_and_grad(self, critic, obs, actions, aggregate):
         q, dq = self._empty(critic.ensemble, *actions.shape[:2]), self._empty(*actions.shape)
-        threads = self._arrays.threads()
         obs, actions = self._in(obs, actions)
-        packed = self._packed(critic, True, threads)
+        packed = self._packed(critic, True)
         _native.value_and_grad(
-            packed, *self._at(obs, actions, q, dq), *_sizes(obs, actions), aggregate, threads
+            packed, *self._at(obs, actions, q, dq), *_sizes(obs, actions), aggregate, self._threads
         )
         return q, dq
 
@@ -71,53 +70,48 @@ class Engine:
         """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
         q = self._empty(critic.ensemble, *actions.shape[:2])
         dq = self._empty(critic.ensemble, *actions.shape)
-        threads = self._arrays.threads()
         obs, actions = self._in(obs, actions)
-        for e, packed in enumerate(_packed_members(critic, self._precision, threads)):
+        for e, packed in enumerate(_packed_members(critic, self._precision, self._threads)):
             at, sizes = self._at(obs, actions, q[e], dq[e]), _sizes(obs, actions)
-            _native.value_and_grad(packed, *at, *sizes, "mean", threads)
+            _native.value_and_grad(packed, *at, *sizes, "mean", self._threads)
         return q, dq
 
     def direction(self, critic, obs, particles, config):
         phi = self._empty(*particles.shape)
-        threads = self._arrays.threads()
         obs, particles = self._in(obs, particles)
-        packed = self._packed(critic, True, threads)
+        packed = self._packed(critic, True)
         _native.direction(
-            packed, *self._at(obs, particles, phi), *_sizes(obs, particles), _options(config), threads
+            packed, *self._at(obs, particles, phi), *_sizes(obs, particles), _options(config), self._threads
         )
         return phi
 
     def flow(self, critic, obs, particles, config, trajectory):
         steps = (config.num_steps + 1,) if trajectory else ()
         out = self._empty(*steps, *particles.shape)
-        threads = self._arrays.threads()
         obs, particles = self._in(obs, particles)
-        packed = self._packed(critic, True, threads)
+        packed = self._packed(critic, True)
         at, sizes = self._at(obs, particles, out), _sizes(obs, particles)
-        _native.flow(packed, *at, trajectory, *sizes, _options(config), threads)
+        _native.flow(packed, *at, trajectory, *sizes, _options(config), self._threads)
         return out
 
     def sample(self, policy, obs, noise, num_steps, clip):
         out = self._empty(*noise.shape)
-        threads = self._arrays.threads()
         obs, noise = self._in(obs, noise)
-        packed = self._packed(policy, False, threads)
-        _native.sample(packed, *self._at(obs, noise, out), *_sizes(obs, noise), num_steps, clip, threads)
+        packed = self._packed(policy, False)
+        _native.sample(packed, *self._at(obs, noise, out), *_sizes(obs, noise), num_steps, clip, self._threads)
         return out
 
     def act(
         self, critic, policy, obs, noise, euler_steps, config, select, aggregate, temperature, select_noise
     ):
         out = self._empty(noise.shape[0], noise.shape[2])
-        threads = self._arrays.threads()
         obs, noise = self._in(obs, noise)
         picks = self._in(select_noise) if select != "max" else ()
         at_picks = self._at(*picks) or (0,)
         _native.act(
-            self._packed(critic, config.num_steps > 0, threads), self._packed(policy, False, threads),
+            self._packed(critic, config.num_steps > 0), self._packed(policy, False),
             *self._at(obs, noise), *at_picks, *self._at(out), *_sizes(obs, noise),
-            euler_steps, _options(config), select, temperature, aggregate, threads,
+            euler_steps, _options(config), select, temperature, aggregate, self._threads,
         )  # fmt: skip
         return out
 
@@ -137,12 +131,11 @@ class Engine:
         reduce,
     ):
         out = self._empty(noise.shape[0])
-        threads = self._arrays.threads()
         next_obs, noise, reward, mask = self._in(next_obs, noise, reward, mask)
         _native.td_target(
-            self._packed(critic, config.num_steps > 0, threads), self._packed(target_critic, False, threads),
-            self._packed(policy, False, threads), *self._at(next_obs, noise, reward, mask, out),
-            *_sizes(next_obs, noise), discount, euler_steps, _options(config), aggregate, reduce, threads,
+            self._packed(critic, config.num_steps > 0), self._packed(target_critic, False),
+            self._packed(policy, False), *self._at(next_obs, noise, reward, mask, out),
+            *_sizes(next_obs, noise), discount, euler_steps, _options(config), aggregate, reduce, self._threads,
         )  # fmt: skip
         return out
 
@@ -151,11 +144,11 @@ class Engine:
         out = self._empty(*particles.shape)
         particles, dq = self._in(particles, dq)
         at = self._at(particles, dq, first_moment, second_moment, out)
-        _native.update(*at, step, *particles.shape, _options(config), self._arrays.threads())
+        _native.update(*at, step, *particles.shape, _options(config), self._threads)
         return out
 
-    def _packed(self, mlp, gradient, threads):
-        return _packed(mlp, gradient, self._precision, threads)
+    def _packed(self, mlp, gradient):
+        return _packed(mlp, gradient, self._precision, self._threads)
 
     def _empty(self, *shape: int):
         return self._arrays.empty(shape)
