@@ -7,11 +7,12 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from . import checks, cpu, cuda, definition, ranges, triton
+from . import checks, cpu, cuda, ranges, triton
+from .reference import engine as reference
 
 # In the order in which "auto" tries them. Each module has PRECISIONS, DTYPES, DEVICE ("cpu" or "cuda"),
 # missing() -> the reason why the engine cannot run here or None, detail() and Engine(arrays, precision).
-MODULES: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": definition}
+MODULES: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "reference": reference}
 PLACES = {
     "cpu": ("the CPU", "move them with .cpu()"),
     "cuda": ("a GPU", 'move them with .cuda(), NumPy\'s by way of torch or JAX, or pass backend="auto"'),
@@ -137,7 +138,7 @@ def check_number_format(name: str, dtype: str, precision: str | None) -> None:
     dtypes, precisions = MODULES[name].DTYPES, MODULES[name].PRECISIONS
     if dtype not in dtypes:
         remedy = "cast them to float32"
-        if name != "reference" and dtype in definition.DTYPES:
+        if name != "reference" and dtype in reference.DTYPES:
             remedy += ' or pass backend="reference"'
         raise TypeError(f"the {name} engine computes {' or '.join(dtypes)}, got {dtype} arrays; {remedy}")
     if precision is not None and precision not in precisions:

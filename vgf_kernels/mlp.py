@@ -190,9 +190,9 @@ class MLP(Described):
         """
         from .sources import ArraySource
 
-        members, has_norm = ArraySource.members_from_flax(tree)
+        source, has_norm = ArraySource.from_flax(tree)
         norm = norm if norm is not None else ("pre" if has_norm else "none")
-        return cls(ArraySource(members), activation=activation, norm=norm, norm_eps=norm_eps)
+        return cls(source, activation=activation, norm=norm, norm_eps=norm_eps)
 
     # ---- ways back
 
@@ -256,12 +256,9 @@ class MLP(Described):
 
     def member(self, index: int) -> MLP:
         """An ensemble of one: a snapshot of one member's current weights."""
-        from .sources import ArraySource
-
         if not -self.ensemble <= index < self.ensemble:
             raise IndexError(f"member: expected a number below {self.ensemble}, got {index}")
-        source = ArraySource.from_members([self.members[index]])
-        return MLP(source, activation=self.activation, norm=self.norm, norm_eps=self.norm_eps)
+        return self._snapshot([self.members[index]])
 
     def version(self) -> tuple:
         """A token that changes when the source reports a change (parameter identity and version counters)."""
@@ -274,14 +271,13 @@ class MLP(Described):
 
     def freeze(self) -> MLP:
         """A snapshot that never changes: for serving, where looking for changed weights would cost time."""
+        return self._snapshot(self.members)
+
+    def _snapshot(self, members: list[list[Layer]]) -> MLP:
         from .sources import ArraySource
 
-        return MLP(
-            ArraySource.from_members(self.members),
-            activation=self.activation,
-            norm=self.norm,
-            norm_eps=self.norm_eps,
-        )
+        source = ArraySource.from_members(members)
+        return MLP(source, activation=self.activation, norm=self.norm, norm_eps=self.norm_eps)
 
     def __repr__(self) -> str:
         chain = " -> ".join(str(w) for w in self.widths)

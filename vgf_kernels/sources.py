@@ -71,15 +71,15 @@ class ArraySource:
         return cls(members)
 
     @classmethod
-    def members_from_flax(cls, tree: Mapping[str, Any]) -> tuple[list[list[Layer]], bool]:
-        """The members of a flax parameter tree, and whether it has layer norms."""
+    def from_flax(cls, tree: Mapping[str, Any]) -> tuple[ArraySource, bool]:
+        """The weights of a flax parameter tree, and whether it has layer norms."""
         layers, has_norm = flax_layers(tree, np.asarray)
         ensemble = layers[0].W.shape[0]
         members = [
             [Layer(*(None if a is None else _own(a[e]) for a in layer)) for layer in layers]
             for e in range(ensemble)
         ]
-        return cls._checked(members)._members, has_norm
+        return cls._checked(members), has_norm
 
     def members(self) -> list[list[Layer]]:
         return self._members

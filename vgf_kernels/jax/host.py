@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import checks, definition
+from .. import checks
 from ..config import FlowConfig
 from ..mlp import MLP
 from ..numpy import arrays
+from ..reference.engine import Engine as Reference
 from .networks import Network, Packed, check_dtypes, with_time
 from .primitive import refuse_derivative, varying_as
 
@@ -123,7 +124,7 @@ class _OnHost:
     settings: tuple[tuple[int, Any], ...]
 
     def __call__(self, traced: dict[int, Any], num_steps: Any) -> tuple:
-        engine = definition.Engine(arrays, self.precision)
+        engine = Reference(arrays, self.precision)
         placed = dict(self.settings) | {i: _on_host(a) for i, a in traced.items()}
         given = [placed[i] for i in range(len(placed))]
         if self.function in EULER_STEPS:

@@ -49,27 +49,28 @@ def _expand(engine: Fused, call: Call, *operands):
         )
         return vgf_custom_call.bind(*operands, custom=custom)
 
-    def pack(description, layout, weights):
-        described = description.attribute(layout)
+    def pack(description, weights):
+        described = description.attribute()
         size = module.packed_bytes(*(getattr(described, field) for field in SIZED))
         return custom("pack", [Result((size,), np.uint8)], weights, network=described)
 
     if call.handler == "pack":
         ((net, weights),) = networks
-        return pack(net.description._replace(layout=None), net.description.layout, weights)
+        return pack(net.description, weights)
     packed, borrowed = {}, []
     for net, weights in networks:
-        layout = net.description.layout
-        if layout is None:
+        described = net.description
+        if described.layout is None:
             in_place = engine.reads_in_place(precision, arrays[0].shape[0] * arrays[1].shape[1])
             layout = Layout(engine.name, precision, arrays[0].shape[1], role_of(net.name), in_place)
+            described = described._replace(layout=layout)
             if in_place:
                 borrowed += weights
                 weights = [jnp.zeros(0, np.uint8)]
             else:
-                weights = pack(net.description, layout, weights)
-        packed[net.name] = net.description._replace(layout=layout), weights
-        settings[net.name] = net.description.attribute(layout)
+                weights = pack(described, weights)
+        packed[net.name] = described, weights
+        settings[net.name] = described.attribute()
     if engine.counts_on_device and stepwise.needed(call, arrays, module.most_in_a_launch(precision)):
         return stepwise.run(call, packed, arrays, vgf_handler.bind)
     results = [result._replace(shape=shape) for result, shape in zip(call.results, call.shapes(operands))]

@@ -156,10 +156,11 @@ class Description(NamedTuple):
     gradient: bool
     layout: Layout | None = None
 
-    def attribute(self, layout: Layout) -> PackedNetwork:
-        """What a handler is told of the network, packed in this layout."""
+    def attribute(self) -> PackedNetwork:
+        """What a handler is told of the network."""
+        *network, layout = self
         return PackedNetwork(
-            *self[:-1], layout.precision, layout.observations, layout.role == "critic", layout.in_place
+            *network, layout.precision, layout.observations, layout.role == "critic", layout.in_place
         )
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from . import checks, reference
-from .mlp import MLP
-from .reference.pairwise import direction_from_gradient
+from .. import checks
+from ..mlp import MLP
+from . import functions
+from .pairwise import direction_from_gradient
 
 DEVICE = "cpu"
 DTYPES = checks.REFERENCE_DTYPES
@@ -31,45 +32,45 @@ class Engine:
         self._arrays = arrays  # the arrays' dtype is the precision
 
     def value(self, *args):
-        return self._run(reference.value, *args)
+        return self._run(functions.value, *args)
 
     def value_and_grad(self, *args):
-        return self._run(reference.value_and_grad, *args)
+        return self._run(functions.value_and_grad, *args)
 
     def jacobian(self, critic, obs, actions):
         """q [E, B, N] and the gradient of every critic, [E, B, N, A]."""
 
         def every_critic(critic, obs, actions):
-            pairs = [reference.value_and_grad(critic.member(e), obs, actions) for e in range(critic.ensemble)]
+            pairs = [functions.value_and_grad(critic.member(e), obs, actions) for e in range(critic.ensemble)]
             return np.concatenate([q for q, _ in pairs]), np.stack([dq for _, dq in pairs])
 
         return self._run(every_critic, critic, obs, actions)
 
     def direction(self, *args):
-        return self._run(reference.direction, *args)
+        return self._run(functions.direction, *args)
 
     def flow(self, *args):
-        return self._run(reference.flow, *args)
+        return self._run(functions.flow, *args)
 
     def sample(self, *args):
-        return self._run(reference.sample, *args)
+        return self._run(functions.sample, *args)
 
     def act(self, *args):
         def run(*args):
             *args, temperature, select_noise = args
-            return reference.act(*args, temperature=temperature, select_noise=select_noise)
+            return functions.act(*args, temperature=temperature, select_noise=select_noise)
 
         return self._run(run, *args)
 
     def td_target(self, *args):
-        return self._run(reference.td_target, *args)
+        return self._run(functions.td_target, *args)
 
     def update(self, particles, dq, first_moment, second_moment, step, config):
         """One step of transport, numbered from 1. The moments are updated in place."""
 
         def run(x, dq, first, second):
             phi = direction_from_gradient(x, dq, config)
-            x, (first[:], second[:]) = reference.update(x, phi, (first, second), step, config)
+            x, (first[:], second[:]) = functions.update(x, phi, (first, second), step, config)
             return x
 
         return self._run(run, particles, dq, first_moment, second_moment)
