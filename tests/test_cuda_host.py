@@ -134,10 +134,12 @@ def test_what_the_module_refuses(emulator):
     memory = np.zeros(1 << 18, np.float32)
     at = memory.ctypes.data + -memory.ctypes.data % 256
     weights = [(at, 16, 1, at, 0, 0), (at, 1, 1, at, 0, 0)]
-    value_network, bf16, policy = (
-        module.Network([5, 16, out], 1, "relu", "none", 0.0, O, out == 1, False, precision).packed(weights, at, 0)
-        for out, O, precision in ((1, 3, "fp32"), (1, 3, "bf16"), (2, 2, "fp32"))
-    )
+
+    def network(inputs, outputs, O, precision="fp32"):
+        made = module.Network([inputs, 16, outputs], 1, "relu", "none", 0.0, O, outputs == 1, False, precision)
+        return made.packed(weights, at, 0)
+
+    value_network, critic, bf16, policy = network(5, 1, 3), network(4, 1, 2), network(4, 1, 2, "bf16"), network(5, 2, 2)
     options = module.FlowOptions(1, 0.1, 1.0, "mean", "rbf", "median", False, "adam", None)
     sizes = (3, 4, 3, 2)
 
@@ -154,7 +156,7 @@ def test_what_the_module_refuses(emulator):
     with pytest.raises(ValueError, match="the networks of a call must be packed in one precision"):
         module.act(bf16, policy, 256, 256, 0, 256, 2, options, "max", 1.0, "mean", (3, 4, 2, 2), (0, 0, 0))
     with pytest.raises(ValueError, match="select_noise is missing"):
-        module.act(value_network, policy, 256, 256, 0, 256, 2, options, "softmax", 1.0, "mean", (3, 4, 2, 2), (0, 0, 0))
+        module.act(critic, policy, 256, 256, 0, 256, 2, options, "softmax", 1.0, "mean", (3, 4, 2, 2), (0, 0, 0))
     for call in (
         lambda: module.direction(value_network, 256, 256, 256, options, sizes, (0, 0, 0)),
         lambda: module.flow(value_network, 256, 256, 256, False, options, sizes, (0, 0, 0)),
@@ -163,6 +165,15 @@ def test_what_the_module_refuses(emulator):
     ):
         with pytest.raises(ValueError, match="the critic was packed without what its gradient needs"):
             call()
+    for O, A in ((4, 2), (3, 3), (2, 3)):  # the last has the critic's 5 inputs, but packed as others
+        with pytest.raises(ValueError, match=f"expected a network from {O + A} inputs, of which {O} are observations, to 1 outp"):
+            module.value(value_network, 256, 256, 256, (3, 4, O, A), (0, 0, 0))
+    for O, A in ((3, 2), (1, 3)):
+        with pytest.raises(ValueError, match=f"expected a network from {O + A + 1} inputs, .* to {A} outputs, got one"):
+            module.sample(policy, 256, 256, 256, 2, None, (3, 4, O, A), (0, 0, 0))
+    for O in (5, -1):
+        with pytest.raises(ValueError, match=f"a network of 5 inputs cannot take {O} observations and an action"):
+            network(5, 1, O)
 
 
 @pytest.mark.parametrize("N", [10, 70])

@@ -11,13 +11,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import vgf_kernels.torch as vgf
 from vgf_kernels import MLP
-from vgf_kernels.torch import arrays
+from vgf_kernels.torch import arrays, ops
 
 CONFIG = vgf.FlowConfig(num_steps=2)
 
 
 def td_target(p, obs, noise):
-    reward, mask = torch.from_numpy(p.reward), torch.from_numpy(p.mask)
+    reward, mask = obs[:, 0], obs[:, 1]
     networks = p.critic, p.target_critic, p.policy
     return vgf.td_target(*networks, obs, noise, reward, mask, 0.9, 3, CONFIG, backend="cpu")
 
@@ -58,6 +58,8 @@ def test_a_traced_function_computes_again(problem):
 
 
 TRACED = {
+    "sample": lambda p, obs, x: vgf.sample(p.policy, obs, x, 2),
+    "direction": lambda p, obs, x: vgf.direction(p.critic, obs, x, CONFIG),
     "value": lambda p, obs, x: vgf.value(p.critic, obs, x),
     "gradient": lambda p, obs, x: vgf.value_and_grad(p.critic, obs, x)[1],
     "flow": lambda p, obs, x: vgf.flow(p.critic, obs, x, CONFIG, trajectory=True),
@@ -69,22 +71,77 @@ TRACED = {
 
 OTHERS = {
     "fewer observations": (lambda obs, x: (obs[:1], x), "the same number"),
-    "no states": (lambda obs, x: (obs[:0], x[:0]), r"at least one in every axis of \[B, N, A\], got \[0, "),
-    "no particles": (lambda obs, x: (obs, x[:, :0]), "at least one in every axis"),
-    "another dtype": (lambda obs, x: (obs.double(), x), "got one of torch.float64"),
+    "shorter observations": (lambda obs, x: (obs[:, 1:], x), r"expected O \+ A = "),
+    "longer observations": (lambda obs, x: (obs.repeat(1, 40), x), r"expected O \+ A = "),
+    "fewer dimensions": (lambda obs, x: (obs, x[..., :-1]), r"expected O \+ A = "),
+    "more dimensions": (lambda obs, x: (obs, x.repeat(1, 1, 20)), r"expected O \+ A = "),
+    "no states": (lambda obs, x: (obs[:0], x[:0]), r"at least one in every axis of \[B, N, A\], got B=0"),
+    "no particles": (lambda obs, x: (obs, x[:, :0]), r"at least one in every axis of \[B, N, A\], got N=0"),
+    "another dtype": (lambda obs, x: (obs.double(), x), "obs: expected the dtype of "),
+}
+# Both keep no guards: what they have recorded takes whatever it is called with.
+RECORD = {
+    "trace": lambda run, *arrays: torch.jit.trace(run, arrays),
+    "make_fx": lambda run, *arrays: make_fx(run)(*arrays),
 }
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("function", [name for name in TRACED if name != "transport"])
-def test_a_recorded_call_looks_at_its_arrays_again(problem, function, other):
-    """The engine would read what is not there: no guard goes with what torch.jit.trace has recorded."""
+@pytest.mark.parametrize("record", RECORD)
+def test_a_recorded_call_looks_at_its_arrays_again(problem, record, function, other):
+    """The engine would read what is not there."""
     p, obs, noise = problem
-    traced = torch.jit.trace(lambda obs, x: TRACED[function](p, obs, x), (obs, noise))
+    recorded = RECORD[record](lambda obs, x: TRACED[function](p, obs, x), obs, noise)
     change, message = OTHERS[other]
+    if function == "sample":
+        message = message.replace("A =", r"A \+ 1 =")
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
-        traced(*change(obs, noise))
+        recorded(*change(obs, noise))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("function", TRACED)
+@pytest.mark.parametrize("record", RECORD)
+def test_a_recorded_call_takes_other_numbers_of_states_and_particles(problem, record, function):
+    p, obs, noise = problem
+
+    def run(obs, x):
+        return TRACED[function](p, obs, x)
+
+    recorded = RECORD[record](run, obs, noise)
+    others = obs.repeat(3, 1), noise.repeat(3, 2, 1) / 2
+    assert torch.equal(recorded(*others), run(*others))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_recorded_transport_takes_other_dimensions(backend):
+    def run(x):
+        return vgf.transport(torch.sin, x, CONFIG, backend=backend)
+
+    recorded = make_fx(run)(torch.rand(2, 4, 3))
+    others = torch.rand(2, 5, 7)
+    assert torch.equal(recorded(others), run(others))
+
+
+@pytest.mark.parametrize(
+    ("moment", "message"),
+    [
+        (torch.zeros(2, 4, 2), r"moment: expected shape \[B, N, A\] = \[2, 4, 3\], got \[2, 4, 2\]"),
+        (torch.zeros(2, 3, 4).mT, "moment: expected a contiguous tensor of torch.float32 on cpu, since it is updated in place"),
+        (torch.zeros(2, 4, 3, dtype=torch.float64), "got one of torch.float64"),
+    ],
+    ids=["shape", "strides", "dtype"],
+)
+def test_an_update_refuses_moments_that_it_cannot_write(moment, message):
+    """Of a copy, the engine would lose what it wrote; of another size, write past it."""
+    x, good = torch.rand(2, 4, 3), torch.zeros(2, 4, 3)
+    for moments in ((moment, good), (good, moment)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            ops.update(x, x, *moments, 1, *ops.pack_config(CONFIG), "cpu", None)
+    with pytest.raises(ValueError, match="dq: expected shape"):
+        ops.update(x, x[:, :1], good, good, 1, *ops.pack_config(CONFIG), "cpu", None)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")

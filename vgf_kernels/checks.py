@@ -146,7 +146,7 @@ def check_transport(score_fn, particles, config, trajectory=False) -> None:
     """The arguments of transport."""
     if not callable(score_fn):
         raise TypeError(f"score_fn: expected a function of the particles, got {type(score_fn).__name__}")
-    _check_particles("particles", particles)
+    check_particles("particles", particles)
     _check_config(config, trajectory)
 
 
@@ -164,7 +164,7 @@ def _check_states(obs_name: str, obs, actions_name: str, actions) -> None:
             f"{obs_name}: expected rank 2, [B, O], got shape {_show(obs)}; "
             + (f"a single observation is {obs_name}[None]" if len(obs) == 1 else "reshape it")
         )
-    _check_particles(actions_name, actions)
+    check_particles(actions_name, actions)
     if obs[0] != actions[0]:
         raise ValueError(
             f"{obs_name} and {actions_name}: expected the same number of states B, "
@@ -173,7 +173,8 @@ def _check_states(obs_name: str, obs, actions_name: str, actions) -> None:
         )
 
 
-def _check_particles(name: str, particles) -> None:
+def check_particles(name: str, particles) -> None:
+    """Raise ValueError unless the shape is [B, N, A] of at least one each."""
     if len(particles) != 3:
         raise ValueError(
             f"{name}: expected rank 3, [B, N, A], got shape {_show(particles)}; "

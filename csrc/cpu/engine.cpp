@@ -52,10 +52,17 @@ void need_gradient(const PackedMlp& critic) {
   if (!critic.gradient()) throw std::invalid_argument("the critic was packed without gradient=True");
 }
 
-void check_input(const PackedMlp& mlp, int wanted) {
-  if (mlp.input() != wanted)
-    throw std::invalid_argument("packed network takes " + std::to_string(mlp.input()) + " inputs, the call gives " +
-                                std::to_string(wanted));
+void check_widths(const PackedMlp& mlp, int inputs, int outputs) {
+  if (mlp.input() != inputs || mlp.output() != outputs)
+    throw std::invalid_argument("packed network: expected " + std::to_string(inputs) + " inputs and " +
+                                std::to_string(outputs) + " outputs, got " + std::to_string(mlp.input()) + " and " +
+                                std::to_string(mlp.output()));
+}
+
+void check_critic(const PackedMlp& critic, const Sizes& sizes) { check_widths(critic, sizes.O + sizes.A, 1); }
+
+void check_policy(const PackedMlp& policy, const Sizes& sizes) {
+  check_widths(policy, sizes.O + sizes.A + 1, sizes.A);
 }
 
 // The flow of a unit whose particles are loaded; calls after(l) when step l = 1.. is done.
@@ -88,7 +95,7 @@ int selected(const Unit& unit, int ensemble, const Selection& how, int s, int n)
 }  // namespace
 
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes sizes, int threads) {
-  check_input(critic, sizes.O + sizes.A);
+  check_critic(critic, sizes);
   const Range range("value", sizes.B * sizes.N);
   const Call call(sizes, {}, {&critic}, nullptr, threads);
   run_units(call, threads, [&](Unit& unit) {
@@ -102,7 +109,7 @@ void value(const PackedMlp& critic, const float* obs, const float* actions, floa
 
 void value_and_grad(const PackedMlp& critic, const float* obs, const float* actions, float* q, float* dq, Sizes sizes,
                     Aggregate aggregate, int threads) {
-  check_input(critic, sizes.O + sizes.A);
+  check_critic(critic, sizes);
   need_gradient(critic);
   const Range range("value_and_grad", sizes.B * sizes.N);
   const Call call(sizes, {}, {&critic}, nullptr, threads);
@@ -118,7 +125,7 @@ void value_and_grad(const PackedMlp& critic, const float* obs, const float* acti
 
 void direction(const PackedMlp& critic, const float* obs, const float* particles, float* phi, Sizes sizes,
                const FlowOptions& options, int threads) {
-  check_input(critic, sizes.O + sizes.A);
+  check_critic(critic, sizes);
   need_gradient(critic);
   const Range range("direction", sizes.B * sizes.N);
   const Call call(sizes, options, {&critic}, nullptr, threads);
@@ -134,7 +141,7 @@ void direction(const PackedMlp& critic, const float* obs, const float* particles
 
 void flow(const PackedMlp& critic, const float* obs, const float* particles, float* out, bool trajectory, Sizes sizes,
           const FlowOptions& options, int threads) {
-  check_input(critic, sizes.O + sizes.A);
+  check_critic(critic, sizes);
   need_gradient(critic);
   const Range range("flow", sizes.B * sizes.N);
   const Call call(sizes, options, {&critic}, nullptr, threads);
@@ -153,7 +160,7 @@ void flow(const PackedMlp& critic, const float* obs, const float* particles, flo
 
 void sample(const PackedMlp& policy, const float* obs, const float* noise, float* out, Sizes sizes, int euler_steps,
             Clip clip, int threads) {
-  check_input(policy, sizes.O + sizes.A + 1);
+  check_policy(policy, sizes);
   const Range range("sample", sizes.B * sizes.N);
   const Call call(sizes, {}, {}, &policy, threads);
   run_units(call, threads, [&](Unit& unit) {
@@ -166,8 +173,8 @@ void sample(const PackedMlp& policy, const float* obs, const float* noise, float
 
 void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, const float* noise, float* out,
          Sizes sizes, int euler_steps, const FlowOptions& options, const Selection& selection, int threads) {
-  check_input(critic, sizes.O + sizes.A);
-  check_input(policy, sizes.O + sizes.A + 1);
+  check_critic(critic, sizes);
+  check_policy(policy, sizes);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("act", sizes.B * sizes.N);
   const Call call(sizes, options, {&critic}, &policy, threads);
@@ -190,9 +197,9 @@ void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, con
 void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const PackedMlp& policy, const float* next_obs,
                const float* noise, float* out, Sizes sizes, int euler_steps, const FlowOptions& options,
                const Target& target, int threads) {
-  check_input(critic, sizes.O + sizes.A);
-  check_input(target_critic, sizes.O + sizes.A);
-  check_input(policy, sizes.O + sizes.A + 1);
+  check_critic(critic, sizes);
+  check_critic(target_critic, sizes);
+  check_policy(policy, sizes);
   if (options.num_steps > 0) need_gradient(critic);
   const Range range("td_target", sizes.B * sizes.N);
   const Call call(sizes, options, {&critic, &target_critic}, &policy, threads);

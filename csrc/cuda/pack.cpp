@@ -1,6 +1,8 @@
 #include "pack.hpp"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace vgf::cuda {
 namespace {
@@ -32,6 +34,9 @@ Layout lay_out(const MlpSpec& spec, int observations, bool critic, bool gradient
   net.hidden = spec.hidden();
   net.observations = observations;
   net.inputs = spec.widths.front() - observations;
+  if (observations < 0 || net.inputs < 1)
+    throw std::invalid_argument("a network of " + std::to_string(spec.widths.front()) + " inputs cannot take " +
+                                std::to_string(observations) + " observations and an action");
   net.outputs = spec.widths.back();
   net.activation = spec.activation;
   net.norm = spec.norm;

@@ -89,13 +89,26 @@ Program program_of(const Task& t) {
 
 namespace {
 
+// The kernels index packed weights by the sizes of the call.
+void check_sizes(const Network& n, const Sizes& sizes) {
+  const int inputs = sizes.O + sizes.A + (n.critic ? 0 : 1), outputs = n.critic ? 1 : sizes.A;
+  if (n.observations != sizes.O || n.spec.widths.front() != inputs || n.spec.widths.back() != outputs)
+    throw std::invalid_argument("expected a network from " + std::to_string(inputs) + " inputs, of which " +
+                                std::to_string(sizes.O) + " are observations, to " + std::to_string(outputs) +
+                                " outputs, got one packed from " + std::to_string(n.spec.widths.front()) + ", of which " +
+                                std::to_string(n.observations) + " are, to " + std::to_string(n.spec.widths.back()));
+}
+
 void check(const Task& t) {
   if (t.sizes.N > kMostParticles)
     throw std::invalid_argument("the cuda engine takes at most " + std::to_string(kMostParticles) +
                                 " particles a state, got " + std::to_string(t.sizes.N) + "; give them more states");
-  for (const Network* network : {t.policy, t.critic, t.judge})
-    if (network && network->precision != t.precision)
+  for (const Network* network : {t.policy, t.critic, t.judge}) {
+    if (!network) continue;
+    if (network->precision != t.precision)
       throw std::invalid_argument("the networks of a call must be packed in one precision");
+    check_sizes(*network, t.sizes);
+  }
   const bool differentiates = t.critic && (t.steps.value > 0 || !t.judge);
   if (differentiates && (t.steps.value > 0 || t.dq || t.phi || t.jacobian) && !t.critic->gradient)
     throw std::invalid_argument("the critic was packed without what its gradient needs");

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from .. import checks
+
 Array = torch.Tensor
 T = TypeVar("T")
+
+
+def check(**named: Any) -> None:
+    """Raise TypeError or ValueError unless these are dense tensors of one dtype on one device."""
+    checks.check_arrays(torch.Tensor, "use torch.as_tensor(..., dtype=torch.float32)", **named)
+    first_name, first = next(iter(named.items()))
+    for name, tensor in named.items():
+        if tensor.device != first.device:
+            raise ValueError(
+                f"{name}: expected the device of {first_name}, {first.device}, got {tensor.device}; move one"
+            )
+        if tensor.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got {tensor.layout}; pass {name}.to_dense()")
 
 
 def threads() -> int:

@@ -28,7 +28,7 @@ CONSTANT = "The inputs are constants to autograd, and the result never requires 
 def value(
     critic: MLP, obs: Tensor, actions: Tensor, *, backend: str = "auto", precision: str | None = None
 ) -> Tensor:
-    _check_arrays(obs=obs, actions=actions)
+    arrays.check(obs=obs, actions=actions)
     checks.check_value(critic, obs.shape, actions.shape)
     checks.check_engine(backend, precision)
     if _differentiates(obs, actions):
@@ -48,7 +48,7 @@ def value_and_grad(
     backend: str = "auto",
     precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    _check_arrays(obs=obs, actions=actions)
+    arrays.check(obs=obs, actions=actions)
     checks.check_value(critic, obs.shape, actions.shape, aggregate)
     checks.check_engine(backend, precision)
     if _differentiates(obs, actions):
@@ -72,7 +72,7 @@ def direction(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(obs=obs, particles=particles)
+    arrays.check(obs=obs, particles=particles)
     checks.check_flow(critic, obs.shape, particles.shape, config)
     checks.check_engine(backend, precision)
     if _traced(obs, particles):
@@ -94,7 +94,7 @@ def flow(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(obs=obs, particles=particles)
+    arrays.check(obs=obs, particles=particles)
     checks.check_flow(critic, obs.shape, particles.shape, config, trajectory)
     checks.check_engine(backend, precision)
     if _traced(obs, particles):
@@ -116,7 +116,7 @@ def sample(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(obs=obs, noise=noise)
+    arrays.check(obs=obs, noise=noise)
     checks.check_sample(policy, obs.shape, noise.shape, num_steps)
     checks.check_engine(backend, precision)
     clip = check_clip(clip)
@@ -139,9 +139,9 @@ def select(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(q=q)
+    arrays.check(q=q)
     if noise is not None:
-        _check_arrays(q=q, noise=noise)
+        arrays.check(q=q, noise=noise)
     checks.check_engine(backend, precision)
     engines.check_available(engines.requested(backend))
     checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
@@ -177,9 +177,9 @@ def act(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(obs=obs, noise=noise)
+    arrays.check(obs=obs, noise=noise)
     if select_noise is not None:
-        _check_arrays(obs=obs, select_noise=select_noise)
+        arrays.check(obs=obs, select_noise=select_noise)
     checks.check_act(
         critic,
         policy,
@@ -224,7 +224,7 @@ def td_target(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
+    arrays.check(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
     checks.check_td_target(
         critic, target_critic, policy, next_obs.shape, noise.shape, reward.shape, mask.shape,
         discount, euler_steps, config, aggregate, reduce,
@@ -253,21 +253,24 @@ def transport(
     backend: str = "auto",
     precision: str | None = None,
 ) -> Tensor:
-    _check_arrays(particles=particles)
+    arrays.check(particles=particles)
     checks.check_transport(score_fn, particles.shape, config, trajectory)
     checks.check_engine(backend, precision)
     traced = _traced(particles)
     if not traced:
         engines.resolve(backend, arrays.device(particles), arrays.dtype(particles), precision)  # of no steps, too
     dtype = torch.promote_types(particles.dtype, torch.float32)
-    first, second = (torch.zeros(particles.shape, dtype=dtype, device=particles.device) for _ in range(2))
+    # like particles, not of their shape, which a tracer may take for a constant
+    first, second = (
+        torch.zeros_like(particles, dtype=dtype, memory_format=torch.contiguous_format).detach() for _ in range(2)
+    )
     x = particles.detach().clone()
     path = [x]
     span = nullcontext() if traced else ranges.span("transport", x.shape[0] * x.shape[1])
     with span:
         for step in range(1, config.num_steps + 1):
             score = score_fn(x.detach().clone())  # which it may write to, and make a leaf of its own graph
-            _check_arrays(**{"particles": x, "the result of score_fn": score})
+            arrays.check(**{"particles": x, "the result of score_fn": score})
             checks.check_score(score.shape, x.shape)
             if traced:
                 score = score.detach()
@@ -285,18 +288,6 @@ def draw_noise(generator: torch.Generator, B: int, N: int, A: int) -> Tensor:
         raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}; make one for the device")
     checks.check_noise(B=B, N=N, A=A)
     return torch.randn((B, N, A), generator=generator, dtype=torch.float32, device=generator.device)
-
-
-def _check_arrays(**named: Any) -> None:
-    checks.check_arrays(Tensor, "use torch.as_tensor(..., dtype=torch.float32)", **named)
-    first_name, first = next(iter(named.items()))
-    for name, tensor in named.items():
-        if tensor.device != first.device:
-            raise ValueError(
-                f"{name}: expected the device of {first_name}, {first.device}, got {tensor.device}; move one"
-            )
-        if tensor.layout is not torch.strided:
-            raise TypeError(f"{name}: expected a dense tensor, got {tensor.layout}; pass {name}.to_dense()")
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:

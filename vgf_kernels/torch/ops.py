@@ -105,20 +105,6 @@ _config_of = functools.lru_cache(maxsize=256)(FlowConfig)
 
 
 def _call(function: str, like: Tensor, engine: tuple, *args: Any) -> Any:
-    """Looks again at what the engines rely on: a graph, traced or exported, may be called with other arrays than those that the
-    public functions have checked.
-    """
-    if 0 in like.shape:
-        raise ValueError(f"expected at least one in every axis of [B, N, A], got {list(like.shape)}; skip empty calls")
-    for other in args:
-        if not isinstance(other, Tensor):
-            continue
-        if other.shape[0] != like.shape[0]:
-            raise ValueError(f"expected arrays of {like.shape[0]} states, got one of {list(other.shape)}; give all the same number")
-        if other.device != like.device or (other.dtype != like.dtype and function != "update"):
-            raise TypeError(
-                f"expected arrays of {like.dtype} on {like.device}, got one of {other.dtype} on {other.device}; cast or move it"
-            )
     return engines.call(arrays, function, like, *engine, *args)
 
 
@@ -127,6 +113,8 @@ def _like(tensor: Tensor, *shape: int) -> Tensor:
 
 
 # ---- the operators, each after what it returns to a tracer
+#
+# They check what the public functions have checked: a graph, traced or exported, may be called with other arrays.
 
 
 def _value_fake(weights, handle, description, ensemble, obs, actions, *engine):
@@ -140,7 +128,10 @@ def _value_fake(weights, handle, description, ensemble, obs, actions, *engine):
     _value_fake,
 )
 def value(weights, handle, description, ensemble, obs, actions, *engine):
-    return _call("value", actions, engine, MLP.from_graph(weights, handle, description), obs, actions)
+    mlp = MLP.from_graph(weights, handle, description)
+    arrays.check(obs=obs, actions=actions)
+    checks.check_value(mlp, obs.shape, actions.shape)
+    return _call("value", actions, engine, mlp, obs, actions)
 
 
 def _value_context(ctx, inputs, output) -> None:
@@ -181,6 +172,8 @@ def _value_and_grad_fake(weights, handle, description, ensemble, obs, actions, *
 )
 def value_and_grad(weights, handle, description, ensemble, obs, actions, aggregate, *engine):
     mlp = MLP.from_graph(weights, handle, description)
+    arrays.check(obs=obs, actions=actions)
+    checks.check_value(mlp, obs.shape, actions.shape, aggregate)
     return _call("value_and_grad", actions, engine, mlp, obs, actions, aggregate)
 
 
@@ -198,7 +191,10 @@ def _jacobian_fake(weights, handle, description, ensemble, obs, actions, *engine
     _jacobian_fake,
 )
 def jacobian(weights, handle, description, ensemble, obs, actions, *engine):
-    return _call("jacobian", actions, engine, MLP.from_graph(weights, handle, description), obs, actions)
+    mlp = MLP.from_graph(weights, handle, description)
+    arrays.check(obs=obs, actions=actions)
+    checks.check_value(mlp, obs.shape, actions.shape)
+    return _call("jacobian", actions, engine, mlp, obs, actions)
 
 
 def _jacobian_context(ctx, inputs, output) -> None:
@@ -269,6 +265,8 @@ def _direction_fake(weights, handle, description, obs, particles, *rest):
 def direction(weights, handle, description, obs, particles, *rest):
     *config, backend, precision = rest
     mlp, settings = MLP.from_graph(weights, handle, description), _config(*config)
+    arrays.check(obs=obs, particles=particles)
+    checks.check_flow(mlp, obs.shape, particles.shape, settings)
     return _call("direction", particles, (backend, precision), mlp, obs, particles, settings)
 
 
@@ -285,6 +283,8 @@ def _flow_fake(weights, handle, description, obs, particles, trajectory, num_ste
 def flow(weights, handle, description, obs, particles, trajectory, *rest):
     *config, backend, precision = rest
     mlp, settings = MLP.from_graph(weights, handle, description), _config(*config)
+    arrays.check(obs=obs, particles=particles)
+    checks.check_flow(mlp, obs.shape, particles.shape, settings, trajectory)
     return _call("flow", particles, (backend, precision), mlp, obs, particles, settings, trajectory)
 
 
@@ -300,6 +300,8 @@ def _sample_fake(weights, handle, description, obs, noise, *rest):
 )
 def sample(weights, handle, description, obs, noise, num_steps, clip, *engine):
     mlp, clip = MLP.from_graph(weights, handle, description), None if clip is None else tuple(clip)
+    arrays.check(obs=obs, noise=noise)
+    checks.check_sample(mlp, obs.shape, noise.shape, num_steps)
     return _call("sample", noise, engine, mlp, obs, noise, num_steps, clip)
 
 
@@ -320,12 +322,16 @@ def act(*arguments):
     critic, policy = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3))
     obs, noise, euler_steps, select, aggregate, temperature, select_noise, *rest = arguments[6:]
     *config, backend, precision = rest
+    arrays.check(obs=obs, noise=noise)
+    uniform = None
     if select_noise is not None:
-        checks.check_shape("select_noise", select_noise.shape, noise.shape[:2], "[B, N]")
+        arrays.check(obs=obs, select_noise=select_noise)
+        uniform = select_noise.shape
+    selection = _config(*config), select, aggregate, temperature
+    checks.check_act(critic, policy, obs.shape, noise.shape, euler_steps, *selection, uniform)
     return _call(
-        "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps,
-        _config(*config), select, aggregate, temperature, select_noise,
-    )  # fmt: skip
+        "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps, *selection, select_noise
+    )
 
 
 def _td_target_fake(*arguments):
@@ -342,13 +348,14 @@ def _td_target_fake(*arguments):
     _td_target_fake,
 )
 def td_target(*arguments):
-    networks = (MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3, 6))
+    networks = [MLP.from_graph(*arguments[i : i + 3]) for i in (0, 3, 6)]
     next_obs, noise, reward, mask, discount, euler_steps, aggregate, reduce, *rest = arguments[9:]
     *config, backend, precision = rest
-    return _call(
-        "td_target", noise, (backend, precision), *networks,
-        next_obs, noise, reward, mask, discount, euler_steps, _config(*config), aggregate, reduce,
-    )  # fmt: skip
+    arrays.check(next_obs=next_obs, noise=noise, reward=reward, mask=mask)
+    tensors = next_obs, noise, reward, mask
+    settings = discount, euler_steps, _config(*config), aggregate, reduce
+    checks.check_td_target(*networks, *(tensor.shape for tensor in tensors), *settings)
+    return _call("td_target", noise, (backend, precision), *networks, *tensors, *settings)
 
 
 def _update_fake(particles, dq, first_moment, second_moment, *rest):
@@ -365,4 +372,22 @@ def _update_fake(particles, dq, first_moment, second_moment, *rest):
 def update(particles, dq, first_moment, second_moment, step, *rest):
     *config, backend, precision = rest
     moments = (first_moment, second_moment)
+    arrays.check(particles=particles, dq=dq)
+    checks.check_particles("particles", particles.shape)
+    checks.check_shape("dq", dq.shape, particles.shape, "[B, N, A]")
+    for moment in moments:
+        _check_moment(moment, particles)
     return _call("update", particles, (backend, precision), particles, dq, *moments, step, _config(*config))
+
+
+def _check_moment(moment: Tensor, particles: Tensor) -> None:
+    """It is updated in place, so the engine takes no copy of it."""
+    checks.check_shape("moment", moment.shape, particles.shape, "[B, N, A]")
+    wanted = torch.promote_types(particles.dtype, torch.float32), particles.device, True
+    got = moment.dtype, moment.device, moment.is_contiguous()
+    if got != wanted:
+        dtype, device, _ = wanted
+        raise TypeError(
+            f"moment: expected a contiguous tensor of {dtype} on {device}, since it is updated in place, got one of "
+            f"{moment.dtype} on {moment.device} with strides {moment.stride()}; make it with torch.zeros"
+        )
