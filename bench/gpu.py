@@ -9,7 +9,7 @@ where it is there. Each has a share of the minutes, what one leaves goes to the 
 each; checks of several precisions run at once. Everything that may hang runs in a process of its own and is killed in time;
 what has hung is not tried on and on.
 All of it goes to one JSON file in DIR, written anew after every check and every time, so that an end before the end
-loses nothing. A table comes last. Returns 1 where something is wrong.
+loses nothing. A table comes last. Returns 1 where something is wrong or was not done.
 
 --quick checks every activation with one norm and times two small cases; `--device cpu --quick` runs the same on the CPU
 engine, to test this file.
@@ -177,7 +177,7 @@ class Session:
             log = self.path.with_suffix(f".{tool}.log")
             command = [program, "--tool", tool, "--error-exitcode", "9", "--log-file", str(log)]
             command += self._check_command("cuda", ["bf16", "fp32"], "few")
-            found = {"tool": tool, "log": log.name, "checks": 0, "passed": True}
+            found, late = {"tool": tool, "log": log.name, "checks": 0, "passed": True}, False
             self.record["sanitizer"].append(found)
             try:  # without torch's pools, so that memory ends where a tensor does
                 end = time.monotonic() + left
@@ -186,22 +186,31 @@ class Session:
                         found["checks"] += 1
                         found["passed"] &= record["passed"]
             except Stopped as reason:
-                found["stopped"] = str(reason)
-                found["passed"] &= reason.in_time
-            if not found["checks"]:
-                found |= {"passed": False, "stopped": f"not a single check was done: {found.get('stopped', 'it said nothing')}"}
+                found["stopped"], late = str(reason), reason.in_time
+                found["passed"] &= late
+            if not found["checks"]:  # which is not known to be wrong where only time was up
+                found["passed"] = None if late else False
+                found["stopped"] = f"not a single check was done: {found.get('stopped', 'it said nothing')}"
             self.write()
 
     def wrong(self) -> list[str]:
         """What is not as it should be, a line each."""
         checks = [c for c in self.record["checks"] if not c["passed"]]
         times = [t for t in self.record["times"] if "failed" in t and t["contestant"].startswith("vgf")]
-        tools = [s for s in self.record["sanitizer"] if not s["passed"]]
-        parts = self.record["parts"]
-        undone = [{"part": n, **parts[n]} for n in ("limits", "checks", "times") if parts[n]["state"] != "done"]
+        tools = [s for s in self.record["sanitizer"] if s["passed"] is False]
+        return [_line(found) for found in (*checks, *times, *tools)]
+
+    def undone(self) -> list[str]:
+        """What is not known to be right, a line each: parts and checks that did not come to their end."""
+        parts = [{"part": name, **part} for name, part in self.record["parts"].items()]
+        wanted = [p for p in parts if p["part"] != "sanitizer" and p["state"] != "done"]
         if not any("hot" in t for t in self.record["times"]):
-            undone.append({"part": "times", "state": "nothing was timed"})
-        return [" ".join(str(v) for v in found.values()) for found in (*checks, *times, *tools, *undone)]
+            wanted.append({"part": "times", "state": "nothing was timed"})
+        return [_line(found) for found in (*wanted, *(s for s in self.record["sanitizer"] if s["passed"] is None))]
+
+
+def _line(found: dict) -> str:
+    return " ".join(str(value) for value in found.values())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -218,13 +227,14 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"record: {session.path}", flush=True)
     for name in SHARES:
         session.part(name, getattr(session, name))
-    wrong = session.wrong()
-    print(f"{len(session.record['checks'])} checks, {len(wrong)} wrong")
-    for line in wrong:
-        print("WRONG", line[:500])
+    wrong, undone = session.wrong(), session.undone()
+    print(f"{len(session.record['checks'])} checks, {len(wrong)} wrong, {len(undone)} parts not done")
+    for word, found in (("WRONG", wrong), ("NOT DONE", undone)):
+        for line in found:
+            print(word, line[:500])
     for line in gpu_times.table(session.record["times"], session.engines):
         print(line)
-    return 1 if wrong or not session.record["checks"] else 0
+    return 1 if wrong or undone or not session.record["checks"] else 0
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

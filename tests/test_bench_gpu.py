@@ -8,11 +8,14 @@ import importlib
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import processes
 import pytest
+
+from vgf_kernels import FlowConfig
 
 ROOT = Path(__file__).parents[1]
 CODE = f"import sys; sys.path.append({str(ROOT)!r}); from bench.gpu import main; sys.exit(main(sys.argv[1:]))"
@@ -64,6 +67,7 @@ def test_time_that_is_up_ends_it(tmp_path):
     (path,) = tmp_path.glob("*.json")
     record = json.loads(path.read_text())
     assert len(record["checks"]) < 12 * 12 or any("absent" in t for t in record["times"])
+    assert done.returncode == 1 and "\nNOT DONE " in done.stdout
     assert set(record["parts"]) >= {"limits", "checks", "times", "sanitizer"}, done.stderr
 
 
@@ -88,6 +92,28 @@ def test_a_wrong_engine_fails_the_checks(monkeypatch, bench):
     monkeypatch.setattr(checks, "FUNCTIONS", {"value": coarse})
     results = [check for check in checks.run("cpu", "cpu", ["fp32"], "few") if "passed" in check]
     assert len(results) == 2 and not any(check["passed"] for check in results)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_an_engine_that_takes_no_step_fails_the_checks(monkeypatch, bench, precision):
+    """Also where bf16 is allowed some percent."""
+    checks = bench("gpu_checks")
+
+    class Idle(checks.Engine):
+        def __getattr__(self, name):
+            run = super().__getattr__(name)
+
+            def call(*arguments, **options):
+                still = [replace(a, num_steps=0) if isinstance(a, FlowConfig) else a for a in arguments]
+                return run(*still, **options)
+
+            return call
+
+    monkeypatch.setattr(checks, "Engine", Idle)
+    moving = ("flow", "flow without kernel", "flow, fixed bandwidth", "transport")
+    monkeypatch.setattr(checks, "FUNCTIONS", {name: checks.FUNCTIONS[name] for name in moving})
+    results = [check for check in checks.run("cpu", "cpu", [precision], "few") if "passed" in check]
+    assert len(results) == 2 * len(moving) and not any(check["passed"] for check in results)
 
 
 def test_a_check_that_raises_is_a_failed_one(monkeypatch, bench):
@@ -158,7 +184,7 @@ def played(monkeypatch, bench):
     """
     times, contestants, cases = bench("gpu_times"), bench("contestants"), bench("cases")
 
-    def play(unanswered, seconds, before=lambda patience: None):
+    def play(unanswered, seconds, before=lambda patience: None, precision="fp32"):
         class Player:
             def __init__(self, contestant, device, **environment):
                 self.contestant = contestant
@@ -175,7 +201,7 @@ def played(monkeypatch, bench):
                 pass
 
         monkeypatch.setattr(times, "Process", Player)
-        return list(times.run("cpu", ["cpu"], ["fp32"], True, {}, time.monotonic() + seconds))
+        return list(times.run("cpu", ["cpu"], [precision], True, {}, time.monotonic() + seconds))
 
     return play
 
@@ -192,6 +218,33 @@ def test_who_is_not_ready_in_time_keeps_nobody_waiting(played):
     records = played(("torch", "load"), 10, before=time.sleep)
     found = {record["contestant"]: record for record in records if record["case"] == records[0]["case"]}
     assert found["torch"]["absent"] == "time was up" and found["vgf cpu"]["hot"] == 1.0
+
+
+def test_nobody_is_their_own_bar(played):
+    """In low precision eager torch's error is the bar."""
+    records = played(("torch", "load"), 600, precision="bf16")
+    ours = [record for record in records if record["contestant"] == "vgf cpu"]
+    assert ours and all(record["absent"].startswith("not verified: eager torch") for record in ours)
+    assert all("hot" in record for record in played(("nobody", "load"), 600, precision="bf16"))
+
+
+def test_checks_and_tools_whose_time_was_up_are_not_done(bench, tmp_path, monkeypatch):
+    gpu = bench("gpu")
+    options = gpu._parse(["--out", str(tmp_path), "--device", "cpu", "--precision", "bf16"])
+    session = gpu.Session(options, {"cpu": importlib.import_module("vgf_kernels").backends()["cpu"]})
+    session.engines, session.record["times"] = ["cuda"], [{"contestant": "vgf cuda", "hot": 1.0}]
+    slow = [sys.executable, "-c", CHECKS]
+    monkeypatch.setattr(session, "_check_command", lambda engine, precisions, extent: [*slow, "--precision", *precisions])
+    monkeypatch.setattr(gpu.shutil, "which", lambda name: name)
+    session.part("checks", lambda deadline: session.checks(time.monotonic() + 1))
+    assert session.wrong() == [] and session.undone() == ["checks of cuda in bf16 time was up 0"]
+    records = gpu.records
+    for program, state in (("true", "it said nothing"), ("sleep", "its time was up")):
+        monkeypatch.setattr(gpu, "records", lambda _, *when, program=program, **env: records([program, "9"], *when, **env))
+        session.record["sanitizer"] = []
+        session.sanitizer(time.monotonic() + 1)
+        told = session.wrong() if program == "true" else session.undone()[1:]
+        assert len(told) == 3 and all(state in line for line in told)
 
 
 CHILDREN = {
