@@ -24,6 +24,15 @@ def pytest_addoption(parser) -> None:
 
 def pytest_configure(config) -> None:
     config.addinivalue_line("markers", "large: 100,000 particles and more; takes minutes")
+    option = config.option
+    if option.rounds < 1:
+        raise pytest.UsageError(f"--rounds: expected 1 or more, got {option.rounds}")
+    if option.device == "cpu" and option.precision == "tf32":
+        raise pytest.UsageError("--precision: the cpu engine computes fp32 or bf16, got tf32; pass one of these")
+    if option.trained and not (option.trained.suffix == ".npz" and option.trained.is_file()):
+        raise pytest.UsageError(
+            f"--trained: expected an .npz file, got {option.trained}; write one with train_offline.py --save-critic"
+        )
 
 
 def pytest_generate_tests(metafunc) -> None:
@@ -66,4 +75,5 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     for line in report.lines(run, contestants_of(run.device, run.precision)):
         terminalreporter.write_line(line)
     if config.option.save_results:
-        terminalreporter.write_line(f"written: {report.save(run)}")
+        path = report.save(run)
+        terminalreporter.write_line(f"written: {path}" if path else "nothing was measured, so no record is written")

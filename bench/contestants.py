@@ -89,6 +89,9 @@ class Process:
             raise RuntimeError(f"{self.contestant}, {command}:\n{result}{self._tail()}")
         return result
 
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def cpu_seconds(self) -> float:
         """CPU time this process has used (Linux: read from /proc)."""
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()

@@ -27,40 +27,48 @@ CASES = {
 PEERS = {
     "torch": ("eager torch", "#c9792b"),
     "torch.compile": ("torch.compile", "#e8b877"),
+    "torch.compile-graphs": ("torch.compile, CUDA graphs alone", "#f3dcbc"),
     "jax": ("JAX, as the official agent", "#3b6fa0"),
     "jax-unrolled": ("JAX, critics unrolled", "#9bbcd8"),
 }
 
 
+def results_of(record: dict) -> dict[str, dict[str, dict]]:
+    """By case and contestant, of the cases in which ours was timed."""
+    cases = record.get("cases", {})
+    found = {name: {key.split()[0]: one for key, one in cases[name]["results"].items()} for name in CASES if name in cases}
+    return {name: results for name, results in found.items() if "vgf" in results}
+
+
 def draw(axes: Axes, record: dict) -> None:
     """One record's cases from top to bottom, a bar for every peer that was timed."""
-    cases = [name for name in CASES if name in record["cases"]]
-    height = 0.8 / len(PEERS)
-    for row, name in enumerate(cases):
-        results = {key.split()[0]: result for key, result in record["cases"][name]["results"].items()}
-        for place, (peer, (label, color)) in enumerate(PEERS.items()):
+    cases = results_of(record)
+    peers = [peer for peer in PEERS if any(peer in results for results in cases.values())]
+    height = 0.8 / max(1, len(peers))
+    for row, results in enumerate(cases.values()):
+        for place, peer in enumerate(peers):
             if peer not in results:
                 continue
-            ratio, y = results[peer]["ratio"], row + (place - (len(PEERS) - 1) / 2) * height
+            label, color = PEERS[peer]
+            ratio, y = results[peer]["ratio"], row + (place - (len(peers) - 1) / 2) * height
             spread = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
-            axes.barh(y, ratio["median"], 0.9 * height, color=color, label=label if row == 0 else None)
+            axes.barh(y, ratio["median"], 0.9 * height, color=color, label=label)
             axes.errorbar(ratio["median"], y, xerr=spread, color="0.25", linewidth=1)
             label_at = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
             axes.annotate(f"{ratio['median']:.1f}", (ratio["high"], y), **label_at)
     axes.axvline(1, color="0.25", linewidth=1)
-    axes.set_yticks(np.arange(len(cases)), [f"{CASES[name]}\n{_milliseconds(record, name)}" for name in cases])
+    axes.set_yticks(np.arange(len(cases)), [f"{CASES[name]}\n{_milliseconds(results)}" for name, results in cases.items()])
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     precision, machine = record["precision"], record["machine"]
-    others = "" if precision == "fp32" else ", JAX in fp32"
+    others = ", JAX in fp32" if precision != "fp32" and record["device"] == "cpu" else ""
     title = f"vgf-kernels {precision} = 1{others}\n{machine['cpu']}, {machine['usable_cores']} cores"
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("times as long")
 
 
-def _milliseconds(record: dict, name: str) -> str:
-    ours = next(result for key, result in record["cases"][name]["results"].items() if key.split()[0] == "vgf")
-    return f"({1e3 * ours['median_s']:.3g} ms)"
+def _milliseconds(results: dict) -> str:
+    return f"({1e3 * results['vgf']['median_s']:.3g} ms)"
 
 
 def main() -> None:
@@ -72,10 +80,12 @@ def main() -> None:
     panels = figure.subplots(1, len(arguments.records), squeeze=False)[0]
     for axes, path in zip(panels, arguments.records):
         record = json.loads(path.read_text())
-        if not CASES.keys() & record.get("cases", {}).keys():
-            parser.error(f"{path}: expected a record with one of the cases {', '.join(CASES)}")
+        if not results_of(record):
+            parser.error(f"{path}: expected a record with one of the cases {', '.join(CASES)}, in which vgf was timed")
         draw(axes, record)
-    panels[-1].legend(loc="best", fontsize=8, frameon=False)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    once = dict(zip(labels, handles))
+    panels[-1].legend(once.values(), once, loc="best", fontsize=8, frameon=False)
     figure.savefig(arguments.out, dpi=110)
     print(f"wrote {arguments.out}")
 

@@ -9,6 +9,7 @@ timed, each trains the same parameters on the same data and must end where plain
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -182,6 +183,10 @@ def main() -> None:
         help="write <date>-<machine>-...json there, without FOLDER in bench/results",
     )  # fmt: skip
     arguments = vars(parser.parse_args())
+    if absent := [name for name in ("jax", "flax", "optax") if importlib.util.find_spec(name) is None]:
+        parser.error(f"the agents need {' and '.join(absent)}; pip install {' '.join(absent)}")
+    if arguments["rounds"] < 1:
+        parser.error(f"--rounds: expected 1 or more, got {arguments['rounds']}")
     rounds, folder = arguments.pop("rounds"), arguments.pop("save_results")
     times = {}
     for row, measured in measure(arguments, rounds):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+# of the environment, what changes how fast a contestant is
+SETTINGS = r"(VGF|OMP|GOMP|MKL|KMP|OPENBLAS|DNNL|ONEDNN|ATEN|TORCH|TRITON|JAX|XLA)_(?!.*(DIR|PATH|HOME))"
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
 
 
@@ -28,7 +31,7 @@ def describe_machine() -> dict:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "commit": _commit(),
-        "settings": {k: v for k, v in os.environ.items() if re.match(r"(VGF|OMP|MKL|KMP|XLA)_", k)},
+        "settings": {k: v for k, v in os.environ.items() if re.match(SETTINGS, k)},
     }
 
 
@@ -44,6 +47,12 @@ def versions(*packages: str) -> dict[str, str]:
 def slug(text: str) -> str:
     """A file name's worth of a machine's name."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def new_path(folder: Path, name: str) -> Path:
+    """folder/name.json, or with -2, -3, ... where there is one: no record is written over."""
+    numbers = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    return next(path for number in numbers if not (path := folder / f"{name}{number}.json").exists())
 
 
 def available_memory() -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from alternate import ratios
 from cases import ACTIONS, CRITICS, HIDDEN, OBS, PARTICLES, Case
 from contestants import Contestant
-from machine import describe_machine, slug
+from machine import describe_machine, new_path, slug
 from run import Outcome, Run
 
 RESULTS = Path(__file__).with_name("results")
@@ -40,8 +40,10 @@ def lines(run: Run, contestants: list[Contestant]) -> Iterator[str]:
         yield f"copy: {run.limits['copy_gb_s']:.0f} GB/s"
 
 
-def save(run: Run) -> Path:
-    """Write the record under results/ and return its path."""
+def save(run: Run) -> Path | None:
+    """Write the record under results/ and return its path; None where nothing was measured."""
+    if not run.latencies and not any(outcome.samples for outcome in run.outcomes.values()):
+        return None
     machine = describe_machine()
     gpus = {description["gpu"] for description in run.descriptions.values() if "gpu" in description}
     name = gpus.pop() if gpus else f"{machine['cpu']} {machine['usable_cores']} cores"
@@ -49,7 +51,7 @@ def save(run: Run) -> Path:
     options = [run.precision] if run.precision != "fp32" else []
     if isa := os.environ.get("VGF_CPU_ISA"):
         options.append(isa)
-    path = RESULTS / f"{'-'.join([f'{now:%Y-%m-%d}', slug(name), *options])}.json"
+    path = new_path(RESULTS, "-".join([f"{now:%Y-%m-%d}", slug(name), *options]))
     record = {
         "when": now.isoformat(timespec="seconds"),
         "device": run.device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,23 +56,30 @@ class Run:
             self._verify(case, results, outcome)
             ready = {c: self._processes[c] for c in results if c not in outcome.failed}
             rounds = min(self.rounds, case.max_rounds or self.rounds)
-            try:
-                outcome.samples = alternate(case, ready, rounds, self._progress)
-                for contestant in results:
-                    self._processes[contestant].ask("drop")
-            except RuntimeError as error:  # a process ended: no contestant has all its rounds
-                outcome.failed = dict.fromkeys(results, str(error))
+            outcome.samples, failed = alternate(case, ready, rounds, self._progress)
+            outcome.failed |= failed
+            self._drop(results)
             self._progress("")
         return self.outcomes[case]
 
     def latencies_of(self, case: Case, contestant: Contestant, calls: int, pause: float = 0) -> list[float]:
-        """Seconds of each of `calls` calls of one contestant, with `pause` seconds between them. Raises Absent."""
+        """Seconds of each of `calls` calls of one contestant, with `pause` seconds between them.
+
+        Raises Absent, or RuntimeError where it is wrong.
+        """
         name = f"{case.name} of {contestant}" + (f", {1e3 * pause:.0f} ms between calls" if pause else "")
         self._progress(f"{calls:,} calls: {name}")
-        process = self._start(contestant)
-        process.ask("load", case)
+        outcome = Outcome()
+        eager = Contestant("torch", self.precision)  # the bar in low precision
+        results = self._load(case, list(dict.fromkeys([contestant, eager])), outcome)
+        self._verify(case, results, outcome)
+        if contestant in outcome.absent:
+            raise Absent(outcome.absent[contestant])
+        if contestant in outcome.failed:
+            raise RuntimeError(outcome.failed[contestant])
+        process = self._processes[contestant]
         self.latencies[name] = process.ask("paced", (calls, pause)) if pause else process.ask("turn", calls)
-        process.ask("drop")
+        self._drop(results)
         self._progress("")
         return self.latencies[name]
 
@@ -87,6 +94,12 @@ class Run:
             for process in self._processes.values():
                 process.close()
             self._progress("")
+
+    def _drop(self, contestants: Iterable[Contestant]) -> None:
+        """Let them forget the case."""
+        for contestant in contestants:
+            if not self._processes[contestant].ended():
+                self._processes[contestant].ask("drop")
 
     def _load(
         self, case: Case, contestants: list[Contestant], outcome: Outcome
@@ -131,6 +144,8 @@ class Run:
         """Its process. Raises Absent."""
         if contestant in self._absent:
             raise Absent(self._absent[contestant])
+        if contestant in self._processes and self._processes[contestant].ended():  # in an earlier case
+            self._processes.pop(contestant).close()
         if contestant not in self._processes:
             process = Process(contestant, self.device)
             try:
