@@ -35,5 +35,5 @@ def test_the_figure_of_records(tmp_path):
     assert drawn.returncode == 0, drawn.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
     # A record of something else is no empty panel.
-    refused = processes.python(script, str(results / "2026-11-28-amd-epyc-2-cores-latency.json"))
+    refused = processes.python(script, str(results / "2026-11-27-nvidia-h100.json"))
     assert refused.returncode == 2 and "expected a record with one of the cases flow-L3" in refused.stderr
