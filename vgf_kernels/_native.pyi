@@ -5,6 +5,9 @@ All pointers are addresses of contiguous float32 arrays unless said otherwise. E
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
+
+Dims: TypeAlias = tuple[int, int, int, int]  # B, N, O, A
 
 def isa() -> str:
     """The instruction set in use: "avx512amx", "avx512bf16", "avx512", "avx2", "neon" or "scalar". Raises RuntimeError if
@@ -13,7 +16,7 @@ def isa() -> str:
 def supported_isas() -> list[str]:
     """The instruction sets this machine and build can run, fastest first."""
 
-def fingerprint(buffers: Sequence[tuple[int, int]], threads: int) -> int:
+def fingerprint(buffers: Sequence[tuple[int, int]], threads: int, /) -> int:
     """A 64-bit fingerprint of the bytes of (pointer, byte count) buffers; any changed byte changes it."""
 
 class PackedMLP:
@@ -53,7 +56,7 @@ class FlowOptions:
 # obs [B, O], actions and particles and noise [B, N, A]; the last pointers of each are outputs.
 
 def value(
-    critic: PackedMLP, obs: int, actions: int, q: int, B: int, N: int, O: int, A: int, threads: int
+    critic: PackedMLP, obs: int, actions: int, q: int, dims: Dims, threads: int, /
 ) -> None:
     """q [E, B, N]."""
 
@@ -63,12 +66,10 @@ def value_and_grad(
     actions: int,
     q: int,
     dq: int,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     aggregate: str,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """q [E, B, N], dq [B, N, A]. critic must have been packed with gradient=True."""
 
@@ -77,12 +78,10 @@ def direction(
     obs: int,
     particles: int,
     phi: int,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     options: FlowOptions,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """phi [B, N, A]."""
 
@@ -92,12 +91,10 @@ def flow(
     particles: int,
     out: int,
     trajectory: bool,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     options: FlowOptions,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """out [B, N, A], or [L+1, B, N, A] with trajectory; may be the same memory as particles without it."""
 
@@ -106,13 +103,11 @@ def sample(
     obs: int,
     noise: int,
     out: int,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     num_steps: int,
     clip: tuple[float, float] | None,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """out [B, N, A]."""
 
@@ -123,16 +118,14 @@ def act(
     noise: int,
     select_noise: int,
     out: int,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     euler_steps: int,
     options: FlowOptions,
     select: str,
     temperature: float,
     aggregate: str,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """out [B, A]. select_noise [B, N] uniform in (0, 1), or 0 for select="max"."""
 
@@ -145,16 +138,14 @@ def td_target(
     reward: int,
     mask: int,
     out: int,
-    B: int,
-    N: int,
-    O: int,
-    A: int,
     discount: float,
     euler_steps: int,
     options: FlowOptions,
     aggregate: str,
     reduce: str,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """reward, mask, out [B]."""
 
@@ -165,11 +156,10 @@ def update(
     second_moment: int,
     out: int,
     step: int,
-    B: int,
-    N: int,
-    A: int,
     options: FlowOptions,
+    dims: Dims,
     threads: int,
+    /,
 ) -> None:
     """One step (numbered from 1) of transport: out [B, N, A] from the caller's gradient dq; the moments,
     zero before the first step, are updated in place. out may be the same memory as particles."""

@@ -52,18 +52,16 @@ class Engine:
     def value(self, critic, obs, actions):
         q = self._empty(critic.ensemble, *actions.shape[:2])
         obs, actions = self._in(obs, actions)
-        _native.value(
-            self._packed(critic, False), *self._at(obs, actions, q), *_sizes(obs, actions), self._threads
-        )
+        packed = self._packed(critic, False)
+        _native.value(packed, *self._at(obs, actions, q), _dims(obs, actions), self._threads)
         return q
 
     def value_and_grad(self, critic, obs, actions, aggregate):
         q, dq = self._empty(critic.ensemble, *actions.shape[:2]), self._empty(*actions.shape)
         obs, actions = self._in(obs, actions)
         packed = self._packed(critic, True)
-        _native.value_and_grad(
-            packed, *self._at(obs, actions, q, dq), *_sizes(obs, actions), aggregate, self._threads
-        )
+        at = self._at(obs, actions, q, dq)
+        _native.value_and_grad(packed, *at, aggregate, _dims(obs, actions), self._threads)
         return q, dq
 
     def jacobian(self, critic, obs, actions):
@@ -72,17 +70,16 @@ class Engine:
         dq = self._empty(critic.ensemble, *actions.shape)
         obs, actions = self._in(obs, actions)
         for e, packed in enumerate(_packed_members(critic, self._precision, self._threads)):
-            at, sizes = self._at(obs, actions, q[e], dq[e]), _sizes(obs, actions)
-            _native.value_and_grad(packed, *at, *sizes, "mean", self._threads)
+            at = self._at(obs, actions, q[e], dq[e])
+            _native.value_and_grad(packed, *at, "mean", _dims(obs, actions), self._threads)
         return q, dq
 
     def direction(self, critic, obs, particles, config):
         phi = self._empty(*particles.shape)
         obs, particles = self._in(obs, particles)
         packed = self._packed(critic, True)
-        _native.direction(
-            packed, *self._at(obs, particles, phi), *_sizes(obs, particles), _options(config), self._threads
-        )
+        at = self._at(obs, particles, phi)
+        _native.direction(packed, *at, _options(config), _dims(obs, particles), self._threads)
         return phi
 
     def flow(self, critic, obs, particles, config, trajectory):
@@ -90,15 +87,16 @@ class Engine:
         out = self._empty(*steps, *particles.shape)
         obs, particles = self._in(obs, particles)
         packed = self._packed(critic, True)
-        at, sizes = self._at(obs, particles, out), _sizes(obs, particles)
-        _native.flow(packed, *at, trajectory, *sizes, _options(config), self._threads)
+        at = self._at(obs, particles, out)
+        _native.flow(packed, *at, trajectory, _options(config), _dims(obs, particles), self._threads)
         return out
 
     def sample(self, policy, obs, noise, num_steps, clip):
         out = self._empty(*noise.shape)
         obs, noise = self._in(obs, noise)
         packed = self._packed(policy, False)
-        _native.sample(packed, *self._at(obs, noise, out), *_sizes(obs, noise), num_steps, clip, self._threads)
+        at = self._at(obs, noise, out)
+        _native.sample(packed, *at, num_steps, clip, _dims(obs, noise), self._threads)
         return out
 
     def act(
@@ -110,8 +108,8 @@ class Engine:
         at_picks = self._at(*picks) or (0,)
         _native.act(
             self._packed(critic, config.num_steps > 0), self._packed(policy, False),
-            *self._at(obs, noise), *at_picks, *self._at(out), *_sizes(obs, noise),
-            euler_steps, _options(config), select, temperature, aggregate, self._threads,
+            *self._at(obs, noise), *at_picks, *self._at(out),
+            euler_steps, _options(config), select, temperature, aggregate, _dims(obs, noise), self._threads,
         )  # fmt: skip
         return out
 
@@ -135,7 +133,7 @@ class Engine:
         _native.td_target(
             self._packed(critic, config.num_steps > 0), self._packed(target_critic, False),
             self._packed(policy, False), *self._at(next_obs, noise, reward, mask, out),
-            *_sizes(next_obs, noise), discount, euler_steps, _options(config), aggregate, reduce, self._threads,
+            discount, euler_steps, _options(config), aggregate, reduce, _dims(next_obs, noise), self._threads,
         )  # fmt: skip
         return out
 
@@ -144,7 +142,7 @@ class Engine:
         out = self._empty(*particles.shape)
         particles, dq = self._in(particles, dq)
         at = self._at(particles, dq, first_moment, second_moment, out)
-        _native.update(*at, step, *particles.shape, _options(config), self._threads)
+        _native.update(*at, step, _options(config), _dims(None, particles), self._threads)
         return out
 
     def _packed(self, mlp, gradient):
@@ -161,9 +159,10 @@ class Engine:
         return tuple([self._arrays.address(a) for a in arrays])
 
 
-def _sizes(obs, particles) -> tuple[int, int, int, int]:
+def _dims(obs, particles) -> tuple[int, int, int, int]:
+    """B, N, O, A; O is 0 where there are no observations."""
     b, n, a = particles.shape
-    return b, n, obs.shape[1], a
+    return b, n, 0 if obs is None else obs.shape[1], a
 
 
 def _options(config: FlowConfig):

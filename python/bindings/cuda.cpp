@@ -9,11 +9,9 @@ using cuda::Network;
 
 namespace {
 
-using Dims = std::tuple<std::int64_t, std::int64_t, int, int>;
 using Room = std::tuple<Address, std::size_t, Address>;
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
-Sizes sizes(const Dims& d) { return {std::get<0>(d), std::get<1>(d), std::get<2>(d), std::get<3>(d)}; }
 cuda::Workspace workspace(const Room& room) {
   return {pointer(std::get<0>(room)), std::get<1>(room), pointer(std::get<2>(room))};
 }

@@ -36,8 +36,7 @@ PYBIND11_MODULE(_native, m) {
         for (const auto& [address, bytes] : buffers) views.emplace_back(in(address), bytes);
         const py::gil_scoped_release free;
         return cpu::fingerprint(views, threads);
-      },
-      py::arg("buffers"), py::arg("threads"));
+      });
 
   py::class_<PackedHandle>(m, "PackedMLP")
       .def(py::init(&pack), py::arg("widths"), py::arg("ensemble"), py::arg("activation"), py::arg("norm"),
@@ -47,80 +46,64 @@ PYBIND11_MODULE(_native, m) {
 
   m.def(
       "value",
-      [](const PackedHandle& critic, Address obs, Address actions, Address q, std::int64_t B, std::int64_t N, int O,
-         int A, int threads) {
-        cpu::value(*critic.packed, in(obs), in(actions), out(q), {B, N, O, A}, threads);
+      [](const PackedHandle& critic, Address obs, Address actions, Address q, const Dims& dims, int threads) {
+        cpu::value(*critic.packed, in(obs), in(actions), out(q), sizes(dims), threads);
       },
-      GilFree(), py::arg("critic"), py::arg("obs"), py::arg("actions"), py::arg("q"), py::arg("B"), py::arg("N"),
-      py::arg("O"), py::arg("A"), py::arg("threads"));
+      GilFree());
   m.def(
       "value_and_grad",
-      [](const PackedHandle& critic, Address obs, Address actions, Address q, Address dq, std::int64_t B,
-         std::int64_t N, int O, int A, const std::string& agg, int threads) {
-        cpu::value_and_grad(*critic.packed, in(obs), in(actions), out(q), out(dq), {B, N, O, A},
-                            aggregate_of(agg), threads);
+      [](const PackedHandle& critic, Address obs, Address actions, Address q, Address dq, const std::string& agg,
+         const Dims& dims, int threads) {
+        cpu::value_and_grad(*critic.packed, in(obs), in(actions), out(q), out(dq), sizes(dims), aggregate_of(agg), threads);
       },
-      GilFree(), py::arg("critic"), py::arg("obs"), py::arg("actions"), py::arg("q"), py::arg("dq"), py::arg("B"),
-      py::arg("N"), py::arg("O"), py::arg("A"), py::arg("aggregate"), py::arg("threads"));
+      GilFree());
   m.def(
       "direction",
-      [](const PackedHandle& critic, Address obs, Address particles, Address phi, std::int64_t B, std::int64_t N,
-         int O, int A, const FlowOptions& options, int threads) {
-        cpu::direction(*critic.packed, in(obs), in(particles), out(phi), {B, N, O, A}, options, threads);
+      [](const PackedHandle& critic, Address obs, Address particles, Address phi, const FlowOptions& options,
+         const Dims& dims, int threads) {
+        cpu::direction(*critic.packed, in(obs), in(particles), out(phi), sizes(dims), options, threads);
       },
-      GilFree(), py::arg("critic"), py::arg("obs"), py::arg("particles"), py::arg("phi"), py::arg("B"), py::arg("N"),
-      py::arg("O"), py::arg("A"), py::arg("options"), py::arg("threads"));
+      GilFree());
   m.def(
       "flow",
-      [](const PackedHandle& critic, Address obs, Address particles, Address result, bool trajectory, std::int64_t B,
-         std::int64_t N, int O, int A, const FlowOptions& options, int threads) {
-        cpu::flow(*critic.packed, in(obs), in(particles), out(result), trajectory, {B, N, O, A}, options, threads);
+      [](const PackedHandle& critic, Address obs, Address particles, Address result, bool trajectory,
+         const FlowOptions& options, const Dims& dims, int threads) {
+        cpu::flow(*critic.packed, in(obs), in(particles), out(result), trajectory, sizes(dims), options, threads);
       },
-      GilFree(), py::arg("critic"), py::arg("obs"), py::arg("particles"), py::arg("out"), py::arg("trajectory"),
-      py::arg("B"), py::arg("N"), py::arg("O"), py::arg("A"), py::arg("options"), py::arg("threads"));
+      GilFree());
   m.def(
       "sample",
-      [](const PackedHandle& policy, Address obs, Address noise, Address result, std::int64_t B, std::int64_t N, int O,
-         int A, int num_steps, const Bounds& bounds, int threads) {
-        cpu::sample(*policy.packed, in(obs), in(noise), out(result), {B, N, O, A}, num_steps, clip(bounds), threads);
+      [](const PackedHandle& policy, Address obs, Address noise, Address result, int num_steps, const Bounds& bounds,
+         const Dims& dims, int threads) {
+        cpu::sample(*policy.packed, in(obs), in(noise), out(result), sizes(dims), num_steps, clip(bounds), threads);
       },
-      GilFree(), py::arg("policy"), py::arg("obs"), py::arg("noise"), py::arg("out"), py::arg("B"), py::arg("N"),
-      py::arg("O"), py::arg("A"), py::arg("num_steps"), py::arg("clip").none(true), py::arg("threads"));
+      GilFree());
   m.def(
       "act",
       [](const PackedHandle& critic, const PackedHandle& policy, Address obs, Address noise, Address select_noise,
-         Address result, std::int64_t B, std::int64_t N, int O, int A, int euler_steps, const FlowOptions& options,
-         const std::string& select, float temperature, const std::string& agg, int threads) {
+         Address result, int euler_steps, const FlowOptions& options, const std::string& select, float temperature,
+         const std::string& agg, const Dims& dims, int threads) {
         const Select how = select_of(select);
         if (how != Select::max && !select_noise) throw std::invalid_argument("select_noise is missing");
-        cpu::act(*critic.packed, *policy.packed, in(obs), in(noise), out(result), {B, N, O, A}, euler_steps, options,
+        cpu::act(*critic.packed, *policy.packed, in(obs), in(noise), out(result), sizes(dims), euler_steps, options,
                  {how, temperature, aggregate_of(agg), in(select_noise)}, threads);
       },
-      GilFree(), py::arg("critic"), py::arg("policy"), py::arg("obs"), py::arg("noise"), py::arg("select_noise"),
-      py::arg("out"), py::arg("B"), py::arg("N"), py::arg("O"), py::arg("A"), py::arg("euler_steps"),
-      py::arg("options"), py::arg("select"), py::arg("temperature"), py::arg("aggregate"), py::arg("threads"));
+      GilFree());
   m.def(
       "td_target",
       [](const PackedHandle& critic, const PackedHandle& target_critic, const PackedHandle& policy, Address next_obs,
-         Address noise, Address reward, Address mask, Address result, std::int64_t B, std::int64_t N, int O, int A,
-         double discount, int euler_steps, const FlowOptions& options, const std::string& agg,
-         const std::string& reduce, int threads) {
+         Address noise, Address reward, Address mask, Address result, double discount, int euler_steps,
+         const FlowOptions& options, const std::string& agg, const std::string& reduce, const Dims& dims, int threads) {
         cpu::td_target(*critic.packed, *target_critic.packed, *policy.packed, in(next_obs), in(noise), out(result),
-                       {B, N, O, A}, euler_steps, options, {in(reward), in(mask), discount, aggregate_of(agg), reduce_of(reduce)},
-                       threads);
+                       sizes(dims), euler_steps, options,
+                       {in(reward), in(mask), discount, aggregate_of(agg), reduce_of(reduce)}, threads);
       },
-      GilFree(), py::arg("critic"), py::arg("target_critic"), py::arg("policy"), py::arg("next_obs"),
-      py::arg("noise"), py::arg("reward"), py::arg("mask"), py::arg("out"), py::arg("B"), py::arg("N"), py::arg("O"),
-      py::arg("A"), py::arg("discount"), py::arg("euler_steps"), py::arg("options"), py::arg("aggregate"),
-      py::arg("reduce"), py::arg("threads"));
+      GilFree());
   m.def(
       "update",
-      [](Address particles, Address dq, Address first, Address second, Address result, int step, std::int64_t B,
-         std::int64_t N, int A, const FlowOptions& options, int threads) {
-        cpu::update(in(particles), in(dq), out(first), out(second), out(result), step, {B, N, 0, A}, options,
-                    threads);
+      [](Address particles, Address dq, Address first, Address second, Address result, int step,
+         const FlowOptions& options, const Dims& dims, int threads) {
+        cpu::update(in(particles), in(dq), out(first), out(second), out(result), step, sizes(dims), options, threads);
       },
-      GilFree(), py::arg("particles"), py::arg("dq"), py::arg("first_moment"), py::arg("second_moment"),
-      py::arg("out"), py::arg("step"), py::arg("B"), py::arg("N"), py::arg("A"), py::arg("options"),
-      py::arg("threads"));
+      GilFree());
 }

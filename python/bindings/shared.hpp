@@ -17,6 +17,9 @@ using Address = std::uintptr_t;
 using Bounds = std::optional<std::pair<float, float>>;
 using GilFree = py::call_guard<py::gil_scoped_release>;
 
+using Dims = std::tuple<std::int64_t, std::int64_t, int, int>;  // B, N, O, A
+inline Sizes sizes(const Dims& d) { return {std::get<0>(d), std::get<1>(d), std::get<2>(d), std::get<3>(d)}; }
+
 inline const float* in(Address address) { return reinterpret_cast<const float*>(address); }
 inline float* out(Address address) { return reinterpret_cast<float*>(address); }
 
