@@ -230,7 +230,7 @@ void td_target(const PackedMlp& critic, const PackedMlp& target_critic, const Pa
 
 void update(const float* particles, const float* dq, float* first, float* second, float* out, int step, Sizes sizes,
             const FlowOptions& options, int threads) {
-  const Range range("transport", sizes.B * sizes.N);
+  const Range range("update", sizes.B * sizes.N);
   // Without a network, a few states are done before another thread has woken.
   const double pairs = static_cast<double>(sizes.B) * sizes.N * sizes.N;
   if (pairs * sizes.A < 1 << 15) threads = 1;
