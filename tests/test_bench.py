@@ -78,7 +78,7 @@ def test_a_contestant_that_is_wrong_has_no_latencies(bench, monkeypatch):
     try:
         with pytest.raises(RuntimeError, match="act-B1.*3 in 4 elements within"):
             run.latencies_of(act, contestants.Contestant("vgf", "fp32"), 2)
-        assert len(run.latencies_of(act, contestants.Contestant("torch", "fp32"), 2)) == 2
+        assert not run.latencies
     finally:
         run.close()
 

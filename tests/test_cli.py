@@ -87,6 +87,14 @@ def test_the_module_is_the_command():
     assert processes.python("-m", "vgf_kernels", "fly").returncode == 2
 
 
+@pytest.mark.parametrize("buffering", [[], ["-u"]])
+def test_a_reader_may_stop_reading(buffering):
+    """As in `vgf-kernels info | head -1`."""
+    code = "import os, sys; from vgf_kernels.cli import main; r, w = os.pipe(); os.close(r); os.dup2(w, 1); sys.exit(main(['info']))"
+    done = processes.python(*buffering, "-c", code)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_failures_return_1_and_one_line(tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,20 +21,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command != "bench":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
-        if args.command == "info":
-            from . import info
-
-            return info.run()
-        if args.command == "demo":
-            from . import demo
-
-            return demo.run(args.output, args.backend, args.seed, args.particles)
-        from . import bench
-
-        return bench.run(rest)
+        status = _run(args, rest)
+        sys.stdout.flush()  # at the end of Python nobody could catch what comes of it
+        return status
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (RuntimeError, ValueError, OSError) as error:
         print(f"vgf-kernels {args.command}: {error}", file=sys.stderr)
         return 1
+
+
+def _run(args: argparse.Namespace, rest: Sequence[str]) -> int:
+    if args.command == "info":
+        from . import info
+
+        return info.run()
+    if args.command == "demo":
+        from . import demo
+
+        return demo.run(args.output, args.backend, args.seed, args.particles)
+    from . import bench
+
+    return bench.run(rest)
 
 
 def _parser() -> argparse.ArgumentParser:
