@@ -6,7 +6,6 @@ verified and timed.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import statistics
@@ -16,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
-from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case, evaluate, make_data
+from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case
 from contestants import Absent, Contestant, Process, Silent
-from verify import ORDERS, Error, check, error_of, float32_error, plain_error
+from verify import ORDERS, Error, check, error_of, expected, plain_error
 
 CALLS = 20
 KINDS = ("cold", "hot", "graph")
@@ -128,11 +127,8 @@ def _wave(asked: list, silent: dict, device: str, limits: dict, deadline: float)
             one.result().process.close()
 
 
-@functools.cache  # asked for by two waves far apart
 def _truth(case: Case, precision: str) -> tuple[np.ndarray, Error]:
-    data = make_data(case)
-    truth = evaluate(case, data, np.float64)
-    return truth, float32_error(case, data, truth, ORDERS if precision == "fp32" else 1)
+    return expected(case, ORDERS if precision == "fp32" else 1)
 
 
 def _groups(jobs: list[Job]) -> Iterator[list[Job]]:

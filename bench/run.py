@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from alternate import Samples, alternate
-from cases import CRITICS, HIDDEN, Case, evaluate, make_data
+from cases import CRITICS, HIDDEN, Case, make_data
 from contestants import Absent, Contestant, Process
 from density import density
 from machine import available_memory
-from verify import Error, check, error_of, float32_error, plain_error
+from verify import Error, check, error_of, expected, plain_error
 
 
 @dataclass
@@ -54,6 +54,8 @@ class Run:
             outcome = self.outcomes[case] = Outcome()
             results = self._load(case, contestants, outcome)
             self._verify(case, results, outcome)
+            if results:
+                outcome.density = density(case, make_data(case))
             ready = {c: self._processes[c] for c in results if c not in outcome.failed}
             rounds = min(self.rounds, case.max_rounds or self.rounds)
             outcome.samples, failed = alternate(case, ready, rounds, self._progress)
@@ -124,15 +126,12 @@ class Run:
         if not results:
             return
         self._progress(f"{case.name}: verification against float64")
-        data = make_data(case)
-        outcome.density = density(case, data)
-        truth = evaluate(case, data, np.float64)
+        truth, plain = expected(case)
         for contestant, result in results.items():
             try:
                 outcome.errors[contestant] = error_of(case, result, truth, contestant.precision)
             except AssertionError as error:
                 outcome.failed[contestant] = str(error)
-        plain = float32_error(case, data, truth)
         eager = next((error for c, error in outcome.errors.items() if c.name == "torch"), plain)
         for contestant, error in outcome.errors.items():
             try:

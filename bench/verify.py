@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
-from cases import Case, Data, evaluate
+from cases import Case, Data, evaluate, make_data
 
 ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
 # The share of far elements differs between equally good float32 computations: 0.06% to 0.53% for the definition of flow-L3
@@ -39,6 +40,14 @@ def error_of(case: Case, result: np.ndarray, truth: np.ndarray, precision: str) 
     assert bad == 0, f"{case.name}: {bad} of {result.size} elements are not finite"
     off = np.abs(result - truth) / case.scale
     return Error(float(np.quantile(off, 0.75)), float(np.mean(off > ROUND_OFF[precision] ** 0.5)))
+
+
+@functools.cache  # several verifications ask for a case's
+def expected(case: Case, orders: int = ORDERS) -> tuple[np.ndarray, Error]:
+    """The result of a case in float64, and the error of the definition in float32."""
+    data = make_data(case)
+    truth = evaluate(case, data, np.float64)
+    return truth, float32_error(case, data, truth, orders)
 
 
 def float32_error(case: Case, data: Data, truth: np.ndarray, orders: int = ORDERS) -> Error:

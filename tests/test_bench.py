@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "bench").exists(), reason="bench/ is not part of this installation")
-
-
-@pytest.fixture
-def bench(monkeypatch):
-    """Imports a module of bench/."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "bench"), *sys.path])
-    return importlib.import_module
 
 
 @pytest.mark.parametrize(

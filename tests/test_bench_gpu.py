@@ -25,13 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def bench(monkeypatch):
-    """Imports a module of bench/."""
-    monkeypatch.setattr(sys, "path", [str(ROOT / "bench"), *sys.path])
-    return importlib.import_module
-
-
 def test_one_command_gives_one_record(tmp_path):
     done = processes.python("-c", CODE, "--out", str(tmp_path), "--device", "cpu", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -29,6 +29,11 @@ def check(**named: Any) -> None:
             raise TypeError(f"{name}: expected a dense tensor, got {tensor.layout}; pass {name}.to_dense()")
 
 
+def shape(array: torch.Tensor | None) -> torch.Size | None:
+    """Of an array that may be left out."""
+    return None if array is None else array.shape
+
+
 def threads() -> int:
     return torch.get_num_threads()
 

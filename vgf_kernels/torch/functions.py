@@ -144,7 +144,7 @@ def select(
         arrays.check(q=q, noise=noise)
     checks.check_engine(backend, precision)
     engines.check_available(engines.requested(backend))
-    checks.check_select(q.shape, how, aggregate, temperature, _shape(noise))
+    checks.check_select(q.shape, how, aggregate, temperature, arrays.shape(noise))
     checks.check_floating("q", q.is_floating_point(), q.dtype)
     if not torch.compiler.is_compiling():
         with ranges.span("select", q.shape[-2] * q.shape[-1]):
@@ -190,7 +190,7 @@ def act(
         select,
         aggregate,
         temperature,
-        _shape(select_noise),
+        arrays.shape(select_noise),
     )
     checks.check_engine(backend, precision)
     if _traced(obs, noise, select_noise):
@@ -288,10 +288,6 @@ def draw_noise(generator: torch.Generator, B: int, N: int, A: int) -> Tensor:
         raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}; make one for the device")
     checks.check_noise(B=B, N=N, A=A)
     return torch.randn((B, N, A), generator=generator, dtype=torch.float32, device=generator.device)
-
-
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
 
 
 def _differentiates(obs: Tensor, actions: Tensor) -> bool:

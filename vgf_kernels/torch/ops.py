@@ -323,12 +323,10 @@ def act(*arguments):
     obs, noise, euler_steps, select, aggregate, temperature, select_noise, *rest = arguments[6:]
     *config, backend, precision = rest
     arrays.check(obs=obs, noise=noise)
-    uniform = None
     if select_noise is not None:
         arrays.check(obs=obs, select_noise=select_noise)
-        uniform = select_noise.shape
     selection = _config(*config), select, aggregate, temperature
-    checks.check_act(critic, policy, obs.shape, noise.shape, euler_steps, *selection, uniform)
+    checks.check_act(critic, policy, obs.shape, noise.shape, euler_steps, *selection, arrays.shape(select_noise))
     return _call(
         "act", noise, (backend, precision), critic, policy, obs, noise, euler_steps, *selection, select_noise
     )
