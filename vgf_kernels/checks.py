@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .config import LEAST, FlowConfig, check_choice, check_limit, check_positive, is_array, is_finite
+from .config import FlowConfig
 from .mlp import MLP, Described
+from .settings import LEAST, check_choice, check_limit, check_positive, is_array, is_finite
 
 ENGINES = ("cuda", "triton", "cpu", "reference")
 PRECISIONS = ("fp32", "tf32", "bf16")

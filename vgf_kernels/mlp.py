@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .config import check_choice, is_finite, remedy_for
+from .settings import check_choice, is_finite, remedy_for
 
 ACTIVATIONS = ("relu", "gelu", "gelu_erf", "silu", "mish", "tanh", "elu")
 NORMS = ("pre", "post", "none")

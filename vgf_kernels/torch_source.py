@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .config import check_choice
 from .mlp import ACTIVATIONS, MLP, NORMS, Layer
+from .settings import check_choice
 
 
 class TorchSource:

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from .. import checks, engines, ranges
-from ..config import FlowConfig, check_choice, check_clip, check_positive, is_array
+from ..config import FlowConfig
 from ..docs import documented
 from ..mlp import MLP
+from ..settings import check_choice, check_clip, check_positive, is_array
 from . import arrays, fused, host, platforms
 from .arrays import Array
 from .networks import Network, Packed, as_networks, check_score_network, is_network

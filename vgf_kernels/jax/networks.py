@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..checks import check_weight
-from ..config import check_choice
 from ..mlp import ACTIVATIONS, MLP, NORMS, Described, Layer, check_eps, check_layers
+from ..settings import check_choice
 from ..sources import STACK_MEMBERS, flax_layers
 from .attributes import PackedNetwork
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from .. import checks, engines, ranges, reference
-from ..config import FlowConfig, check_clip
+from ..config import FlowConfig
 from ..docs import documented
 from ..mlp import MLP
+from ..settings import check_clip
 from . import arrays
 
 

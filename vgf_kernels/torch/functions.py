@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import checks, engines, ranges
-from ..config import FlowConfig, check_clip
+from ..config import FlowConfig
 from ..docs import documented
 from ..mlp import MLP
+from ..settings import check_clip
 from . import arrays, ops
 
 DIFFERENTIABLE = """Differentiable once with respect to the actions. The critic's parameters are constants: no
