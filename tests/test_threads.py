@@ -19,8 +19,7 @@ from test_independence import results
 
 import vgf_kernels.jax
 import vgf_kernels.torch
-from vgf_kernels import FlowConfig
-from vgf_kernels.numpy import arrays
+from vgf_kernels import FlowConfig, threads
 
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.2)
 
@@ -121,10 +120,10 @@ def test_a_thread_count_that_is_none(cpu_numpy, setting, monkeypatch):
     ],
 )
 def test_what_sets_the_number_of_threads(settings, count, monkeypatch, tmp_path):
-    monkeypatch.setattr(arrays, "CONTAINER_SHARE", tmp_path / "none")
+    monkeypatch.setattr(threads, "CONTAINER_SHARE", tmp_path / "none")
     for name in ("VGF_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, settings.get(name, ""))
-    assert arrays.threads() == count
+    assert threads.threads() == count
 
 
 def test_several_callers_at_once(cpu):
@@ -192,6 +191,6 @@ def test_python_goes_on_during_a_call(torch_threads):
 )
 def test_a_container_has_a_share_of_the_cpus(monkeypatch, tmp_path, text, wanted):
     (tmp_path / "cpu.max").write_text(text)
-    monkeypatch.setattr(arrays, "CONTAINER_SHARE", tmp_path / "cpu.max")
+    monkeypatch.setattr(threads, "CONTAINER_SHARE", tmp_path / "cpu.max")
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)))
-    assert arrays.available_cpus() == wanted
+    assert threads.available_cpus() == wanted

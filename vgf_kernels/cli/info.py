@@ -9,7 +9,7 @@ import platform
 
 from .. import __version__, cpu, ranges
 from ..engines import backends, requested
-from ..numpy import arrays
+from ..threads import threads
 
 PACKAGES = ("numpy", "torch", "triton", "jax", "jaxlib")
 HANDLERS = {"cpu": "_xla", "cuda": "_xla_cuda"}
@@ -61,7 +61,7 @@ def _instruction_sets() -> str:
 
 def _threads() -> str:
     try:
-        return f"{arrays.threads()} (vgf_kernels.torch follows torch.set_num_threads instead)"
+        return f"{threads()} (vgf_kernels.torch follows torch.set_num_threads instead)"
     except ValueError as error:
         return f"unusable: {error}"
 

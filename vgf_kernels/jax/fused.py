@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numpy.arrays import threads
+from ..threads import threads
 from .attributes import Clip, Config
 from .calls import STATES, Result, Terms
 from .networks import (
