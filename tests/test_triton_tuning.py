@@ -66,6 +66,14 @@ def test_the_fastest_is_taken_and_kept(cache, monkeypatch):
     assert set(json.loads(cache.read_text())) == {"('a', 1)", "('b', 1)"}
 
 
+def test_what_is_no_candidate_any_longer_is_not_taken(cache, monkeypatch):
+    """A choice of another version of this library, say, that does not fit."""
+    tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[2]))
+    forget(monkeypatch)
+    left = [config for config in CANDIDATES if config != CANDIDATES[2]]
+    assert tuning.choose(("a", 1), left, favour(left[1])) == left[1]
+
+
 def test_measuring_is_bounded():
     clock = Clock(lambda _: 1e-3)
     tuning.choose(("a", 1), CANDIDATES, clock)
@@ -182,11 +190,12 @@ def test_how_float32_is_multiplied():
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("N", [1, 10, 33, 64, 65, 10_000])
-@pytest.mark.parametrize("width", [16, 64, 512, 1024])
-def test_candidates_fit_the_problem(width, N, precision):
-    found = plan.candidates(width, precision, 1000, N, H100)
+@pytest.mark.parametrize("B", [1, 1000])
+@pytest.mark.parametrize("width", [16, 64, 512, 1024, 1536])
+def test_candidates_fit_the_problem(width, B, N, precision):
+    found = plan.candidates(width, precision, B, N, H100)
     assert 1 < len(found) <= 5
-    assert found[0] == plan.default_config(width, precision, 1000, N, H100)
+    assert found[0] == plan.default_config(width, precision, B, N, H100)
     for config in found:
         assert width % config.chunk == 0
         assert config.rows >= min(N, 16) and (N > plan.LARGEST_STATE or config.rows >= N)

@@ -119,7 +119,8 @@ def candidates(width: int, precision: str, B: int, N: int, gpu: Gpu) -> list[Con
     ]
     fewer = max(2, default.stages - 2)  # shared memory has to hold twice as much of each
     stages = default.stages if _is_hopper(gpu.architecture) else fewer
-    wider = replace(default, chunk=min(width, 2 * default.chunk), warps=8, stages=stages)
+    double = 2 * default.chunk
+    wider = replace(default, chunk=default.chunk if width % double else double, warps=8, stages=stages)
     longer = replace(default, block=2 * default.block, stages=fewer)
     return list(dict.fromkeys([default, *others, wider, longer]))
 

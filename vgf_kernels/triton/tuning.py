@@ -49,7 +49,7 @@ def choose(key: tuple, candidates: Sequence[Config], measure: Callable[[Config],
         return chosen[key]
     if not enabled():
         chosen[key] = candidates[0]
-    elif (known := _read().get(str(key))) is not None:
+    elif (known := _read().get(str(key))) in candidates:
         chosen[key] = known
     elif measure is None:
         return candidates[0]
