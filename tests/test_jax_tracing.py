@@ -420,6 +420,9 @@ def test_torch_mlps_are_refused():
     ):
         flow(live, PROBLEM.particles)
     np.testing.assert_array_equal(flow(live.freeze(), PROBLEM.particles), expected_flow())
+    elsewhere = vgf.MLP.from_torch(PROBLEM.critic.to_torch().to("meta")).freeze()  # as of a GPU
+    with pytest.raises(TypeError, match=r"tensors on meta; pass MLP.from_torch\(module.cpu\(\)\).freeze\(\), or network"):
+        flow(elsewhere, PROBLEM.particles)
 
 
 @pytest.mark.parametrize("backend", ["triton", "cuda"])

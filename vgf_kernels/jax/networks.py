@@ -56,8 +56,9 @@ class Network(Described):
             TypeError: the MLP is a live view of a torch module.
         """
         if mlp.framework != "numpy":
+            frozen = "mlp.freeze()" if mlp.device == "cpu" else "MLP.from_torch(module.cpu()).freeze()"
             raise TypeError(
-                f"expected an MLP of arrays, got {mlp!r}, a view of a torch module; pass mlp.freeze(), or "
+                f"expected an MLP of arrays, got {mlp!r}, whose weights are torch tensors on {mlp.device}; pass {frozen}, or "
                 "network(params) for parameters that change"
             )
         if "jax" not in mlp.packed:  # its weights never change
