@@ -20,6 +20,11 @@ class Result(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: Any = np.float32
 
+    @classmethod
+    def like(cls, array: Any) -> Result:
+        """Of the array's shape, whose first axis counts states."""
+        return cls((STATES, *array.shape[1:]))
+
     def of(self, states: int) -> tuple[int, ...]:
         return tuple(states if size is STATES else size for size in self.shape)
 

@@ -69,13 +69,10 @@ class Engine:
                 "got None; pass observations=obs.shape[-1]"
             )
         layout = Layout(engine.name, precision, observations or 0, role)
-        size = engine.handlers().packed_bytes(
-            network.widths, network.ensemble, gradient, precision, layout.observations, role == "critic"
-        )
         packed = describe(network, gradient)._replace(layout=layout)
         (weights,) = run(
             self._terms([])._replace(backend=engine.name), "pack", {"network": (packed, weights_of(network))}, [], [],
-            [Result((size,), np.uint8)],
+            [Result((packed.packed_bytes(engine.handlers()),), np.uint8)],
         )  # fmt: skip
         return Packed(weights, packed)
 
@@ -93,7 +90,7 @@ class Engine:
         return self._run("value", {"critic": (critic, False)}, [obs, actions], [], [q])[0]
 
     def value_and_grad(self, critic, obs, actions, aggregate):
-        q, dq = Result((critic.ensemble, STATES, actions.shape[1])), _like(actions)
+        q, dq = Result((critic.ensemble, STATES, actions.shape[1])), Result.like(actions)
         return tuple(
             self._run("value_and_grad", {"critic": (critic, True)}, [obs, actions], [], [q, dq], aggregate=aggregate)
         )
@@ -107,12 +104,12 @@ class Engine:
     def direction(self, critic, obs, particles, config):
         networks = {"critic": (critic, True)}
         return self._run(
-            "direction", networks, [obs, particles], [], [_like(particles)], config=Config.of(config)
+            "direction", networks, [obs, particles], [], [Result.like(particles)], config=Config.of(config)
         )[0]
 
     def flow(self, critic, obs, particles, config, num_steps, trajectory):
         networks = {"critic": (critic, True)}
-        one = _like(particles)
+        one = Result.like(particles)
         result = Result((config.num_steps + 1, *one.shape)) if trajectory else one
         settings = {"config": Config.of(config), "trajectory": trajectory}
         return self._run("flow", networks, [obs, particles], [num_steps], [result], **settings)[0]
@@ -120,7 +117,7 @@ class Engine:
     def sample(self, policy, obs, noise, num_steps, clip):
         networks = {"policy": (policy, False)}
         return self._run(
-            "sample", networks, [obs, noise], [num_steps], [_like(noise)], clip=Clip.of(clip)
+            "sample", networks, [obs, noise], [num_steps], [Result.like(noise)], clip=Clip.of(clip)
         )[0]
 
     def act(
@@ -155,7 +152,7 @@ class Engine:
         """One step of transport, numbered from 1: the particles and both moments after it."""
         states = [particles, dq, first_moment, second_moment]
         return tuple(
-            self._run("update", {}, states, [step], [_like(particles)] * 3, config=Config.of(config))
+            self._run("update", {}, states, [step], [Result.like(particles)] * 3, config=Config.of(config))
         )
 
     def _run(self, handler, networks, per_state, steps, results, **settings):
@@ -233,7 +230,3 @@ class Engine:
 def _moves(num_steps) -> bool:
     """Whether particles may move, so that the critic's gradient is needed."""
     return not isinstance(num_steps, int) or num_steps > 0
-
-
-def _like(particles) -> Result:
-    return Result((STATES, *particles.shape[1:]))

@@ -131,16 +131,14 @@ class _OnHost:
             name, place = EULER_STEPS[self.function]
             checks.check_steps(name, given[place])
         if num_steps is not None:
-            given = [_with_steps(a, int(num_steps)) if isinstance(a, FlowConfig) else a for a in given]
+            given = [
+                dataclasses.replace(a, num_steps=int(num_steps)) if isinstance(a, FlowConfig) else a for a in given
+            ]
         if self.function == "update":
             moments = [np.array(a) for a in given[2:4]]
             return (engine.update(*given[:2], *moments, *given[4:]), *moments)
         got = getattr(engine, self.function)(*given)
         return got if isinstance(got, tuple) else (got,)
-
-
-def _with_steps(config: FlowConfig, num_steps: int) -> FlowConfig:
-    return dataclasses.replace(config, num_steps=num_steps)
 
 
 def _on_host(argument: Any) -> Any:

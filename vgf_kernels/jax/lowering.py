@@ -50,9 +50,8 @@ def _expand(engine: Fused, call: Call, *operands):
         return vgf_custom_call.bind(*operands, custom=custom)
 
     def pack(description, weights):
-        described = description.attribute()
-        size = module.packed_bytes(*(getattr(described, field) for field in SIZED))
-        return custom("pack", [Result((size,), np.uint8)], weights, network=described)
+        size = description.packed_bytes(module)
+        return custom("pack", [Result((size,), np.uint8)], weights, network=description.attribute())
 
     if call.handler == "pack":
         ((net, weights),) = networks
@@ -78,7 +77,6 @@ def _expand(engine: Fused, call: Call, *operands):
     return custom(call.handler, results, [*weights, *arrays, *borrowed], **settings)
 
 
-SIZED = ("widths", "ensemble", "gradient", "precision", "observations", "critic")  # what packed_bytes asks for
 ALIASES = {"update": ((2, 1), (3, 2))}  # the moments; XLA copies operands that are needed afterwards
 
 mlir.register_lowering(vgf_handler, functools.partial(_lower, platform="cpu"), platform="cpu")

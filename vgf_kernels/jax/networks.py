@@ -164,6 +164,11 @@ class Description(NamedTuple):
             *network, layout.precision, layout.observations, layout.role == "critic", layout.in_place
         )
 
+    def packed_bytes(self, handlers: Any) -> int:
+        """What the handler "pack" of a compiled module returns."""
+        a = self.attribute()
+        return handlers.packed_bytes(a.widths, a.ensemble, a.gradient, a.precision, a.observations, a.critic)
+
 
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True)

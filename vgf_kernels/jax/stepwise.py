@@ -46,7 +46,7 @@ class _Loop:
             return [self._moved(obs, x, steps)]
         obs, noise, *others, euler_steps, steps = arrays
         drawn = self._one(
-            "sample", "policy", [obs, noise], [euler_steps], [_like(noise)], clip=self._settings["config"].clip
+            "sample", "policy", [obs, noise], [euler_steps], [Result.like(noise)], clip=self._settings["config"].clip
         )
         x = self._moved(obs, drawn[0], steps)
         if self._call.handler == "act":
@@ -71,9 +71,9 @@ class _Loop:
         def move(step, state):
             x, *moments = state
             _, dq = self._one(
-                "value_and_grad", "critic", [obs, x], [], [q, _like(x)], aggregate=config.aggregate
+                "value_and_grad", "critic", [obs, x], [], [q, Result.like(x)], aggregate=config.aggregate
             )
-            return tuple(self._one("update", None, [x, dq, *moments], [step + 1], [_like(x)] * 3, config=config))
+            return tuple(self._one("update", None, [x, dq, *moments], [step + 1], [Result.like(x)] * 3, config=config))
 
         nothing = jnp.zeros_like(x)
         return jax.lax.fori_loop(0, steps, move, (x, nothing, nothing))[0]
@@ -91,7 +91,3 @@ class _Loop:
         q = self._values(obs, x, "target_critic")
         q = jnp.max(q, axis=1) if self._settings["reduce"] == "max" else jnp.mean(q, axis=1)
         return reward + self._settings["discount"] * mask * q
-
-
-def _like(x) -> Result:
-    return Result((STATES, *x.shape[1:]))
