@@ -73,6 +73,18 @@ def value_and_grad(
 ) -> None:
     """q [E, B, N], dq [B, N, A]. critic must have been packed with gradient=True."""
 
+def jacobian(
+    critic: PackedMLP,
+    obs: int,
+    actions: int,
+    q: int,
+    dq: int,
+    dims: Dims,
+    threads: int,
+    /,
+) -> None:
+    """q [E, B, N], the gradient of every critic dq [E, B, N, A]. critic must have been packed with gradient=True."""
+
 def direction(
     critic: PackedMLP,
     obs: int,

@@ -69,9 +69,8 @@ class Engine:
         q = self._empty(critic.ensemble, *actions.shape[:2])
         dq = self._empty(critic.ensemble, *actions.shape)
         obs, actions = self._in(obs, actions)
-        for e, packed in enumerate(_packed_members(critic, self._precision, self._threads)):
-            at = self._at(obs, actions, q[e], dq[e])
-            _native.value_and_grad(packed, *at, "mean", _dims(obs, actions), self._threads)
+        packed = self._packed(critic, True)
+        _native.jacobian(packed, *self._at(obs, actions, q, dq), _dims(obs, actions), self._threads)
         return q, dq
 
     def direction(self, critic, obs, particles, config):
@@ -173,16 +172,16 @@ def _options(config: FlowConfig):
 
 
 class _Packing(NamedTuple):
-    """The engine's copies of an MLP's weights, and what tells whether they are still up to date."""
+    """The engine's copy of an MLP's weights, and what tells whether it is still up to date."""
 
-    copies: list  # one PackedMLP of all members, or one for each member
+    copy: Any  # a PackedMLP
     gradient: bool
     version: tuple
     buffers: list[tuple[int, int]]  # (address, bytes) of the weights that were packed
     fingerprint: int
 
     def serves(self, mlp: MLP, gradient: bool, version: tuple, threads: int) -> bool:
-        """Whether the copies are up to date and hold what is needed."""
+        """Whether the copy is up to date and holds what is needed."""
         if gradient and not self.gradient:
             return False
         if mlp.frozen:
@@ -191,40 +190,26 @@ class _Packing(NamedTuple):
 
 
 def _packed(mlp: MLP, gradient: bool, precision: str, threads: int):
-    """The up-to-date packed copy of the whole ensemble."""
-    return _packing(mlp, gradient, precision, threads).copies[0]
-
-
-def _packed_members(mlp: MLP, precision: str, threads: int) -> list:
-    """Up-to-date packed copies of every member on its own."""
-    if mlp.ensemble == 1:
-        return [_packed(mlp, True, precision, threads)]
-    return _packing(mlp, True, precision, threads, members_apart=True).copies
-
-
-def _packing(mlp: MLP, gradient: bool, precision: str, threads: int, members_apart: bool = False) -> _Packing:
-    """The packing in this precision, renewed if the weights have changed or it lacks what the gradient needs.
+    """The packed copy in this precision, renewed if the weights have changed or it lacks what the gradient needs.
 
     The version alone does not tell: torch does not count `p.data.copy_()`, the usual Polyak update, as a
     write. So unless the MLP is frozen, the bytes of its weights are compared too. A packing never changes; a
     new one replaces it in one assignment, and a thread still running on the old one keeps it alive.
     """
-    key = f"cpu {precision}{' members' if members_apart else ''}"
+    key = f"cpu {precision}"
     old: _Packing | None = mlp.packed.get(key)
     tensors = mlp.tensors()  # held here, so that the addresses below stay valid
     version = mlp.version()
     if old is not None and old.serves(mlp, gradient, version, threads):
-        return old
+        return old.copy
     members = mlp.members
     checks.check_weights(members, "cpu", DTYPES)
     gradient = gradient or (old is not None and old.gradient)
     buffers = [_extent(t) for t in tensors]
     fingerprint = _native.fingerprint(buffers, threads)  # before packing: a later write then shows next time
-    groups = [[member] for member in members] if members_apart else [members]
-    copies = [_pack(mlp, group, gradient, precision, threads) for group in groups]
-    new = _Packing(copies, gradient, version, buffers, fingerprint)
-    mlp.packed[key] = new
-    return new
+    copy = _pack(mlp, members, gradient, precision, threads)
+    mlp.packed[key] = _Packing(copy, gradient, version, buffers, fingerprint)
+    return copy
 
 
 def _pack(mlp: MLP, members, gradient: bool, precision: str, threads: int):

@@ -222,7 +222,7 @@ std::size_t bandwidth_scratch(int n) {
   return 2 * row + kBins * sizeof(std::int64_t) / sizeof(float) + kSampled;
 }
 
-float fixed_bandwidth(double sigma) { return static_cast<float>(1 / (1e-6 + 2 * sigma * sigma)); }
+Bandwidth fixed_bandwidth(double sigma) { return {static_cast<float>(1 / (1e-6 + 2 * sigma * sigma)), true, {}}; }
 
 Bandwidth median_bandwidth(const Member& team, const float* x, long stride, int dims, int n, bool want_middle,
                            float* shared, float* scratch) {

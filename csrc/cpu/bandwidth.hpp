@@ -26,6 +26,6 @@ std::size_t bandwidth_scratch(int n);
 // same result.
 Bandwidth median_bandwidth(const Member&, const float* x, long stride, int dims, int n, bool want_middle, float* shared,
                            float* scratch);
-float fixed_bandwidth(double sigma);
+Bandwidth fixed_bandwidth(double sigma);
 
 }  // namespace vgf::cpu

@@ -123,6 +123,14 @@ void value_and_grad(const PackedMlp& critic, const float* obs, const float* acti
   });
 }
 
+void jacobian(const PackedMlp& critic, const float* obs, const float* actions, float* q, float* dq, Sizes sizes,
+              int threads) {
+  const std::int64_t rows = sizes.B * sizes.N;
+  for (int e = 0; e < critic.spec().ensemble; e++)
+    value_and_grad(PackedMlp(critic, e), obs, actions, q + e * rows, dq + e * rows * sizes.A, sizes, Aggregate::mean,
+                   threads);
+}
+
 void direction(const PackedMlp& critic, const float* obs, const float* particles, float* phi, Sizes sizes,
                const FlowOptions& options, int threads) {
   check_critic(critic, sizes);

@@ -185,10 +185,6 @@ std::shared_ptr<const PackedMlp> borrow(const MlpSpec& spec, const std::vector<L
   return packed;
 }
 
-std::shared_ptr<const PackedMlp> member(const PackedMlp& ensemble, int index) {
-  return std::make_shared<const PackedMlp>(ensemble, index);
-}
-
 std::uint64_t fingerprint(const std::vector<std::pair<const void*, std::size_t>>& buffers, int threads) {
   constexpr std::uint64_t kOdd = 0x9e3779b97f4a7c15ull;
   constexpr int kLanes = 8;  // independent running hashes hide the multiplier's latency

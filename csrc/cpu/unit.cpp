@@ -26,15 +26,15 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
                                 " particles a state, got " + std::to_string(s.N) + "; give them more states");
   states_per_tile = static_cast<int>(kTileRows / s.N);
   states_per_unit = 1;
+  std::int64_t tiles = (s.N + kTileRows - 1) / kTileRows;  // of a unit
   if (states_per_tile > 0) {
     // Several units a thread, so that threads end together.
     const std::int64_t share = s.B / states_per_tile / (4 * std::max(threads, 1));
-    const std::int64_t tiles = std::clamp<std::int64_t>(share, 1, std::min(kGroupTiles, kUnitStates / states_per_tile));
-    states_per_unit = static_cast<int>(std::min<std::int64_t>(tiles * states_per_tile, s.B));
-    group_tiles = (states_per_unit + states_per_tile - 1) / states_per_tile;
-  } else {
-    group_tiles = static_cast<int>(std::min<std::int64_t>((s.N + kTileRows - 1) / kTileRows, kGroupTiles));
+    const std::int64_t most = std::clamp<std::int64_t>(share, 1, std::min(kGroupTiles, kUnitStates / states_per_tile));
+    states_per_unit = static_cast<int>(std::min<std::int64_t>(most * states_per_tile, s.B));
+    tiles = (states_per_unit + states_per_tile - 1) / states_per_tile;
   }
+  group_tiles = static_cast<int>(std::min<std::int64_t>(tiles, kGroupTiles));
   units = (s.B + states_per_unit - 1) / states_per_unit;
   stride = padded(s.N);
   max_width = 0, max_hidden = 0, max_ensemble = 1;
@@ -45,8 +45,7 @@ Call::Call(Sizes s, const FlowOptions& o, std::initializer_list<const PackedMlp*
   };
   for (const PackedMlp* critic : critics) make_room(*critic);
   if (policy) make_room(*policy);
-  tasks = states_per_tile > 0 ? (states_per_unit + states_per_tile - 1) / states_per_tile : (s.N + kTileRows - 1) / kTileRows;
-  tasks *= max_ensemble;
+  tasks = tiles * max_ensemble;
   // Where nobody evaluates a critic, all divide the panels of every product.
   if (policy && critics.size() == 0) tasks = std::max<std::int64_t>(tasks, threads);
   members = policy ? threads : static_cast<int>(std::min<std::int64_t>(threads, tasks));
@@ -338,7 +337,7 @@ void Unit::direction() {
     return;
   }
   const auto bandwidth = [&](const Member& team, int s, float* shared) {
-    if (!o.median) return Bandwidth{fixed_bandwidth(o.sigma), true, {}};
+    if (!o.median) return fixed_bandwidth(o.sigma);
     return median_bandwidth(team, x_ + at(s, 0), call_.stride, dims_, n_, o.bandwidth_grad, shared, scratch_);
   };
   if (states_ == 1) {

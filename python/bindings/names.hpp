@@ -46,6 +46,11 @@ inline Select select_of(std::string_view name) {
 inline Reduce reduce_of(std::string_view name) {
   return named<Reduce>("reduce", {{"mean", Reduce::mean}, {"max", Reduce::max}}, name);
 }
+inline MlpSpec mlp_spec(std::vector<int> widths, std::int64_t ensemble, std::string_view activation,
+                        std::string_view norm, double norm_eps) {
+  return {std::move(widths), static_cast<int>(ensemble), activation_of(activation), norm_of(norm),
+          static_cast<float>(norm_eps)};
+}
 inline bool is_adam(std::string_view name) { return named<bool>("optimizer", {{"adam", true}, {"sgd", false}}, name); }
 
 }  // namespace vgf

@@ -8,10 +8,8 @@ using namespace vgf::bindings;
 
 namespace {
 
-using Packed = std::shared_ptr<const cpu::PackedMlp>;
-
 struct PackedHandle {
-  Packed packed;
+  std::shared_ptr<const cpu::PackedMlp> packed;
 };
 
 PackedHandle pack(const std::vector<int>& widths, int ensemble, const std::string& activation, const std::string& norm,
@@ -55,6 +53,12 @@ PYBIND11_MODULE(_native, m) {
       [](const PackedHandle& critic, Address obs, Address actions, Address q, Address dq, const std::string& agg,
          const Dims& dims, int threads) {
         cpu::value_and_grad(*critic.packed, in(obs), in(actions), out(q), out(dq), sizes(dims), aggregate_of(agg), threads);
+      },
+      GilFree());
+  m.def(
+      "jacobian",
+      [](const PackedHandle& critic, Address obs, Address actions, Address q, Address dq, const Dims& dims, int threads) {
+        cpu::jacobian(*critic.packed, in(obs), in(actions), out(q), out(dq), sizes(dims), threads);
       },
       GilFree());
   m.def(

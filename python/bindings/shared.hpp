@@ -35,39 +35,19 @@ inline std::vector<LayerWeights> layer_weights(const std::vector<Weights>& weigh
   return layers;
 }
 
-inline MlpSpec mlp_spec(const std::vector<int>& widths, int ensemble, const std::string& activation,
-                        const std::string& norm, float norm_eps) {
-  MlpSpec spec;
-  spec.widths = widths;
-  spec.ensemble = ensemble;
-  spec.activation = activation_of(activation);
-  spec.norm = norm_of(norm);
-  spec.norm_eps = norm_eps;
-  return spec;
-}
-
 inline FlowOptions flow_options(int num_steps, double learning_rate, double alpha, const std::string& agg,
                          const std::optional<std::string>& kernel, const std::variant<double, std::string>& bandwidth,
                          bool bandwidth_grad, const std::string& optimizer, const Bounds& bounds) {
-  FlowOptions o;
-  o.num_steps = num_steps;
-  o.learning_rate = learning_rate;
-  o.alpha = alpha;
-  o.aggregate = aggregate_of(agg);
-  o.kernel = kernel.has_value();
-  o.median = std::holds_alternative<std::string>(bandwidth);
-  o.sigma = o.median ? 0 : std::get<double>(bandwidth);
-  o.bandwidth_grad = bandwidth_grad;
-  o.adam = is_adam(optimizer);
-  o.clip = clip(bounds);
-  return o;
+  const double* sigma = std::get_if<double>(&bandwidth);
+  return {num_steps, learning_rate,  alpha,         aggregate_of(agg), kernel.has_value(), !sigma, sigma ? *sigma : 0,
+          bandwidth_grad, is_adam(optimizer), clip(bounds)};
 }
 
 inline void define_flow_options(py::module_& m) {
   py::class_<FlowOptions>(m, "FlowOptions", py::module_local())
       .def(py::init(&flow_options), py::arg("num_steps"), py::arg("learning_rate"), py::arg("alpha"),
-           py::arg("aggregate"), py::arg("kernel").none(true), py::arg("bandwidth"), py::arg("bandwidth_grad"),
-           py::arg("optimizer"), py::arg("clip").none(true));
+           py::arg("aggregate"), py::arg("kernel"), py::arg("bandwidth"), py::arg("bandwidth_grad"),
+           py::arg("optimizer"), py::arg("clip"));
 }
 
 }  // namespace vgf::bindings

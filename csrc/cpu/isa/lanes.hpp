@@ -14,7 +14,6 @@ VGF_INLINE float sum_lanes(V x) {
   return lane[0];
 }
 #endif
-#if !defined(VGF_HAS_FIRST_LANES)
 // Lanes from `count` on become zero.
 VGF_INLINE V first_lanes(V x, int count) {
   float lanes[V::kWidth];
@@ -22,7 +21,6 @@ VGF_INLINE V first_lanes(V x, int count) {
   for (int lane = count; lane < V::kWidth; lane++) lanes[lane] = 0;
   return V::load(lanes);
 }
-#endif
 #if !defined(VGF_HAS_LIST_BITS)
 // Writes first + i for every lane i that is not zero (NaN is not); room for a whole vector. Returns the lanes' bits.
 VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {

@@ -100,7 +100,6 @@ VGF_INLINE V narrow(V low, V high) {
 #endif
 // To a number of bfloat16.
 VGF_INLINE V rounded(V x) { return low_half(pair(x, x)); }
-#define VGF_HAS_FIRST_LANES
 // Lanes from `count` on become zero.
 VGF_INLINE V first_lanes(V x, int count) {
   const unsigned bits = count >= V::kWidth ? 0xffffu : count <= 0 ? 0u : (1u << count) - 1;

@@ -35,14 +35,14 @@ std::shared_ptr<const PackedMlp> packed_at(const float* memory, const MlpSpec&, 
 // Often: forward products will be so many that it pays to look through the weights first, so that units can be left out.
 std::shared_ptr<const PackedMlp> borrow(const MlpSpec&, const std::vector<LayerWeights>&, bool gradient, bool often,
                                         int threads);
-// One member of an ensemble, of the same weights; memory of the caller must outlive it, too.
-std::shared_ptr<const PackedMlp> member(const PackedMlp& ensemble, int index);
 
 // q [E, B, N]
 void value(const PackedMlp& critic, const float* obs, const float* actions, float* q, Sizes, int threads);
 // q [E, B, N], dq [B, N, A]
 void value_and_grad(const PackedMlp& critic, const float* obs, const float* actions, float* q, float* dq, Sizes,
                     Aggregate, int threads);
+// The same of every critic on its own: dq [E, B, N, A]
+void jacobian(const PackedMlp& critic, const float* obs, const float* actions, float* q, float* dq, Sizes, int threads);
 // phi [B, N, A]
 void direction(const PackedMlp& critic, const float* obs, const float* particles, float* phi, Sizes,
                const FlowOptions&, int threads);

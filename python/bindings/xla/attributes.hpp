@@ -25,13 +25,7 @@ struct Network {
   bool in_place;              // not packed: its weights are the last operands
 
   MlpSpec spec() const {
-    MlpSpec spec;
-    spec.widths.assign(widths.begin(), widths.end());
-    spec.ensemble = static_cast<int>(ensemble);
-    spec.activation = activation_of(activation);
-    spec.norm = norm_of(norm);
-    spec.norm_eps = static_cast<float>(norm_eps);
-    return spec;
+    return mlp_spec({widths.begin(), widths.end()}, ensemble, activation, norm, norm_eps);
   }
 };
 

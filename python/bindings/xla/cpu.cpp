@@ -55,11 +55,7 @@ void gradient(const cpu::PackedMlp& critic, const float* obs, const float* actio
 
 void jacobian(const Packed& weights, const Network& critic, Weights& borrowed, const float* obs, const float* actions,
               float* q, float* dq, Sizes s, int threads) {
-  const auto all = packed(weights, critic, borrowed, threads);
-  for (std::int64_t e = 0; e < critic.ensemble; e++) {
-    const auto one = cpu::member(*all, static_cast<int>(e));
-    cpu::value_and_grad(*one, obs, actions, q + e * s.B * s.N, dq + e * s.B * s.N * s.A, s, Aggregate::mean, threads);
-  }
+  cpu::jacobian(*packed(weights, critic, borrowed, threads), obs, actions, q, dq, s, threads);
 }
 
 }  // namespace
