@@ -192,7 +192,7 @@ void act(const PackedMlp& critic, const PackedMlp& policy, const float* obs, con
     unit.observe(velocity, obs, 1);
     unit.sample(velocity, noise, euler_steps, options.clip);
     move(unit, net, options, [](int) {});
-    unit.evaluate(net);
+    if (selection.how != Select::uniform) unit.evaluate(net);
     unit.member().share(unit.states(), [&](std::int64_t state) {
       const int s = static_cast<int>(state);
       const int i = selected(unit, critic.spec().ensemble, selection, s, static_cast<int>(sizes.N));

@@ -42,7 +42,7 @@ class Group {
     float* dy;     // row-major: the gradient of the last layer's input
     float *mean, *rstd;
     ActiveUnits* active;   // per hidden layer
-    int parts;             // of the product under way: its parts and its columns
+    int parts;             // of the product under way: how many of the following
     Part part[kMaxParts];
     ColumnPlan* columns;
   };

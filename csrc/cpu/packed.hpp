@@ -17,7 +17,7 @@
 
 namespace vgf::cpu {
 
-inline long padded(long width) { return (width + 15) / 16 * 16; }
+inline long padded(long width) { return (width + kPanel - 1) / kPanel * kPanel; }
 
 struct Panels {
   PanelLayout layout;

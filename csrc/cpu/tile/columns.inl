@@ -66,7 +66,6 @@ static VGF_INLINE const float* column_vector(const Gemm& g, int vector) {
   return g.w + vector / kPer * g.panel_stride + vector % kPer * V::kWidth;
 }
 
-
 template <Lane lane, Broadcast broadcast, int M, int N>
 static VGF_ALONE void packed_pass(const Gemm& g, int row, int at) {
   const float *low[N], *high[N];
