@@ -37,8 +37,9 @@ sys.path[:] = [str(HERE), *elsewhere, str(ROOT)]
 
 import gpu_times
 from children import Stopped, records
-from contestants import Absent, Contestant, Process
+from contestants import Contestant, Process
 from machine import describe_machine, slug, versions
+from peers import Absent
 
 import vgf_kernels
 

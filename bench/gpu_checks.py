@@ -21,6 +21,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
+from accuracy import relative_error
 from engines import Engine
 from problems import Problem, make_problem
 from verify import ROUND_OFF
@@ -119,7 +120,7 @@ def _truth(name: str, sizes: tuple) -> tuple[Problem, np.ndarray, float]:
     """A problem, what a function should give, and the error of plain float32."""
     function, p = FUNCTIONS[name], make_problem(**dict(sizes))
     exact = function(reference, p.at(np.float64))
-    return p, exact, max(_distance(function(reference, q), exact) for q in (p, *map(p.reordered, range(3))))
+    return p, exact, max(relative_error(function(reference, q), exact) for q in (p, *map(p.reordered, range(3))))
 
 
 def _check(engine: Engine, name: str, sizes: tuple, precision: str) -> dict:
@@ -127,19 +128,15 @@ def _check(engine: Engine, name: str, sizes: tuple, precision: str) -> dict:
     if precision != "fp32":  # relu and ties jump, so the error does not grow as round-off does
         count = 2 if p.particles.size * p.critic.widths[1] > MANY else ROUNDINGS
         inexact = (p.rounded(ROUND_OFF[precision], seed) for seed in range(count))
-        plain = max(_distance(FUNCTIONS[name](reference, q), exact) for q in inexact)
+        plain = max(relative_error(FUNCTIONS[name](reference, q), exact) for q in inexact)
     allowed = 2 * plain + 8 * ROUND_OFF[precision]
     got = FUNCTIONS[name](_Precise(engine, precision), p)
-    error = _distance(got, exact)
+    error = relative_error(got, exact)
     passed = error <= allowed
     if name == "act" and not passed:
         far = np.abs(got - exact).max(axis=1) > allowed * np.abs(exact).max()
         passed = far.sum() <= max(1, (1 - AGREEING) * len(far))
     return {"error": error, "allowed": allowed, "passed": bool(passed)}
-
-
-def _distance(got: np.ndarray, exact: np.ndarray) -> float:
-    return float(np.linalg.norm(got - exact) / np.linalg.norm(exact))
 
 
 class _Precise:

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from cases import ACTIONS, CASES, CRITICS, HIDDEN, Case
-from contestants import Absent, Contestant, Process, Silent
+from contestants import Contestant, Process, Silent
+from peers import Absent
 from verify import ORDERS, Error, check, error_of, expected, plain_error
 
 CALLS = 20
@@ -93,7 +94,7 @@ def _waves(jobs: list[Job]) -> Iterator[list[tuple[Job, Entry]]]:
     if jobs[0].case.large:
         yield from ([pair] for pair in pairs)
         return
-    turn = {name: 0 for name in AT_ONCE} | {name: 2 for name in LAST}
+    turn = dict.fromkeys(AT_ONCE, 0) | dict.fromkeys(LAST, 2)
     for now in range(3):
         yield [(job, entry) for job, entry in pairs if turn.get(str(entry), 1) == now]
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from alternate import Samples, alternate
 from cases import CRITICS, HIDDEN, Case, make_data
-from contestants import Absent, Contestant, Process
+from contestants import Contestant, Process
 from density import density
 from machine import available_memory
+from peers import Absent
 from verify import Error, check, error_of, expected, plain_error
 
 

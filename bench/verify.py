@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 
 import numpy as np
-from cases import Case, Data, evaluate, make_data
+from cases import Case, evaluate, make_data
 
 ROUND_OFF = {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-8}
 # The share of far elements differs between equally good float32 computations: 0.06% to 0.53% for the definition of flow-L3
@@ -44,17 +44,13 @@ def error_of(case: Case, result: np.ndarray, truth: np.ndarray, precision: str) 
 
 @functools.cache  # several verifications ask for a case's
 def expected(case: Case, orders: int = ORDERS) -> tuple[np.ndarray, Error]:
-    """The result of a case in float64, and the error of the definition in float32."""
+    """The result of a case in float64, and the error of the definition in float32: the worst of several orders of its
+    hidden units, since one may be lucky."""
     data = make_data(case)
     truth = evaluate(case, data, np.float64)
-    return truth, float32_error(case, data, truth, orders)
-
-
-def float32_error(case: Case, data: Data, truth: np.ndarray, orders: int = ORDERS) -> Error:
-    """The error of the definition in float32: the worst of several orders of its hidden units, since one may be lucky."""
     same = [data, *map(data.reordered, range(1, orders))]
     errors = [error_of(case, evaluate(case, one, np.float32), truth, "fp32") for one in same]
-    return Error(max(error.bulk for error in errors), max(error.far for error in errors))
+    return truth, Error(max(error.bulk for error in errors), max(error.far for error in errors))
 
 
 def plain_error(in_float32: Error, eager: Error, precision: str) -> Error:

@@ -19,9 +19,7 @@ from vgf_kernels import FlowConfig
 
 try:
     from jax import shard_map
-except (
-    ImportError
-):  # JAX before 0.6, which also checks replication by rules that only its own operations have
+except ImportError:  # JAX before 0.6, which also checks replication by rules that only its own operations have
     from jax.experimental.shard_map import shard_map
 
     shard_map = functools.partial(shard_map, check_rep=False)

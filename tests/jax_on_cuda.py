@@ -12,7 +12,6 @@ from accuracy import expect, expect_all
 from test_accuracy import CONFIG
 
 import vgf_kernels.jax as vgf
-from vgf_kernels import FlowConfig
 
 on_cuda = functools.partial(functools.partial, backend="cuda")
 
@@ -115,7 +114,7 @@ def check_vmap(p):
     np.testing.assert_array_equal(jax.vmap(lambda c: flow(c, p.obs, p.particles, CONFIG))(both)[1], alone)
     counted = jax.vmap(lambda n: flow(critic, p.obs, p.particles, CONFIG, num_steps=n))(jnp.arange(3))
     np.testing.assert_array_equal(counted[0], p.particles)
-    two = FlowConfig(**{**CONFIG.__dict__, "num_steps": 2})
+    two = replace(CONFIG, num_steps=2)
     np.testing.assert_array_equal(counted[2], flow(critic, p.obs, p.particles, two))
 
 

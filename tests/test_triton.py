@@ -22,7 +22,7 @@ from vgf_kernels.mlp import ACTIVATIONS, NORMS
 triton = pytest.importorskip("triton")
 import triton.language as tl
 
-from vgf_kernels.triton.tiles import operand
+from vgf_kernels.triton.products import operand
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 CONFIG = FlowConfig(num_steps=2, learning_rate=0.1, alpha=0.3)

@@ -310,5 +310,17 @@ def check_weight(where: str, dtype: str, engine: str, dtypes) -> None:
         )
 
 
+def check_weight_on_gpu(where: str, array: Any, engine: str, device: Any) -> None:
+    """One weight, for an engine on a GPU: a tensor there, or a snapshot's NumPy array, which has no device."""
+    dtype = str(array.dtype).removeprefix("torch.")
+    if dtype != "float32":
+        raise TypeError(f"{where}: the {engine} engine computes float32, got {dtype}; cast the weights to float32")
+    if not isinstance(array, np.ndarray) and array.device != device:
+        raise ValueError(
+            f"{where}: expected the device of the arrays, {device}, got {array.device}; "
+            f"move the module with .to({str(device)!r})"
+        )
+
+
 def _show(shape) -> str:
     return str([int(size) for size in shape])

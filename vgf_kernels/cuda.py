@@ -6,6 +6,7 @@ import functools
 import importlib.util
 from typing import Any
 
+from . import checks
 from .config import FlowConfig, compiled_options
 from .mlp import MLP
 
@@ -234,11 +235,7 @@ class _Call:
         """A weight as a tensor on the call's device. Arrays of a snapshot are copied there; tensors must be there."""
         import torch
 
-        dtype = str(array.dtype).removeprefix("torch.")
-        if dtype != "float32":
-            raise TypeError(
-                f"{where}: the cuda engine computes float32, got {dtype}; cast the weights to float32"
-            )
+        checks.check_weight_on_gpu(where, array, "cuda", self._like.device)
         if not isinstance(array, torch.Tensor):
             if _capturing():
                 raise RuntimeError(
@@ -246,11 +243,6 @@ class _Call:
                     "function once before capturing it"
                 )
             return torch.tensor(array, device=self._like.device)
-        if array.device != self._like.device:
-            raise ValueError(
-                f"{where}: expected the device of the arrays, {self._like.device}, got {array.device}; "
-                f"move the module with .to({str(self._like.device)!r})"
-            )
         return array.detach()
 
     def _bytes(self, count: int):

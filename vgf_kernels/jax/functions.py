@@ -317,6 +317,7 @@ def transport(
     elif obs is not None:
         raise TypeError("obs: expected None with a function, which is given the particles alone; use them within it")
     arrays.check(particles=particles, **({"obs": obs} if learned else {}))
+    # of a network, the function that stands for it further down
     checks.check_transport(_field if learned else score_fn, particles.shape, config, trajectory)
     if max_norm is not None:
         check_positive("max_norm", max_norm)

@@ -224,9 +224,7 @@ def _empty(like: Tensor, *shape: int) -> Tensor:
 
 @functools.cache
 def _gpu(device: torch.device) -> plan.Gpu:
-    if (
-        device.type == "cpu"
-    ):  # under Triton's interpreter; a few processors, so that programs take several tiles
+    if device.type == "cpu":  # under Triton's interpreter; a few processors, so that programs take several tiles
         return plan.Gpu("interpreter", 2, 0, True)
     properties = torch.cuda.get_device_properties(device)
     name, processors = properties.name, properties.multi_processor_count

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from triton.runtime.errors import OutOfResources, PTXASError
 
-from .tiles import INTERPRETED
+from .products import INTERPRETED
 
 
 @dataclass(frozen=True)

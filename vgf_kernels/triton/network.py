@@ -21,7 +21,7 @@ import triton.language as tl
 
 from .activations import activate
 from .norm import differentiate_rows, normalise_rows
-from .tiles import dot, multiply_add, operand, store_as, store_operand
+from .products import dot, multiply_add, operand, store_as, store_operand
 from .where import columns_of, hidden_matrix, layer_vectors
 
 

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 
 from .activations import activate, slope
-from .tiles import store_operand
+from .products import store_operand
 from .where import columns_of, layer_vectors
 
 

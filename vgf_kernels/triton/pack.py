@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .tiles import operand, store_operand
+from .products import operand, store_operand
 
 
 @triton.jit(do_not_specialize=["stride", "first", "depth", "O", "A"])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import checks
 from ..mlp import MLP
 from ..torch.arrays import address, outlasting
 from .launch import Options, is_capturing, launch
@@ -205,19 +206,10 @@ def _on_device(array: Any, where: tuple, device: torch.device, parameters: set, 
         return None
     e, i, name = where
     label = f"weights: member {e}, layer {i}, {name}"
-    dtype = str(array.dtype).removeprefix("torch.")
-    if dtype != "float32":
-        raise TypeError(
-            f"{label}: the triton engine computes float32, got {dtype}; cast the weights to float32"
-        )
+    checks.check_weight_on_gpu(label, array, "triton", device)
     if isinstance(array, np.ndarray):
         held[where] = torch.from_numpy(np.array(array)).to(device)  # a snapshot has no device of its own
         return held[where]
-    if array.device != device:
-        raise ValueError(
-            f"{label}: expected the device of the arrays, {device}, got {array.device}; "
-            f"move the module with .to({str(device)!r})"
-        )
     if array.ndim == 1 and not array.is_contiguous():
         raise ValueError(
             f"{label}: expected a contiguous vector, got stride {array.stride()[0]}; use .contiguous()"

@@ -12,7 +12,7 @@ from .shape import Interaction, Shape
 LARGEST_GROUP = 4096  # squared distances that a program holds in registers at a time
 UPDATE_ROWS = 32  # particles of a program of the update kernel, where a state has no more
 HELD = 8192  # elements of a tile, at most, that are worked on at a time outside of the hidden products
-LARGEST_STATE = 64  # particles of a state that a tile takes; the tiled path serves more
+LARGEST_STATE = 64  # particles of a state that a tile takes; large_states.py serves more
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-ALIGNED = (
-    16  # rows of packed matrices and parts of the scratch memory start at multiples of this many elements
-)
+ALIGNED = 16  # rows of packed matrices and parts of the scratch memory start at multiples of this many elements
 
 
 def round_up(size: int, multiple: int) -> int:
@@ -24,7 +22,7 @@ class Shape:
     Attributes:
         rows: R, the particles a program works on at a time.
         states: the states that these may belong to, rounded up to what a product takes.
-        width: H, the widest hidden layer rounded up to a multiple of `chunk`.
+        width: H, the widest hidden layer, rounded up (packed.packed_width); a multiple of `chunk`.
         chunk: columns of a hidden layer that are accumulated at a time. narrow: the same of the first and the last.
         block: columns of the inner dimension of a product that are loaded at a time.
         norm_rows: rows that are normalised at a time. norm_columns: `width` rounded up to a power of two.

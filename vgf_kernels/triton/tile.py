@@ -1,4 +1,4 @@
-"""Which rows a program works on, its scratch memory, and the gradient of an ensemble there."""
+"""Which rows a program works on, its scratch memory, and how actions get there and back."""
 
 from __future__ import annotations
 

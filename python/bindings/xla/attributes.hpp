@@ -12,7 +12,7 @@ namespace vgf::bindings {
 
 namespace ffi = xla::ffi;
 
-// A network: what vgf_kernels.jax.networks.Description holds, and what it is used for.
+// A network, and what it is used for: vgf_kernels.jax.attributes.PackedNetwork.
 struct Network {
   ffi::Span<const std::int64_t> widths;
   std::int64_t ensemble;

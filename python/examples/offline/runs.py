@@ -17,13 +17,9 @@ class Run:
     behaviour: float = 0.0
     returns: dict[int, float] = field(default_factory=dict)  # num_steps -> return; 0 is best-of-N
     losses: list[tuple[float, float]] = field(default_factory=list)  # per update: critic, flow matching
-    checkpoints: dict[int, tuple[float, float]] = field(
-        default_factory=dict
-    )  # update -> best-of-N, full budget
+    checkpoints: dict[int, tuple[float, float]] = field(default_factory=dict)  # update -> best-of-N, full budget
     data_actions: np.ndarray | None = None  # [M, A]
-    chosen_actions: dict[int, np.ndarray] = field(
-        default_factory=dict
-    )  # num_steps -> [M, A], the same states
+    chosen_actions: dict[int, np.ndarray] = field(default_factory=dict)  # num_steps -> [M, A], the same states
     update_seconds: float = 0.0
     target_seconds: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)  # phase -> seconds
