@@ -219,6 +219,15 @@ def test_a_weight_that_is_taken_away():
         vgf_kernels.torch.value(critic, *inputs())
 
 
+@pytest.mark.parametrize("axes", [1, 3])
+def test_a_weight_of_other_axes(axes):
+    module = sequential()
+    critic = MLP.from_torch(module)
+    module[0].weight = nn.Parameter(torch.ones(module[0].weight.shape[:1] * axes))
+    with pytest.raises(ValueError, match=rf"layer 0: expected W \[in, out\] with positive widths, got shape \({', '.join(['16'] * axes)}"):
+        vgf_kernels.torch.value(critic, *inputs())
+
+
 def test_weights_of_a_transform():
     module = sequential()
     critic = MLP.from_torch(module)

@@ -387,36 +387,6 @@ def test_a_device_without_an_engine():
         vgf_kernels.torch.value(p.critic, torch.from_numpy(p.obs), x)
 
 
-def test_tensors_without_a_memory_of_their_own():
-    import torch
-
-    import vgf_kernels.torch as vgf
-
-    p = PROBLEM
-    obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
-    with pytest.raises(TypeError, match=r"obs: expected a dense tensor, got torch.sparse_coo; pass obs.to_dense"):
-        vgf.value(p.critic, obs.to_sparse(), x)
-    for backend in ("cpu", "reference"):
-        with pytest.raises(RuntimeError, match=r"expected tensors in memory.*vmap.*the states B are a batch already"):
-            torch.func.vmap(lambda o, a, backend=backend: vgf.value(p.critic, o[None], a[None], backend=backend))(obs, x)
-    for transform in (torch.func.grad, torch.func.jacrev):
-        with pytest.raises(RuntimeError, match=r"actions: expected a tensor, got one of a transform; torch.func's .*"):
-            transform(lambda a: vgf.value(p.critic, obs, a, backend="cpu").sum())(x)
-    with pytest.raises(TypeError, match=r"q: expected floating point numbers, got torch.int64; cast them to float32"):
-        vgf.select(torch.zeros(2, 3, 4, dtype=torch.int64))
-
-
-def test_weights_on_another_device():
-    import torch
-
-    import vgf_kernels.torch
-
-    module = torch.nn.Sequential(torch.nn.Linear(O + A, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1)).to("meta")
-    obs, x = torch.from_numpy(PROBLEM.obs), torch.from_numpy(PROBLEM.particles)
-    with pytest.raises(ValueError, match="expected the CPU for CPU arrays, got meta; move"):
-        vgf_kernels.torch.value(MLP.from_torch(module), obs, x, backend="cpu")
-
-
 class Labelled(np.ndarray):
     """An array that means more than its numbers."""
 

@@ -267,8 +267,10 @@ def test_flax_trees_that_are_refused(rng):
     tree = make_mlp(rng, (5, 8, 4, 1), 2, "relu", "pre").to_flax()["value_net"]
     with pytest.raises(ValueError, match=r"expected a tree with Dense_0, Dense_1, ..., got \['encoder'\]"):
         MLP.from_flax({"encoder": tree})
-    with pytest.raises(ValueError, match="expected LayerNorm_1 with scale and bias, got None"):
+    with pytest.raises(ValueError, match=r"LayerNorm_1 missing: expected \['Dense_0', 'Dense_1', 'Dense_2', "):
         MLP.from_flax({key: v for key, v in tree.items() if key != "LayerNorm_1"})
+    with pytest.raises(ValueError, match=r"Dense_1 missing: expected .*, got \['Dense_0', 'Dense_2', 'LayerNorm_0'\]"):
+        MLP.from_flax({key: v for key, v in tree.items() if key not in ("Dense_1", "LayerNorm_1")})
     with pytest.raises(ValueError, match="Dense_0 lacks 'bias'; put zeros there"):
         MLP.from_flax({**tree, "Dense_0": {"kernel": tree["Dense_0"]["kernel"]}})
     with pytest.raises(ValueError, match="LayerNorm_0 lacks 'scale'; put ones there"):

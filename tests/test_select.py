@@ -43,5 +43,11 @@ def test_softmax_draws_with_its_probabilities(engine, temperature):
     check_frequencies(draw(engine, q, "softmax", temperature=temperature), odds / odds.sum())
 
 
+@pytest.mark.filterwarnings("error")
+def test_noise_of_zero_is_never_taken(engine):
+    """Generators draw it."""
+    np.testing.assert_array_equal(engine.select(Q[:1], "softmax", noise=np.array([[0, 0, 0.5, 0]], np.float32)), [2])
+
+
 def test_uniform_draws_ignore_the_value(engine):
     check_frequencies(draw(engine, Q[1], "uniform"), np.full(4, 0.25))

@@ -122,6 +122,8 @@ def flax_layers(tree: Mapping[str, Any], array: Callable[[Any], Any]) -> tuple[l
     depth = sum(1 for name in tree if name.startswith("Dense_"))
     has_norm = any(name.startswith("LayerNorm_") for name in tree)
     wanted = [f"Dense_{i}" for i in range(depth)] + [f"LayerNorm_{i}" for i in range(depth - 1) if has_norm]
+    if missing := sorted(set(wanted) - set(tree)):
+        raise ValueError(f"parameters: {', '.join(missing)} missing: expected {wanted}, got {sorted(tree)}")
     if others := sorted(set(tree) - set(wanted)):
         raise ValueError(
             f"parameters: expected a plain MLP, {wanted}, got {others} too; only Dense and one LayerNorm for each "

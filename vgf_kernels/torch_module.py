@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import warnings
@@ -26,19 +27,17 @@ def read_module(module, activation, norm, norm_eps) -> tuple:
     spelled = True  # whether nothing but nn.Sequential says in which order the leaves compute
     # A Sequential may list a module twice; elsewhere a second name of a module is no second use.
     for name, leaf in module.named_modules(remove_duplicate=not isinstance(module, nn.Sequential)):
-        if next(leaf.children(), None) is not None:
+        if isinstance(leaf, (nn.Linear, nn.LayerNorm)):
+            _check_parameters(name, leaf)
+        elif next(leaf.children(), None) is not None:
             spelled &= type(leaf) is nn.Sequential
             continue
         if isinstance(leaf, nn.Linear):
-            _check_parameters(name, leaf)
-            if nn.parameter.is_lazy(leaf.weight):
-                raise ValueError(f"from_torch: {name!r} has no weights yet; call the module once first")
             chain.append([leaf, None])
             order += "L"
         elif isinstance(leaf, nn.LayerNorm):
             if not chain or tuple(leaf.normalized_shape) != (chain[-1][0].out_features,):
                 raise ValueError(f"from_torch: LayerNorm {name!r} does not follow a Linear of its width")
-            _check_parameters(name, leaf)
             chain[-1][1] = leaf
             eps.add(leaf.eps)
             order += "N"
@@ -48,9 +47,12 @@ def read_module(module, activation, norm, norm_eps) -> tuple:
         elif isinstance(leaf, nn.Identity) or (isinstance(leaf, nn.Dropout) and leaf.p == 0):
             continue
         else:
+            remedy = "if it computes one of these by a class of its own, give its arrays to MLP.from_layers"
+            if isinstance(leaf, nn.Dropout):
+                remedy = "the engines drop nothing: where that is what you want, put nn.Identity() in its place"
             raise ValueError(
                 f"from_torch: {name!r} is a {type(leaf).__name__}; expected Linear, LayerNorm and "
-                "relu, gelu, silu, mish, tanh or elu modules. Use MLP.from_layers for anything else"
+                f"relu, gelu, silu, mish, tanh or elu modules; {remedy}"
             )
     if len(chain) < 2:
         raise ValueError(f"from_torch: expected at least two Linear layers, found {len(chain)}")
@@ -58,18 +60,19 @@ def read_module(module, activation, norm, norm_eps) -> tuple:
         if before[0].out_features != after[0].in_features:
             raise ValueError(
                 f"from_torch: widths do not chain ({before[0].out_features} -> {after[0].in_features}); "
-                "for twin networks in one module pass them as a list: MLP.from_torch([m.q1, m.q2])"
+                "for twin networks in one module pass them as a list: MLP.from_torch([m.q1, m.q2]), and of a module that has "
+                "other layers, too, the plain chain alone"
             )
-    if len(activations) > 1 or len(eps) > 1:
-        raise ValueError(
-            f"from_torch: expected one activation and one eps, got {sorted(activations)}, {sorted(eps)}"
-        )
     placement = PLACEMENTS.get(re.sub(r"^(L[NA]*)\1*L$", r"\1", order))
     if spelled and activations and placement is None:
+        remedy = "" if order.endswith("L") else "; leave out what follows the last Linear"
         raise ValueError(
             "from_torch: expected every hidden Linear with one activation, and a LayerNorm on the same side of each "
-            f"or none, then a Linear; got the order {order} (L linear, N norm, A activation)"
+            f"or none, then a Linear; got the order {order} (L linear, N norm, A activation){remedy}"
         )
+    for what, found in (("activation", activations), ("eps of the layer norms", eps)):
+        if len(found) > 1:
+            raise ValueError(f"from_torch: expected one {what} in all layers, got {sorted(found)}; use the same in each")
     activation = _agreed("activation", activation, activations.pop() if activations else None)
     if activation is None:
         raise ValueError(
@@ -97,13 +100,27 @@ def _agreed(name: str, said: Any, found: Any) -> Any:
 
 
 def _check_parameters(name: str, leaf) -> None:
-    """Raise ValueError where something computes a weight or a bias, which then is none of the module's parameters."""
+    """Raise ValueError where a weight or a bias is no parameter, since something computes it, or none that a layer has."""
+    import torch
     from torch import nn
 
+    norm = isinstance(leaf, nn.LayerNorm)
     for key in ("weight", "bias"):
-        optional = key == "bias" or isinstance(leaf, nn.LayerNorm)
+        optional = key == "bias" or norm
         if key not in leaf._parameters or (leaf._parameters[key] is None and not optional):
             raise ValueError(f"from_torch: {name!r} has a parametrized {key}; remove the parametrization first")
+        parameter = leaf._parameters[key]
+        if parameter is None:
+            continue
+        if nn.parameter.is_lazy(parameter):
+            raise ValueError(f"from_torch: {name!r} has no weights yet; call the module once first")
+        wanted = leaf.normalized_shape if norm else (leaf.out_features, leaf.in_features)[: 1 if key == "bias" else 2]
+        plain = parameter.is_floating_point() and parameter.layout is torch.strided
+        if not plain or tuple(parameter.shape) != tuple(wanted):
+            raise ValueError(
+                f"from_torch: {name!r} has a {key} of {parameter.dtype}, {parameter.layout}, shape {list(parameter.shape)}; "
+                f"expected dense floating point numbers of shape {list(wanted)}, and a list of modules for an ensemble"
+            )
 
 
 def _activation_name(module) -> str | None:
@@ -132,12 +149,13 @@ def check_forward(module, source: TorchSource) -> None:
     name = type(module).__name__
     for dtype, tolerance in reversed(trials.items()):
         tried, error = False, None
-        for got, wanted in _forwards(module, source, dtype):
+        for parts, got, wanted in _forwards(module, source, dtype):
             if isinstance(got, Exception):
                 error = error or got
                 continue
             tried = True
             if got.size == wanted.size and np.allclose(got, wanted, rtol=0, atol=tolerance * np.abs(wanted).max()):
+                _check_order(module, len(parts))
                 return
         if tried:
             raise ValueError(
@@ -145,16 +163,38 @@ def check_forward(module, source: TorchSource) -> None:
                 f"(activation {source.activation!r}, norm {source.norm!r}, and nothing else); expected a plain chain of its "
                 "layers from concat(obs, action), or concat(obs, x, t)"
             )
+    linears = {key: sum(isinstance(m, torch.nn.Linear) for m in child.modules()) for key, child in module.named_children()}
+    inner = next((key for key, count in linears.items() if count > 1), "net")
     warnings.warn(
         f"from_torch: {name}.forward takes neither concat(obs, action) nor its parts, so it was not tried whether it "
-        f"computes the MLP its submodules spell; if it does, pass those alone: MLP.from_torch(module.net). "
+        f"computes the MLP its submodules spell; if it does, pass those alone, as in MLP.from_torch(module.{inner}). "
         f"Of concat(obs, action) it said: {type(error).__name__}: {error}",
         stacklevel=4,
     )
 
 
-def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[Any, np.ndarray]]:
-    """What the module computes, or the exception that it raises, and what `source` does, for every way to call a forward.
+def _check_order(module, count: int) -> None:
+    """Raise ValueError where the names of forward's first arguments, whose concat the layers take, tell of another order
+    than the engines'."""
+    try:
+        names = list(inspect.signature(module.forward).parameters)[:count]
+    except (TypeError, ValueError):  # it does not say
+        return
+    late = names[0] not in OBSERVATIONS and any(name in OBSERVATIONS for name in names[1:])
+    if late or any(name in TIMES for name in names[:-1]):
+        order = ", ".join(names)
+        raise ValueError(
+            f"from_torch: {type(module).__name__}.forward takes ({order}), and its layers concat({order}); expected "
+            "concat(obs, action), or concat(obs, x, t), as engines compute them; reorder the first layer's columns"
+        )
+
+
+OBSERVATIONS, TIMES = ("obs", "observation", "observations", "state", "states", "s"), ("t", "time", "times", "tau")
+
+
+def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[list[int], Any, np.ndarray]]:
+    """For every way to call a forward, its parts of the input, what the module computes, or the exception that it raises,
+    and what `source` does.
 
     Both compute random inputs, large ones among them, with random numbers in all that the module keeps: its own, such as a
     last layer near zero or a scale of one, may hide a difference.
@@ -196,10 +236,10 @@ def _forwards(module, source: TorchSource, dtype) -> Iterator[tuple[Any, np.ndar
                 warnings.simplefilter("ignore")
                 got = functional_call(module, state, x.split(parts, dim=1), tie_weights=False)
         except Exception as error:  # it is not made for these
-            yield error, wanted
+            yield parts, error, wanted
             continue
         if isinstance(got, torch.Tensor):
-            yield got.double().cpu().numpy().reshape(-1), wanted
+            yield parts, got.double().cpu().numpy().reshape(-1), wanted
 
 
 def _parts(width: int) -> Iterator[list[int]]:

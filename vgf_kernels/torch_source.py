@@ -198,13 +198,14 @@ def _torch_layer(linear, norm) -> Layer:
     weight, bias = linear
     if weight is None:
         raise ValueError(_OTHER_PARAMETERS)
+    matrix = weight.transpose(0, -1)  # of anything but two axes, too, which the check of shapes is told then
     bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     if norm is None:
-        return Layer(weight.t(), bias)
+        return Layer(matrix, bias)
     scale, shift = norm
     scale = weight.new_ones(weight.shape[0]) if scale is None else scale
     shift = weight.new_zeros(weight.shape[0]) if shift is None else shift
-    return Layer(weight.t(), bias, scale, shift)
+    return Layer(matrix, bias, scale, shift)
 
 
 def to_torch(mlp: MLP):

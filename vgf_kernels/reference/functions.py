@@ -148,7 +148,8 @@ def select(
     if q.ndim == 3:
         q = aggregate_ensemble(q, aggregate)
     if how == "softmax":
-        q = q / temperature - np.log(-np.log(noise))
+        with np.errstate(divide="ignore"):  # noise of 0, which a generator may draw, is never the largest
+            q = q / temperature - np.log(-np.log(noise))
     elif how == "uniform":
         q = noise
     return np.argmax(q, axis=1)

@@ -27,6 +27,8 @@ def check(**named: Any) -> None:
             )
         if tensor.layout is not torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got {tensor.layout}; pass {name}.to_dense()")
+        if tensor.is_nested:
+            raise TypeError(f"{name}: expected a dense tensor, got a nested one; pass {name}.to_padded_tensor(...) or its parts")
 
 
 def shape(array: torch.Tensor | None) -> torch.Size | None:
