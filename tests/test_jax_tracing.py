@@ -242,8 +242,10 @@ def test_the_fewest_steps_of_act_and_td_target(steps):
 
 def test_step_counts_that_are_refused():
     critic = network(PARAMS["critic"])
-    with pytest.raises(Exception, match="expected at least 0 steps, got -1"):
+    with pytest.raises(Exception, match="num_steps, traced: expected at least 0 steps, got -1"):
         jax.block_until_ready(flow(critic, PROBLEM.particles, num_steps=jnp.int32(-1)))
+    with pytest.raises(Exception, match="num_steps of sample.*, traced: expected at least 1 steps, got 0"):
+        jax.block_until_ready(vgf.sample(network(PARAMS["policy"]), PROBLEM.obs, PROBLEM.noise, jnp.int32(0), backend="cpu"))
     with pytest.raises(ValueError, match="num_steps: expected an integer >= 0, got -1"):
         flow(critic, PROBLEM.particles, num_steps=-1)
     with pytest.raises(TypeError, match="num_steps: expected an int with trajectory=True"):

@@ -257,9 +257,11 @@ def test_a_norm_behind_the_last_layer(rng):
         MLP.from_layers(layers, norm="pre")
 
 
-@pytest.mark.parametrize("members", [[], {}, None, [[]], [[1, 2]]])
-def test_members_that_are_no_layers(members):
-    with pytest.raises(ValueError, match="expected"):
+@pytest.mark.parametrize(
+    ("members", "got"), [([], "an empty one"), ({}, "dict"), (None, "NoneType"), ([[]], r"\[\]"), ([[1, 2]], "int")]
+)
+def test_members_that_are_no_layers(members, got):
+    with pytest.raises(ValueError, match=rf"expected .*, got {got}"):
         MLP.from_layers(members)
 
 

@@ -73,9 +73,12 @@ def test_what_a_copy_depends_on(frozen):
     assert len({id(copy) for copy in copies}) == 4
 
 
-def test_two_threads_that_pack_a_frozen_network_take_one_copy(monkeypatch):
-    """A graph may have captured the first."""
-    mlp = MLP.from_torch(module()).freeze()
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_threads_that_pack_a_network_for_the_first_time(monkeypatch, frozen):
+    """Of a frozen one they take the first copy, which a graph may have captured; of a live one each takes its own, since a
+    write to the weights may lie between."""
+    mlp = MLP.from_torch(module())
+    mlp = mlp.freeze() if frozen else mlp
     first = []
 
     def meanwhile(*arguments):
@@ -84,7 +87,9 @@ def test_two_threads_that_pack_a_frozen_network_take_one_copy(monkeypatch):
             first[0] = pack(mlp)
 
     monkeypatch.setattr(packed, "launch", meanwhile)
-    assert pack(mlp) is first[0]
+    second = pack(mlp)
+    assert (second is first[0]) == frozen
+    assert pack(mlp) is second
 
 
 def exported(network: torch.nn.Module, description: str) -> MLP:

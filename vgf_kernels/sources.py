@@ -37,9 +37,8 @@ class ArraySource:
     @classmethod
     def from_dicts(cls, members) -> ArraySource:
         if isinstance(members, Mapping) or not isinstance(members, Sequence) or len(members) == 0:
-            raise ValueError(
-                f"members: expected a list of lists of layer dicts, got {type(members).__name__}"
-            )
+            got = "an empty one" if isinstance(members, (list, tuple)) else type(members).__name__
+            raise ValueError(f"members: expected a list of lists of layer dicts, got {got}")
         if isinstance(members[0], Mapping):
             members = [members]
         for e, member in enumerate(members):

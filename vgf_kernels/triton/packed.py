@@ -113,7 +113,10 @@ def up_to_date(
     )  # fmt: skip
     if capturing:
         return packed
-    if mlp.frozen and stream is not None:
+    if not mlp.frozen:
+        table.copies[key] = packed  # this call's own: another thread's may have been packed before a write to the weights
+        return packed
+    if stream is not None:
         stream.synchronize()
     return table.copies.setdefault(key, packed)  # another thread's, where it was first and a graph may have it by now
 

@@ -40,7 +40,8 @@ void fill(Place threads, unsigned char* memory, const Network& network, const st
 int count(const Steps& steps, int least) {
   const int count = *steps.typed_data();
   if (count < least)
-    throw std::invalid_argument("expected at least " + std::to_string(least) + " steps, got " + std::to_string(count));
+    throw std::invalid_argument(std::string(least > 0 ? "euler_steps (num_steps of sample)" : "num_steps") +
+                                ", traced: expected at least " + std::to_string(least) + " steps, got " + std::to_string(count));
   return count;
 }
 
