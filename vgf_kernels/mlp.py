@@ -151,8 +151,8 @@ class MLP(Described):
 
         The module's Linear, LayerNorm and activation submodules are read in order of registration. The
         keywords are needed only where the module does not say (for example F.relu called in `forward`). Its
-        own `forward` is then tried with random weights, on concat(obs, action) or its parts; where it takes neither, a
-        warning says so.
+        own `forward` is then tried with random weights, on concat(obs, action) or its parts, which its arguments' names may
+        not order otherwise; where it takes neither, a warning says so.
         Optimizer steps, `load_state_dict`, `.data` writes and replaced parameters are noticed at the next
         call; a submodule replaced by another is an error then, since it needs a new MLP. So it is for a deep copy, of whose
         modules it holds copies; a pickled one no longer looks. What is no parameter, as a
