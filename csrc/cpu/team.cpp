@@ -77,8 +77,8 @@ using Clock = std::chrono::steady_clock;
 // may be waiting for it. How long that took; a moment counts as nothing.
 template <class Done>
 Clock::duration spin_until(int threads, Done done) {
-  constexpr int moment = 64;
   const int spins = crowded(threads) ? 0 : 4096;
+  const int moment = spins ? 64 : 0;  // what is given away may take a time slice
   Clock::time_point start;
   for (int i = 0; !done(); i++) {
     if (i == moment) start = Clock::now();
