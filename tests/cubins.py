@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from vgf_kernels.threads import available_cpus
+
 ROOT = Path(__file__).parents[1]
 KERNELS = sorted(ROOT.glob("csrc/cuda/sm80_*.cu"))
 HOPPER_KERNELS = sorted(ROOT.glob("csrc/cuda/sm90_*.cu"))
@@ -73,7 +75,7 @@ def collect(folder: Path) -> None:
     known = run(nvcc(), "--list-gpu-code").split()
     jobs = [(source, [a for a in ARCHITECTURES if a in known]) for source in KERNELS]
     jobs += [(source, ["sm_90a"]) for source in HOPPER_KERNELS]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         list(pool.map(lambda job: compile_into(folder, *job), jobs))
 
 

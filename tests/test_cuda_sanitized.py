@@ -43,6 +43,8 @@ def finding_races(once) -> Path:
 
     def make(folder: Path) -> None:
         check(folder, undefined)
+        if "clang" in run(emulator.compiler(), "--version").stdout:
+            pytest.skip("accesses are found by GCC's calls; Clang's are others")
         engine = emulator.compiled(folder, emulator.ENGINE, options)
         for source in (STRESS, CASES):
             emulator.link(folder / source.stem, [source], options, [*undefined, *engine])

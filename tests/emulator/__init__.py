@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
+from vgf_kernels.threads import available_cpus
+
 ALIGNMENT = 256  # of memory on a device
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -25,7 +27,7 @@ ENGINE = [
 BINDINGS = {"_cuda": ROOT / "python/bindings/cuda.cpp", "_xla_cuda": ROOT / "python/bindings/xla/cuda.cpp"}
 FLAGS = [
     "-std=c++17", "-O2", "-march=native", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-U_FORTIFY_SOURCE",
-    "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-x", "c++", "-c",
+    "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-pass-failed", "-x", "c++", "-c",
     *(f"-I{path}" for path in (HERE, ROOT / "csrc/cuda", ROOT / "csrc/include")),
 ]  # fmt: skip
 
@@ -56,7 +58,7 @@ def build(folder: Path) -> None:
     def bind(name: str) -> Path:
         return link(folder / f"{name}.so", [bindings[name]], lambda source: headers, ["-shared", *engine])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         list(pool.map(bind, bindings))
 
 
@@ -68,7 +70,7 @@ def compiled(folder: Path, sources: list[Path], options: Callable[[Path], list[s
         run([compiler(), *FLAGS, *options(source), str(source), "-o", target])
         return target
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         return list(pool.map(compile_one, sources))
 
 

@@ -6,7 +6,7 @@
 
 namespace emulator {
 
-#ifdef __x86_64__
+#if defined(__x86_64__) && !defined(__clang__)  // whose own jumps keep too little
 using Place = void* [5];
 #else
 using Place = jmp_buf;
