@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+# Where `python -m pytest` begins to look, before the installed package.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parents[1]]
 
 import pytest
 import report

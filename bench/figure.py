@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
+os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shells inherit, may not be installed here
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

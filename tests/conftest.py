@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,8 +16,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # CPUs are shared with the other workers
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch lives on the same GPU
-MOST_WORKERS = 8  # of 1 to 2 GB of memory each
+for setting in ("VGF_BACKEND", "JAX_ENABLE_X64", "MPLBACKEND"):  # tests make theirs
+    os.environ.pop(setting, None)
+if not os.access(os.path.expanduser("~"), os.W_OK):  # where Triton keeps what it compiles
+    os.environ.setdefault("TRITON_CACHE_DIR", f"{tempfile.gettempdir()}/triton-{os.getuid()}")
+MOST_WORKERS, BYTES = 8, 2 << 30  # of so much memory each
+ROOT = Path(__file__).parents[1]
 LONG = ("test_cuda_sanitized", "test_triton_interpreter", "test_arm", "test_bench_gpu")  # files of tests that take a minute each
+
+# Where `python -m pytest` begins to look, before the installed package.
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != ROOT]
 
 import pytest
 from engines import BACKENDS, FRONTENDS, Engine
@@ -29,7 +39,12 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means."""
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    from vgf_kernels.threads import available_cpus
+
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))  # a container's
+    return max(1, min(available_cpus(), MOST_WORKERS, memory // BYTES))
 
 
 def pytest_addoption(parser) -> None:
@@ -92,7 +107,7 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
 @pytest.fixture
 def bench(monkeypatch) -> Callable:
     """Imports a module of bench/."""
-    monkeypatch.setattr(sys, "path", [str(Path(__file__).parents[1] / "bench"), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(ROOT / "bench"), *sys.path])
     return importlib.import_module
 
 

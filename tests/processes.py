@@ -16,7 +16,7 @@ TIMEOUT = 180  # seconds: only a hang takes this long
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `python arguments...` with `environment` on top of this one's; returns with its output as text."""
-    path = os.pathsep.join([str(PACKAGE), str(TESTS)])
+    path = os.pathsep.join(filter(None, [str(PACKAGE), str(TESTS), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, *arguments],
         env={**os.environ, **environment, "PYTHONPATH": path},

@@ -102,3 +102,8 @@ def test_failures_return_1_and_one_line(tmp_path, capsys, monkeypatch):
         assert main(arguments) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"vgf-kernels {arguments[0]}: ") and error.count("\n") == 1
+
+
+def test_the_picture_does_not_ask_for_a_notebook():
+    """Whose setting its shells inherit, while its package may not be installed here."""
+    processes.run("import vgf_kernels.cli.picture", MPLBACKEND="module://of_a_notebook.backend_inline")

@@ -60,7 +60,7 @@ os.environ["VGF_NUM_THREADS"] = "1"
 vgf.value(large, obs, x[:, :1], backend="cpu")  # makes packed weights, without the others' memory
 os.environ["VGF_NUM_THREADS"] = threads
 with open("/proc/self/statm") as statm:
-    used = 4096 * int(statm.read().split()[0])
+    used = resource.getpagesize() * int(statm.read().split()[0])
 for more in range(0, 384 << 20, 32 << 20):
     resource.setrlimit(resource.RLIMIT_AS, (used + more, -1))
     try:

@@ -12,9 +12,11 @@ critic's gradient, away from what the data shows. Writes the curves as a PNG.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
+os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shells inherit, may not be installed here
 import numpy as np
 import torch
 from matplotlib.backend_bases import FigureCanvasBase

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+os.environ["MPLBACKEND"] = "agg"  # a notebook's, which its shells inherit, may not be installed here
 import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
