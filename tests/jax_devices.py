@@ -115,6 +115,46 @@ def gradient_under_shard_map():
     np.testing.assert_array_equal(got, jax.grad(lambda x: vgf.value(p.critic, p.obs, x).sum())(p.particles))
 
 
+def gradient_of_what_all_devices_share():
+    """The same actions for other states, or other critics, on every device: as in plain JAX, their gradient is the sum."""
+    p, shared = PROBLEM, PROBLEM.particles[: PROBLEM.particles.shape[0] // DEVICES]
+
+    def loss(critic, obs, x):
+        return jax.lax.psum(vgf.value(critic, obs, x).sum(), "states")
+
+    def alone(x):
+        return sum(vgf.value(p.critic, obs, x).sum() for obs in np.split(p.obs, DEVICES))
+
+    mapped = shard_map(loss, mesh=MESH, in_specs=(P(), P("states"), P()), out_specs=P())
+    got = jax.jit(jax.grad(mapped, argnums=2))(CRITIC, spread(p.obs), shared)
+    np.testing.assert_allclose(got, jax.grad(alone)(shared), rtol=1e-5, atol=1e-6)
+
+    critics = [jax.tree.map(lambda a, k=k: a * np.float32(k), CRITIC) for k in (1, 1.1, 0.9, 1.2)]
+
+    def of_a_seed(critic, obs, x):
+        critic = jax.tree.map(lambda a: a[0], critic)
+        return jax.grad(lambda x: vgf.value(critic, obs, x).sum())(x)[None]
+
+    seeds = shard_map(of_a_seed, mesh=MESH, in_specs=(P("states"), P(), P()), out_specs=P("states"))
+    stacked = jax.tree.map(lambda *a: np.stack(a), *critics)
+    wanted = sum(jax.grad(lambda x, c=c: vgf.value(c, p.obs, x).sum())(p.particles) for c in critics)
+    got = jax.jit(seeds)(stacked, p.obs, p.particles)
+    np.testing.assert_allclose(got, np.stack([wanted] * DEVICES), rtol=1e-5, atol=1e-5)
+
+
+def transport_of_what_all_devices_share():
+    p, shared = PROBLEM, PROBLEM.particles[: PROBLEM.particles.shape[0] // DEVICES]
+
+    def move(obs, x, trajectory):
+        return vgf.transport(lambda y: vgf.value_and_grad(CRITIC, obs, y)[1], x, CONFIG, trajectory)
+
+    for trajectory, out in ((False, P("states")), (True, P(None, "states"))):
+        one = functools.partial(move, trajectory=trajectory)
+        got = jax.jit(shard_map(one, mesh=MESH, in_specs=(P("states"), P()), out_specs=out))(spread(p.obs), shared)
+        wanted = np.concatenate([one(obs, shared) for obs in np.split(p.obs, DEVICES)], axis=-3)
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
+
+
 def vmap_and_shard_map():
     """Either inside the other, over particles, networks and step counts."""
     p = PROBLEM

@@ -41,6 +41,7 @@ def test_eager_calls_compile_once(backend, trajectory):
     ]
     if backend == "cpu":  # JAX itself compiles a callback under vmap every time
         calls.append(lambda: jax.vmap(lambda params: flow(network(params), x, **rest))(stacked))
+        calls.append(lambda: jax.vmap(jax.vmap(lambda x: vgf.transport(lambda x: -x, x, CONFIG, **rest)))(jnp.asarray(x)[None, None]))
     for call in calls:
         jax.clear_caches()
         assert compilations(call) > 0
@@ -57,6 +58,8 @@ def test_transport_is_the_same_inside_jit(backend):
     path = run(p.particles, trajectory=True)
     assert path.shape == (CONFIG.num_steps + 1, *p.particles.shape)
     np.testing.assert_array_equal(jax.jit(lambda x: run(x, trajectory=True))(p.particles), path)
+    mapped = jax.vmap(run)(np.stack([p.particles, -p.particles]))
+    np.testing.assert_array_equal(mapped, jax.jit(jax.vmap(run))(np.stack([p.particles, -p.particles])))
     for steps in range(CONFIG.num_steps + 1):
         for got in (run(p.particles, steps), run(p.particles, jnp.asarray(steps)), jax.jit(run)(p.particles, steps)):
             np.testing.assert_array_equal(got, path[steps])

@@ -15,7 +15,8 @@ def run(file, case):
     "case",
     [
         "sharded_arrays", "states_on_another_axis", "gradient", "explicit_mesh", "under_shard_map", "gradient_under_shard_map",
-        "transport_under_shard_map", "vmap_and_shard_map", "exported_shard_map",
+        "transport_under_shard_map", "gradient_of_what_all_devices_share", "transport_of_what_all_devices_share",
+        "vmap_and_shard_map", "exported_shard_map",
     ],
 )
 def test_four_devices(case):

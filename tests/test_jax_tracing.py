@@ -393,10 +393,11 @@ def test_float64_is_refused_by_name(backend):
         vgf.value(critic, PROBLEM.obs, wide, backend=backend)
 
 
-def test_another_platform_is_refused_when_it_is_compiled_for():
+@pytest.mark.parametrize("platforms", [("tpu",), ("cpu", "tpu"), ("tpu", "cpu")])
+def test_another_platform_is_refused_when_it_is_compiled_for(platforms):
     run = jax.jit(lambda x: flow(network(PARAMS["critic"]), x))
     with pytest.raises(ValueError, match="computes on cpu and cuda, but this is compiled for tpu; move the"):
-        run.trace(PROBLEM.particles).lower(lowering_platforms=("tpu",))
+        run.trace(PROBLEM.particles).lower(lowering_platforms=platforms)
 
 
 def test_a_precision_that_the_platforms_engine_does_not_have():

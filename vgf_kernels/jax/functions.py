@@ -19,6 +19,7 @@ from ..settings import check_choice, check_clip, check_positive, is_array
 from . import arrays, fused, host, platforms
 from .arrays import Array
 from .networks import Network, Packed, as_networks, check_score_network, is_network
+from .primitive import varying_as
 from .selection import aggregated, chosen
 
 AnyNetwork = Network | Packed | MLP
@@ -99,6 +100,7 @@ def value(
     arrays.check(obs=obs, actions=actions)
     checks.check_value(critic, obs.shape, actions.shape)
     engine = _engine(backend, precision, "actions", actions, critic)
+    (actions,) = varying_as(jax.tree.leaves((critic, obs)), [actions])  # or their gradient would be of another type
     with _span("value", actions):
         return _value(engine, jax.tree.map(_constant, critic), obs, actions)
 
@@ -342,7 +344,7 @@ def transport(
     moment = jnp.zeros_like(start, dtype=jnp.promote_types(start.dtype, jnp.float32))
     state = (start, moment, moment)
     with _span("transport", start):
-        if not isinstance(start, jax.core.Tracer) and not isinstance(num_steps, jax.core.Tracer):
+        if _is_concrete(start) and not isinstance(num_steps, jax.core.Tracer):
             # Outside of jit. A loop of XLA's would be compiled anew in every call, for it closes over score_fn.
             _, count = _steps(config, int(num_steps))  # or an error for one below zero
             path = [start]
@@ -350,6 +352,7 @@ def transport(
                 state = move(step, state)
                 path = [*path, state[0]] if trajectory else [state[0]]
             return jnp.stack(path) if trajectory else path[-1]
+        state = tuple(varying_as(jax.eval_shape(move, 0, state), state))  # loops end with the types they begin with
         if not trajectory:
             return jax.lax.fori_loop(0, fused.as_count(num_steps), move, state)[0]
 
@@ -358,7 +361,14 @@ def transport(
             return state, state[0]
 
         _, path = jax.lax.scan(record, state, jnp.arange(config.num_steps))
-        return jnp.concatenate([start[None], path])
+        return jnp.concatenate([state[0][None], path])
+
+
+def _is_concrete(array: Any) -> bool:
+    """Whether nobody traces the array, though vmap may map it."""
+    while hasattr(array, "batch_dim"):
+        array = array.val
+    return not isinstance(array, jax.core.Tracer)
 
 
 @jax.jit

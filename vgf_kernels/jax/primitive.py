@@ -50,7 +50,7 @@ def _traced(call: Call, shapes):
     return jax.make_jaxpr(partitioned(call, ranks))(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
 
 
-@functools.lru_cache(maxsize=1024)
+@functools.lru_cache(maxsize=128)  # each holds what XLA has compiled, a megabyte or two
 def _compiled(call: Call):
     def run(*operands):
         return _bind(call, *operands)
@@ -98,7 +98,7 @@ def _varying(array) -> frozenset:
     """The axes of an enclosing shard_map along which the array differs, where this JAX keeps account of it."""
     if not hasattr(jax, "typeof"):
         return frozenset()
-    aval = jax.typeof(array)
+    aval = array if isinstance(array, jax.ShapeDtypeStruct) else jax.typeof(array)
     return getattr(getattr(aval, "manual_axis_type", aval), "varying", None) or getattr(
         aval, "vma", frozenset()
     )
@@ -137,7 +137,8 @@ def _lower(context, *operands, call: Call, jaxpr):
 
 
 def _refuse(context, *operands, call: Call, jaxpr):
-    engine_for(call.terms.backend, context.module_context.platforms[0])
+    for platform in context.module_context.platforms:
+        engine_for(call.terms.backend, platform)
 
 
 mlir.register_lowering(vgf_call, _refuse)
