@@ -40,6 +40,13 @@ def test_the_reference_computes_any_float_dtype():
     assert value(PROBLEM.at(np.float16), backend="reference").dtype == np.float16
 
 
+def test_results_of_the_reference_are_of_the_arrays_dtype():
+    """Whatever that of the weights is."""
+    arrays = PROBLEM.critic, PROBLEM.obs.astype(np.float16), PROBLEM.particles.astype(np.float16)
+    q, (_, dq) = (f(*arrays, backend="reference") for f in (vgf.value, vgf.value_and_grad))
+    assert q.dtype == dq.dtype == np.float16
+
+
 @pytest.mark.parametrize("frontend", ["numpy", "torch", "jax"])
 def test_adam_in_float16(frontend):
     """Which has neither its 1e-8 nor the square of a small gradient."""
@@ -70,6 +77,11 @@ def test_an_engine_that_is_not_there_does_not_fall_back(name, monkeypatch):
     monkeypatch.setenv("VGF_BACKEND", name)
     with pytest.raises(RuntimeError, match=f"backend '{name}' is unavailable: .+; use"):
         value(PROBLEM)
+
+
+def test_an_empty_name_in_the_environment_is_none(monkeypatch):
+    monkeypatch.setenv("VGF_BACKEND", "")
+    np.testing.assert_array_equal(value(PROBLEM), value(PROBLEM, backend="cpu"))
 
 
 def test_an_unknown_name_in_the_environment(monkeypatch):

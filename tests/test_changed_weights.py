@@ -148,6 +148,17 @@ def test_weights_that_do_not_change_are_packed_once(make):
     assert kept and all(mlp.packed[engine] is packing for engine, packing in kept.items())
 
 
+def test_a_change_is_packed_once_by_who_needs_the_least(monkeypatch):
+    """For a gradient, too, where one was asked for before the change."""
+    module = sequential()
+    mlp = MLP.from_torch(module)
+    vgf_kernels.torch.value_and_grad(mlp, *inputs(), backend="cpu")
+    one_element(module)
+    vgf_kernels.torch.value(mlp, *inputs(), backend="cpu")
+    monkeypatch.setattr("vgf_kernels.cpu._pack", None)
+    vgf_kernels.torch.value_and_grad(mlp, *inputs(), backend="cpu")
+
+
 def test_a_copied_agent_notices_another_module_of_its_own():
     class Agent(torch.nn.Module):
         def __init__(self):

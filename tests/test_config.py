@@ -46,7 +46,10 @@ REFUSED = [
         {"bandwidth": 0.5, "bandwidth_grad": True},
         'bandwidth is 0.5; use bandwidth="median" or bandwidth_grad=False',
     ),
-    ({"clip": (np.zeros(2), np.ones(2))}, "clip: .*; one pair of numbers is for all dimensions of an action"),
+    *[
+        ({"clip": bounds}, "clip: .*; one pair of numbers is for all dimensions of an action")
+        for bounds in ((np.zeros(2), np.ones(2)), [np.zeros(2), np.ones(2)])
+    ],
     ({"clip": (0.0, 0.0)}, r"clip: expected low < high, got \(0.0, 0.0\); pass None for no clip"),
     ({"clip": (1.0, -1.0)}, r"clip: expected low < high, got \(1.0, -1.0\); swap the bounds"),
     ({"clip": (0.5, 0.5)}, r"clip: expected low < high, got \(0.5, 0.5\)"),

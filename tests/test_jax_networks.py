@@ -10,6 +10,7 @@ import pytest
 from problems import make_problem
 
 import vgf_kernels.jax as vgf
+from vgf_kernels import reference
 
 PROBLEM = make_problem(hidden=(16, 16), norm="pre")
 NETWORK = vgf.network(jax.tree.map(jax.numpy.asarray, PROBLEM.critic.to_flax()))
@@ -66,6 +67,16 @@ def test_settings_of_no_sense(setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"{name}: expected"):
         vgf.network(PROBLEM.critic.to_flax(), **setting)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("eps", [1, np.float32(0.25)])
+def test_the_epsilon_is_the_one_given(backend, eps):
+    """Whatever kind of number it is."""
+    mlp = vgf.MLP.from_flax(PROBLEM.critic.to_flax(), norm_eps=float(eps))
+    wanted = reference.value(mlp, PROBLEM.obs, PROBLEM.particles)
+    got = vgf.value(vgf.network(PROBLEM.critic.to_flax(), norm_eps=eps), PROBLEM.obs, PROBLEM.particles, backend=backend)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_packed_weights_that_another_instruction_set_or_version_packed():

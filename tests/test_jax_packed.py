@@ -9,6 +9,7 @@ from test_jax_tracing import CONFIG, PARAMS, PROBLEM, expected_flow, flow, netwo
 
 import vgf_kernels.jax as vgf
 import vgf_kernels.numpy
+from vgf_kernels.jax import platforms
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -60,6 +61,30 @@ def test_what_cannot_be_packed():
         vgf.pack(network(PARAMS["critic"]), backend="reference")
     with pytest.raises(ValueError, match="packed weights are a compiled engine's, .*; pass what `network`"):
         flow(packed, PROBLEM.particles, backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"gradient": 1}, TypeError, "gradient: expected True, False or None, got 1"),
+        ({"role": "actor"}, ValueError, "role: expected one of 'critic', 'policy', 'score', got 'actor'"),
+        ({"observations": -1}, ValueError, "observations: expected how many inputs are observations, got -1"),
+        ({"observations": 5.0}, ValueError, "observations: expected how many inputs are observations, got 5.0"),
+    ],
+)
+def test_settings_of_pack_that_make_no_sense(settings, error, message):
+    with pytest.raises(error, match=message):
+        vgf.pack(network(PARAMS["critic"]), **settings)
+
+
+def test_the_platform_of_what_nobody_has_placed(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert platforms.default() == platforms.default_engine() == "cuda"
+    for device in (jax.devices("cpu")[0], "cpu"):
+        with jax.default_device(device):
+            assert platforms.default() == "cpu"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert (platforms.default(), platforms.default_engine()) == ("tpu", "cpu")
 
 
 def test_bytes_of_another_network_are_refused():

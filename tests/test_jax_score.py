@@ -86,6 +86,15 @@ def test_the_path_is_constant():
     assert not gradient.any()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_learned_score_its_observations_and_the_particles_are_constants(backend):
+    def moved(score, obs, x):
+        return vgf.transport(score, x, CONFIG, obs=obs, max_norm=0.5, backend=backend).sum()
+
+    gradients = jax.grad(moved, argnums=(0, 1, 2))(vgf.Network.from_mlp(SCORE), PROBLEM.obs, PROBLEM.particles)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients))
+
+
 def test_what_is_refused():
     x, score = PROBLEM.particles, vgf.Network.from_mlp(SCORE)
     with pytest.raises(TypeError, match="obs: expected None with a function"):

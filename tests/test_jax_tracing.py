@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import types
+import warnings
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -250,8 +252,9 @@ def test_step_counts_that_are_refused():
         flow(critic, PROBLEM.particles, num_steps=-1)
     with pytest.raises(TypeError, match="num_steps: expected an int with trajectory=True"):
         flow(critic, PROBLEM.particles, trajectory=True, num_steps=jnp.int32(2))
-    with pytest.raises(TypeError, match="num_steps: expected an integer scalar, got float32 of shape"):
-        flow(critic, PROBLEM.particles, num_steps=jnp.float32(2))
+    for steps in (jnp.float32(2), jnp.arange(3)):
+        with pytest.raises(TypeError, match=f"num_steps: expected an integer scalar, got {steps.dtype} of shape"):
+            flow(critic, PROBLEM.particles, num_steps=steps)
     with pytest.raises(TypeError, match="num_steps: expected an int or a jax.Array, got ndarray; use int"):
         flow(critic, PROBLEM.particles, num_steps=np.array(2))
 
@@ -285,6 +288,14 @@ def test_a_traced_setting_is_refused_with_what_to_do(name):
     with pytest.raises(ValueError, match=rf"{name}: expected .*Trace.*; .*static_argnames"):
         jax.jit(use)(0.5)
     jax.jit(use, static_argnames="v")(v=0.5)
+
+
+def test_bounds_beyond_float32_bound_nothing():
+    critic, wide = network(PARAMS["critic"]), FlowConfig(num_steps=3, learning_rate=0.1, alpha=0.2, clip=(-1e40, 1e40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = vgf.flow(critic, PROBLEM.obs, PROBLEM.particles, wide, backend="cpu")
+    np.testing.assert_array_equal(got, expected_flow(config=replace(wide, clip=None)))
 
 
 def test_a_traced_num_steps_goes_beside_the_config():

@@ -85,6 +85,13 @@ def test_numpy_views(view):
         np.testing.assert_array_equal(got, wanted)
 
 
+def test_the_engine_is_given_no_address_that_is_no_multiple_of_four():
+    """Which other processors than this may refuse to read from."""
+    view = unaligned(np.ones((3, 4), np.float32))
+    assert vgf_kernels.numpy.arrays.address(view) % 4 != 0
+    assert vgf_kernels.numpy.arrays.address(vgf_kernels.numpy.arrays.contiguous(view)) % 4 == 0
+
+
 @pytest.mark.parametrize("view", [torch_wider, torch_transposed])
 def test_torch_views(view):
     p = make_problem(B=4, N=7, A=3, O=5)

@@ -110,7 +110,9 @@ def test_a_velocity_field_goes_to_flax_without_an_ensemble_axis(rng):
     assert_same_weights(mlp, MLP.from_flax(tree, activation="gelu"))
 
 
-@pytest.mark.parametrize("wrap", [lambda t: t, lambda t: {"params": t}, lambda t: t["value_net"]])
+@pytest.mark.parametrize(
+    "wrap", [lambda t: t, lambda t: {"params": t}, lambda t: {"params": t, "intermediates": {}}, lambda t: t["value_net"]]
+)
 def test_from_flax_finds_the_tree_in_its_wrapping(rng, wrap):
     mlp = make_mlp(rng, (5, 8, 1), 2, "relu", "pre")
     back = MLP.from_flax(wrap(mlp.to_flax()), norm_eps=mlp.norm_eps)
@@ -177,6 +179,11 @@ REFUSED = {
         ValueError,
         r"layer 1: expected b \[4\], got shape \(5,\)",
     ),
+    "a bias of two axes": (
+        lambda layers: layers[1].update(b=np.zeros((4, 2), np.float32)),
+        ValueError,
+        r"layer 1: expected b \[4\], got shape \(4, 2\)",
+    ),
     "a matrix that is none": (
         lambda layers: layers[0].update(W=np.zeros(8, np.float32)),
         ValueError,
@@ -241,6 +248,10 @@ def test_layers_that_are_refused(rng, case):
 def test_settings_that_are_refused(rng, settings, message):
     with pytest.raises(ValueError, match=message):
         MLP.from_layers(make_layers(rng, (5, 8, 1), "none"), **settings)
+
+
+def test_an_eps_of_zero(rng):
+    assert MLP.from_layers(make_layers(rng, (5, 8, 1), "pre"), norm="pre", norm_eps=0).norm_eps == 0
 
 
 @pytest.mark.parametrize("other", [1, 2])

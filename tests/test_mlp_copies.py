@@ -77,6 +77,13 @@ def test_a_member_is_a_snapshot():
     np.testing.assert_array_equal(member.members[0][0].W, before)
 
 
+def test_snapshots_keep_the_settings():
+    module = sequential("silu", "post", eps=0.1)
+    mlp = MLP.from_torch(module)
+    for snapshot in (mlp.freeze(), mlp.member(0)):
+        check_reads(snapshot, [module])
+
+
 def test_modules_do_not_share_a_snapshots_memory():
     mlp = MLP.from_torch(sequential()).freeze()
     before = np.array(mlp.members[0][0].b)

@@ -121,6 +121,42 @@ class TestShapes:
         module = Shared()
         check_reads(MLP.from_torch(module), [module])
 
+    def test_a_sequential_with_a_forward_of_its_own(self):
+        class Shared(nn.Sequential):
+            def forward(self, x):
+                first, second, act, last = self
+                return last(act(second(act(first(x)))))
+
+        module = Shared(nn.Linear(O + A, 16), nn.Linear(16, 9), nn.SiLU(), nn.Linear(9, 1))
+        check_reads(MLP.from_torch(module), [module])
+
+    def test_a_module_with_two_names(self):
+        class Named(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.net = sequential()
+                self.head = self.net[-1]
+
+            def forward(self, x):
+                return self.net(x)
+
+        module = Named()
+        check_reads(MLP.from_torch(module), [module])
+
+    def test_a_norm_that_is_registered_before_the_activation_it_follows(self):
+        class Critic(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.first, self.norm, self.act, self.head = sequential(norm="pre", widths=(O + A, 16, 1))
+
+            def forward(self, x):
+                return self.head(self.norm(self.act(self.first(x))))
+
+        module = Critic()
+        check_reads(MLP.from_torch(module, norm="post"), [module])
+        with pytest.raises(ValueError, match="Critic.forward does not compute the MLP its submodules spell"):
+            MLP.from_torch(module)
+
     def test_a_sequential_that_lists_a_module_twice(self):
         square, norm, act = nn.Linear(8, 8), nn.LayerNorm(8), nn.Tanh()
         module = nn.Sequential(square, norm, act, square, norm, act, nn.Linear(8, 1))
@@ -193,19 +229,21 @@ class TestShapes:
         module = Critic()
         check_reads(MLP.from_torch(module), [module.net])
 
+    @pytest.mark.filterwarnings("error::UserWarning")  # that it was not tried
     @pytest.mark.parametrize("expected", [1, 3, 5, 7])
     def test_a_forward_that_needs_the_widths_of_its_arguments(self, expected):
         module = Critic(expected)
         check_reads(MLP.from_torch(module), [module.net])
 
-    @pytest.mark.filterwarnings("error::UserWarning")  # that it was not tried
-    def test_a_velocity_field_that_needs_the_widths_of_its_arguments(self):
+    @pytest.mark.filterwarnings("error::UserWarning")
+    @pytest.mark.parametrize("expected", [1, 4, 6])
+    def test_a_velocity_field_that_needs_the_widths_of_its_arguments(self, expected):
         class Velocity(Critic):
             def forward(self, obs, x, t):
                 assert t.shape[-1] == 1
                 return super().forward(obs, torch.cat([x, t], dim=-1))
 
-        module = Velocity(4)
+        module = Velocity(expected)
         check_reads(MLP.from_torch(module), [module.net])
 
     @pytest.mark.filterwarnings("error::UserWarning")
@@ -217,10 +255,15 @@ class TestShapes:
         module = Named()
         check_reads(MLP.from_torch(module), [module.net])
 
-    def test_a_forward_that_cannot_be_tried_gives_a_warning(self):
+    @pytest.mark.parametrize("name", ["net", "q"])
+    def test_a_forward_that_cannot_be_tried_gives_a_warning(self, name):
         module = OfABatch()
-        with pytest.warns(UserWarning, match=r"takes neither .* so it was not tried.*MLP.from_torch\(module.net\)") as warned:
-            check_reads(MLP.from_torch(module), [module.net])
+        net = module.net
+        del module.net
+        module.add_module(name, net)
+        message = rf"takes neither .* so it was not tried.*MLP.from_torch\(module.{name}\).*it said: IndexError"
+        with pytest.warns(UserWarning, match=message) as warned:
+            check_reads(MLP.from_torch(module), [net])
         assert warned[0].filename == __file__
 
     def test_absent_parameters(self):

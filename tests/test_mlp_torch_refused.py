@@ -198,6 +198,10 @@ REFUSED = {
     "a mean of observations that is still zero": (Normalising, "Normalising.forward does not compute the MLP"),
     "a weight of observations that is still one": (Weighing, "Weighing.forward does not compute the MLP"),
     "an output that is scaled": (Scaled, "Scaled.forward does not compute the MLP"),
+    "an output that is scaled, of the second member": (
+        lambda: [sequential(), Scaled()],
+        "Scaled.forward does not compute the MLP",
+    ),
     "weights that are not there yet": (
         lambda: nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.Linear(4, 1)),
         "'0' has no weights yet; call the module once first",

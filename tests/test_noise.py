@@ -48,8 +48,9 @@ def test_sizes_that_are_refused(frontend, sizes):
 
 @pytest.mark.parametrize("frontend", ["numpy", "torch"])
 def test_no_source(frontend):
-    with pytest.raises(TypeError, match="expected a .*Generator, got NoneType; "):
-        Engine(frontend, "cpu").module.draw_noise(None, 1, 2, 3)
+    for source in (None, 0):
+        with pytest.raises(TypeError, match=f"expected a .*Generator, got {type(source).__name__}; "):
+            Engine(frontend, "cpu").module.draw_noise(source, 1, 2, 3)
 
 
 def test_jax_draws_what_the_official_agent_draws():

@@ -13,7 +13,7 @@ from problems import make_problem
 from vgf_kernels import FlowConfig, ranges
 
 CONFIG = FlowConfig(num_steps=2)
-PROBLEM = make_problem(B=3, N=4)
+PROBLEM, OTHER = make_problem(B=3, N=4), make_problem(B=2, N=5)
 
 
 class Domain:
@@ -57,9 +57,15 @@ CALLS = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_one_range_a_call(engine, domain, name):
-    CALLS[name](engine, PROBLEM)
-    assert domain.opened == [(name, 12)]
+    for p in (PROBLEM, OTHER):
+        CALLS[name](engine, p)
+    assert domain.opened == [(name, 12), (name, 10)]
     assert domain.open == 0
+
+
+def test_the_rows_of_an_ensembles_values(engine, domain):
+    engine.select(np.stack([PROBLEM.select_noise] * 5))
+    assert domain.opened == [("select", 12)]
 
 
 def test_transport_opens_one_for_itself_and_one_an_update(engine, domain):

@@ -80,9 +80,11 @@ def test_a_bandwidth_at_its_floor_is_constant(engine, spread):
 
 
 def test_no_steps_is_the_identity(engine):
-    """Nothing moves, and nothing is clipped either."""
+    """Nothing moves, and nothing is clipped either. The result is a copy."""
     config = replace(CONFIG, num_steps=0, clip=(-0.1, 0.1))
-    np.testing.assert_array_equal(flow(engine, config=config), PROBLEM.particles)
+    particles = flow(engine, config=config)
+    np.testing.assert_array_equal(particles, PROBLEM.particles)
+    assert not np.shares_memory(particles, PROBLEM.particles)
     np.testing.assert_array_equal(flow(engine, config=config, trajectory=True), PROBLEM.particles[None])
     moved = engine.transport(lambda x: x, PROBLEM.particles, config)
     np.testing.assert_array_equal(moved, PROBLEM.particles)
@@ -141,6 +143,13 @@ def test_an_exact_tie_shares_the_gradient_evenly(engine):
     np.testing.assert_array_equal(dq[0], [[0.5, 0.5], [1, 0], [0, 1]])
     _, dq = engine.value_and_grad(mlp, obs, actions, "mean")
     np.testing.assert_allclose(dq[0], np.broadcast_to([2 / 3, 1 / 3], (3, 2)), rtol=2 * EPS)
+
+
+def test_relu_has_no_slope_at_zero(engine):
+    layers = [{"W": np.ones((3, 4)), "b": np.zeros(4)}, {"W": np.ones((4, 1)), "b": np.zeros(1)}]
+    critic = MLP.from_layers([{key: a.astype(np.float32) for key, a in layer.items()} for layer in layers])
+    _, dq = engine.value_and_grad(critic, np.zeros((1, 1), np.float32), np.zeros((1, 2, 2), np.float32))
+    assert not dq.any()
 
 
 def test_identical_critics_are_one_critic(engine):

@@ -10,6 +10,7 @@ from problems import make_problem
 
 from vgf_kernels import FlowConfig, reference
 from vgf_kernels.mlp import ACTIVATIONS, NORMS
+from vgf_kernels.reference.activations import activate
 
 
 def problem64(**sizes):
@@ -25,6 +26,14 @@ def test_gradient_is_autograds(activation, norm, aggregate):
     obs, x = torch.from_numpy(p.obs), torch.from_numpy(p.particles)
     np.testing.assert_allclose(q, plain_torch.value(p.critic, obs, x), rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(dq, plain_torch.gradient(p.critic, obs, x, aggregate), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_large_numbers_overflow_nowhere(activation):
+    z = np.float32([-1e4, -100, 0, 100, 1e4])
+    with np.errstate(over="raise", invalid="raise"):
+        for got in activate(activation, z):
+            assert np.isfinite(got).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -157,6 +157,7 @@ def test_what_is_a_constant():
         vgf.act(p.critic, p.policy, obs, noise, 3, config),
         vgf.td_target(p.critic, p.target_critic, p.policy, obs, noise, reward, mask, 0.9, 3, config),
         vgf.transport(lambda x: -x, x, config),
+        vgf.transport(lambda x: -x, x, config, trajectory=True),
     ]
     assert not any(result.requires_grad for result in results)
     assert torch.equal(results[1], vgf.flow(p.critic, obs.detach(), x.detach(), config))

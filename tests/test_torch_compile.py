@@ -355,9 +355,10 @@ def test_the_temperature_is_a_graphs():
     assert torch.equal(compiled(act)(TENSORS), act(TENSORS))
 
 
-def test_a_graph_takes_what_it_moves_for_constants():
-    x = TENSORS["particles"].clone().requires_grad_()
-    assert not compiled(lambda obs, x: vgf.flow(PROBLEM.critic, obs, x, CONFIG))(TENSORS["obs"], x).requires_grad
+@pytest.mark.parametrize("name", ["direction", "flow", "sample", "act by softmax", "td_target", "transport"])
+def test_what_is_a_constant_in_a_graph(name):
+    leaves = {key: tensor.clone().requires_grad_() for key, tensor in TENSORS.items()}
+    assert not compiled(lambda tensors: CALLS[name](PROBLEM, tensors))(leaves).requires_grad
 
 
 def test_a_loss_of_values_beside_their_gradient():

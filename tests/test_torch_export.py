@@ -140,12 +140,27 @@ def test_a_parameter_that_came_after_the_mlp_is_not_left_out():
         exported(module, *inputs())(*inputs())
 
 
+def test_a_last_bias_that_came_after_the_mlp_is_not_left_out():
+    module = Value()
+    module.net[-1].bias = None
+    module.critic = MLP.from_torch(module.net)
+    module.net[-1].bias = torch.nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match="the module has other parameters than when its MLP was made"):
+        exported(module, *inputs())(*inputs())
+
+
 def test_a_frozen_network_of_a_parent_is_no_other_of_its_child():
     first, second = Value(frozen=True).critic, Value(frozen=True).critic
     assert first.description != second.description
     assert MLP.from_graph([], first.handle, first.description) is first
     with pytest.raises(RuntimeError, match="of another process, or one that is gone"):
         MLP.from_graph([], first.handle, second.description)
+
+
+def test_a_network_of_another_process_is_not_the_one_of_its_handle_here():
+    here, there = MLP.from_torch(sequential("silu")), MLP.from_torch(sequential("tanh"))
+    assert MLP.from_graph(here.tensors(), here.handle, here.description).activation == "silu"
+    assert MLP.from_graph(there.tensors(), here.handle, there.description).activation == "tanh"
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from problems import make_problem
@@ -10,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import vgf_kernels.torch as vgf
-from vgf_kernels import MLP
+from vgf_kernels import MLP, reference
 from vgf_kernels.torch import arrays, ops
 
 CONFIG = vgf.FlowConfig(num_steps=2)
@@ -125,6 +126,14 @@ def test_a_recorded_transport_takes_other_dimensions(backend):
     assert torch.equal(recorded(others), run(others))
 
 
+def test_a_recorded_transport_of_transposed_particles():
+    def run(x):
+        return vgf.transport(torch.sin, x.mT, CONFIG, backend="cpu")
+
+    x = torch.rand(2, 3, 4)
+    assert torch.equal(make_fx(run)(x)(x), run(x))
+
+
 @pytest.mark.parametrize(
     ("moment", "message"),
     [
@@ -155,6 +164,17 @@ def test_a_recorded_call_looks_at_its_noise_again(problem):
     traced = torch.jit.trace(act, (obs, noise, u))
     with pytest.raises((ValueError, RuntimeError), match="select_noise: expected "):
         traced(obs, noise, u[:, :-1])
+    with pytest.raises((TypeError, RuntimeError), match="select_noise: expected the dtype of obs"):
+        traced(obs, noise, u.double())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("record", RECORD)
+def test_a_recorded_call_says_which_frozen_network_it_is_of(problem, record):
+    """In another process, its handle may be another one's."""
+    p, obs, noise = problem
+    recorded = RECORD[record](lambda obs, x: vgf.value(p.critic, obs, x), obs, noise)
+    assert p.critic.description in str(recorded.graph)
 
 
 @pytest.mark.parametrize("pre_dispatch", [False, True])
@@ -246,6 +266,15 @@ def test_a_tensor_whose_memory_was_given_back(problem):
     noise.untyped_storage().resize_(0)
     with pytest.raises(TypeError, match="expected tensors in memory, got a Tensor without memory of its own"):
         vgf.value(p.critic, obs, noise, backend="cpu")
+
+
+def test_states_without_observations():
+    """Whose tensor has no memory, and needs none."""
+    p = make_problem(O=0)
+    obs, x = torch.zeros(len(p.obs), 0), torch.from_numpy(p.particles)
+    for backend in ("cpu", "reference"):
+        q = vgf.value(p.critic, obs, x, backend=backend).numpy()
+        np.testing.assert_allclose(q, reference.value(p.critic, p.obs, p.particles), rtol=1e-5, atol=1e-5)
 
 
 def test_constants_within_a_transform():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import weakref
 
+import numpy as np
 import pytest
 import torch
+from problems import make_mlp
 
 pytest.importorskip("triton")
 
@@ -130,6 +132,50 @@ def test_a_captured_table_outlives_the_parameters_it_names(captures):
             parameter.data = parameter.data.clone()
         packed._table(mlp, CPU, False)
     assert (table() is not None) == captures
+
+
+def test_a_parameter_transposed_where_it_lies(launches):
+    """At the same address, with the same shape and the same bytes, in another order."""
+    network = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    mlp = MLP.from_torch(network)
+    for strides in ([1, 16], [16, 1]):
+        pack(mlp)
+        assert launches[-1][0, 1:3].tolist() == strides
+        network[0].weight.data = network[0].weight.data.t()
+
+
+def test_parameters_of_another_dtype_in_the_same_memory():
+    network, memory = module(), torch.zeros(2 * 16 * 5)
+    mlp = MLP.from_torch(network)
+    network[0].weight.data = memory[:80].view(16, 5)
+    pack(mlp)
+    network[0].weight = torch.nn.Parameter(memory.view(torch.bfloat16)[:80].view(16, 5))
+    with pytest.raises(TypeError, match="layer 0, W: the triton engine computes float32, got bfloat16"):
+        pack(mlp)
+
+
+def test_a_vector_that_is_strided():
+    network = module()
+    network[0].bias.data = torch.zeros(32)[::2]
+    with pytest.raises(ValueError, match=r"layer 0, b: expected a contiguous vector, got stride 2; use .contiguous\(\)"):
+        pack(MLP.from_torch(network))
+
+
+def test_what_a_table_holds():
+    """What its kernel reads and nobody else keeps: no parameters, which would outlive their module."""
+    network = module()
+    assert not packed._table(MLP.from_torch(network), CPU, False).held
+    network[0].bias = None
+    assert set(packed._table(MLP.from_torch(network), CPU, False).held) == {(0, 0, "b")}
+
+
+@pytest.mark.parametrize(("hidden", "most"), [((64, 64), 8000), ((64,), 3000)])
+def test_networks_too_large_for_their_offsets(monkeypatch, hidden, most):
+    """By their hidden layers, or by the first and the last."""
+    monkeypatch.setattr(packed, "LARGEST", most)
+    mlp = make_mlp(np.random.default_rng(0), (5, *hidden, 1), 1, "relu", "none")
+    with pytest.raises(ValueError, match=rf"expected at most {most} elements, got \d+ for widths .*; split the ensemble"):
+        pack(mlp)
 
 
 def test_weights_that_moved_before_a_capture(capture):

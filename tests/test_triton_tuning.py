@@ -8,8 +8,10 @@ import threading
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from problems import make_mlp
 
 pytest.importorskip("triton")
 
@@ -98,6 +100,12 @@ def test_a_choice_among_some_is_not_remembered(cache, monkeypatch):
     assert cache.exists()
 
 
+def test_a_run_that_something_else_slowed_down_does_not_count():
+    first = {config: 1.0 for config in CANDIDATES[:1]}
+    clock = Clock(lambda config: first.pop(config, 1e-3 if config == CANDIDATES[0] else 2e-3))
+    assert tuning.choose(("a", 1), CANDIDATES, clock) == CANDIDATES[0]
+
+
 def test_threads_measure_one_after_the_other():
     under_way, at_once = [], []
 
@@ -130,6 +138,8 @@ def test_off(cache, monkeypatch):
         context.setattr(tuning, "_read", None)  # the file is not looked at, at no call
         for key in (("a", 1), ("c", 1)):
             assert tuning.choose(key, CANDIDATES, clock) == CANDIDATES[0]
+    monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "")
+    assert tuning.enabled()
     monkeypatch.setenv("VGF_TRITON_AUTOTUNE", "maybe")
     with pytest.raises(ValueError, match="VGF_TRITON_AUTOTUNE: expected 0 or 1, got 'maybe'; "):
         tuning.choose(("b", 1), CANDIDATES, clock)
@@ -163,6 +173,23 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("VGF_CACHE_DIR", str(tmp_path / "file"))
     assert tuning.choose(("a", 1), CANDIDATES, favour(CANDIDATES[1])) == CANDIDATES[1]
+
+
+def test_where_choices_are_kept(tmp_path, monkeypatch):
+    """In folders that are made if need be; an empty setting is none, a later one of these goes before."""
+    for setting in ("XDG_CACHE_HOME", "VGF_CACHE_DIR"):
+        monkeypatch.setenv(setting, "")
+    for setting, place in (
+        ("HOME", ".cache/vgf-kernels/triton.json"),
+        ("XDG_CACHE_HOME", "vgf-kernels/triton.json"),
+        ("VGF_CACHE_DIR", "triton.json"),
+    ):
+        folder = tmp_path / setting / "new"
+        monkeypatch.setenv(setting, str(folder))
+        file = folder / place
+        assert tuning.file() == file
+        tuning.choose((setting, 1), CANDIDATES, favour(CANDIDATES[1]))
+        assert file.exists()
 
 
 def test_no_home(monkeypatch):
@@ -201,10 +228,9 @@ def test_candidates_fit_the_problem(width, B, N, precision):
         assert config.rows >= min(N, 16) and (N > plan.LARGEST_STATE or config.rows >= N)
 
 
-def key(monkeypatch, B=100, N=10, O=3, hidden=32, activation="relu", precision="bf16", steps=2, **settings) -> tuple:
-    """What the choice of a flow's configuration depends on."""
-    layers = [torch.nn.Linear(O + 2, hidden), {"relu": torch.nn.ReLU, "silu": torch.nn.SiLU}[activation](), torch.nn.Linear(hidden, 1)]
-    critic = MLP.from_torch(torch.nn.Sequential(*layers))
+@pytest.fixture
+def keys(monkeypatch) -> list:
+    """What the choices of configurations depend on, call by call."""
     found = []
 
     def choose(key, candidates, measure):
@@ -214,23 +240,54 @@ def key(monkeypatch, B=100, N=10, O=3, hidden=32, activation="relu", precision="
     for module in (engine, packed):
         monkeypatch.setattr(module, "launch", lambda *_: None)
     monkeypatch.setattr(tuning, "choose", choose)
+    return found
+
+
+def network(inputs=5, hidden=(32,), E=1, norm="none", activation="relu", outputs=1) -> MLP:
+    rng = np.random.default_rng(0)
+    return make_mlp(rng, (inputs, *hidden, outputs), E, activation, norm)
+
+
+def key(keys, B=100, N=10, O=3, A=2, precision="bf16", steps=2, critic=(), **settings) -> tuple:
+    """What the choice of a flow's configuration depends on."""
     config = FlowConfig(num_steps=steps, **settings)
-    engine.TritonEngine(precision).flow(critic, torch.zeros(B, O), torch.zeros(B, N, 2), config, False)
-    return found[0]
+    mlp = network(O + A, **dict(critic))
+    engine.TritonEngine(precision).flow(mlp, torch.zeros(B, O), torch.zeros(B, N, A), config, False)
+    return keys[-1]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"B": 300}, {"N": 11}, {"hidden": 64}, {"activation": "silu"}, {"precision": "fp32"}, {"kernel": None},
-        {"bandwidth": 1.0}, {"bandwidth_grad": True}, {"aggregate": "min"}, {"clip": None},
+        {"B": 300}, {"N": 11}, {"A": 17}, {"precision": "fp32"}, {"kernel": None}, {"bandwidth": 1.0},
+        {"bandwidth_grad": True}, {"aggregate": "min"}, {"clip": None}, {"critic": {"hidden": (64,)}},
+        {"critic": {"hidden": (32, 32)}}, {"critic": {"E": 2}}, {"critic": {"norm": "pre"}}, {"critic": {"activation": "silu"}},
     ],
     ids=str,
 )  # fmt: skip
-def test_what_a_choice_depends_on(monkeypatch, change):
-    assert key(monkeypatch, **change) != key(monkeypatch)
+def test_what_a_choice_depends_on(keys, change):
+    assert key(keys, **change) != key(keys)
+
+
+@pytest.mark.parametrize("change", [{"VERSIONS": "another Triton"}, {"_gpu": lambda device: H100}], ids=["version", "GPU"])
+def test_a_choice_is_for_a_version_and_a_gpu(keys, monkeypatch, change):
+    before = key(keys)
+    for name, value in change.items():
+        monkeypatch.setattr(engine, name, value)
+    assert key(keys) != before
+
+
+def test_every_function_has_a_choice_of_its_own(keys):
+    critic, policy, config = network(), network(6, outputs=2), FlowConfig()
+    obs, noise = torch.zeros(100, 3), torch.zeros(100, 10, 2)
+    engine.TritonEngine("fp32").act(critic, policy, obs, noise, 2, config, "max", "mean", 1.0, None)
+    engine.TritonEngine("fp32").td_target(
+        critic, critic, policy, obs, noise, obs[:, 0], obs[:, 0], 0.9, 2, config, "mean", "max"
+    )
+    act, td_target = keys[2], keys[-1]
+    assert act != td_target
 
 
 @pytest.mark.parametrize("change", [{"B": 128}, {"steps": 5}, {"learning_rate": 0.3}, {"O": 4}], ids=str)
-def test_what_it_does_not(monkeypatch, change):
-    assert key(monkeypatch, **change) == key(monkeypatch)
+def test_what_it_does_not(keys, change):
+    assert key(keys, **change) == key(keys)
