@@ -39,7 +39,7 @@ inline FlowOptions flow_options(int num_steps, double learning_rate, double alph
                          const std::optional<std::string>& kernel, const std::variant<double, std::string>& bandwidth,
                          bool bandwidth_grad, const std::string& optimizer, const Bounds& bounds) {
   const double* sigma = std::get_if<double>(&bandwidth);
-  return {num_steps, learning_rate,  alpha,         aggregate_of(agg), kernel.has_value(), !sigma, sigma ? *sigma : 0,
+  return {num_steps, learning_rate, alpha, aggregate_of(agg), kernel.has_value(), !sigma, sigma ? *sigma : 0,
           bandwidth_grad, is_adam(optimizer), clip(bounds)};
 }
 
