@@ -119,6 +119,12 @@ VGF_INLINE V interleave_high(V r, V s) {
 }
 // Lane i of the result is lane lanes[i] of a and b side by side.
 VGF_INLINE V permute(V a, V b, __m512i lanes) { return _mm512_permutex2var_ps(a.v, lanes, b.v); }
+// GCC 12 may write the 16 bits of a mask to memory, and then read 32, taking the others for zero.
+VGF_INLINE unsigned bits_of(__mmask16 mask) {
+  unsigned bits = mask;
+  asm("" : "+r"(bits));
+  return bits & 0xffff;
+}
 #define VGF_HAS_LIST_BITS
 // Writes first + i for every bit i that is set; room for a whole vector. Returns their number.
 VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
@@ -129,18 +135,18 @@ VGF_INLINE int list_bits(unsigned bits, int first, int* out) {
 }
 // The same for every lane that is not zero (NaN is not). Returns the lanes' bits.
 VGF_INLINE unsigned list_nonzero(V x, int first, int* out) {
-  const unsigned bits = _cvtmask16_u32(_mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ));
-  list_bits(bits, first, out);
-  return bits;
+  const __mmask16 on = _mm512_cmp_ps_mask(x.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  list_bits(on, first, out);
+  return bits_of(on);
 }
 // Writes the lanes in [low, high] side by side and returns their number; counts those below, and raises `largest`.
 VGF_INLINE int bracket_vector(V x, float low, float high, float* inside, std::int64_t* below, V* largest) {
   const __mmask16 less = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(low), _CMP_LT_OQ);
   const __mmask16 in = _mm512_mask_cmp_ps_mask(~less, x.v, _mm512_set1_ps(high), _CMP_LE_OQ);
-  *below += __builtin_popcount(less);
+  *below += __builtin_popcount(bits_of(less));
   largest->v = _mm512_mask_max_ps(largest->v, less, largest->v, x.v);
   _mm512_storeu_ps(inside, _mm512_maskz_compress_ps(in, x.v));
-  return __builtin_popcount(in);
+  return __builtin_popcount(bits_of(in));
 }
 #define VGF_HAS_BRACKET
 VGF_INLINE V pow2(V n) {
