@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vgf_kernels.threads import available_cpus
+
 # of the environment, what changes how fast a contestant is
 SETTINGS = r"(VGF|OMP|GOMP|MKL|KMP|OPENBLAS|DNNL|ONEDNN|ATEN|TORCH|TRITON|JAX|XLA)_(?!.*(DIR|PATH|HOME))"
 FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16")
@@ -25,7 +27,7 @@ def describe_machine() -> dict:
         "cpu": info.get("model name", platform.processor() or platform.machine()),
         "flags": [flag for flag in FLAGS if flag in info.get("flags", "").split()],
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": available_cpus(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
