@@ -261,7 +261,7 @@ class TestShapes:
         net = module.net
         del module.net
         module.add_module(name, net)
-        message = rf"takes neither .* so it was not tried.*MLP.from_torch\(module.{name}\).*it said: IndexError"
+        message = rf"OfABatch.forward takes neither .* so it was not tried.*MLP.from_torch\(module.{name}\).*it said: IndexError"
         with pytest.warns(UserWarning, match=message) as warned:
             check_reads(MLP.from_torch(module), [net])
         assert warned[0].filename == __file__
